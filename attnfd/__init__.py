@@ -1,0 +1,1 @@
+"""Attention-guided Feature Distillation for semantic segmentation."""

@@ -1,0 +1,366 @@
+"""`params.yaml`, typed: every section is a frozen model that refuses what it does not know.
+
+A stage's settings for a dataset are merged from the general to the particular:
+
+    training  ←  <stage>  ←  recipes.<dataset>.training  ←  recipes.<dataset>.<stage>
+
+(`training` takes part in the two stages that train: `train_teacher` and `distill`.) A method's settings are
+`methods.<method>`, with `methods.<method>.on.<dataset>` laid over it.
+"""
+
+import difflib
+import json
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from attnfd import discovery
+from attnfd.errors import UserError
+
+PARAMS_FILE = "params.yaml"
+
+Layer = Literal["backbone", "encoder", "decoder"]
+Positive = Annotated[int, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Probability = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Section(BaseModel):
+    """A section of `params.yaml`: keyword-only, frozen, strict about types and keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+SectionT = TypeVar("SectionT", bound=Section)
+
+
+class AblateAxes(Section):
+    """Axes of the `ablate` matrix."""
+
+    students: tuple[str, ...] = Field(min_length=1, description="students that the ablation trains")
+    variants: tuple[str, ...] = Field(min_length=1, description="names out of `ablate`")
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(min_length=1, description="one training per seed")
+
+
+class Run(Section):
+    """What runs: the axes of the DVC matrices."""
+
+    datasets: tuple[str, ...] = Field(min_length=1, description="names out of `recipes`")
+    students: tuple[str, ...] = Field(min_length=1, description="names out of `students`")
+    methods: tuple[str, ...] = Field(min_length=1, description="names out of `methods`")
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(min_length=1, description="one training per seed")
+    ablate: AblateAxes
+
+
+class Prepare(Section):
+    """Where a dataset comes from. The keys beside `reader` are the reader's own options."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", strict=True)
+
+    reader: str = Field(description="a file of attnfd/datasets/")
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+
+class Training(Section):
+    """Optimisation and augmentation, shared by teacher and students (paper sec. 4.2)."""
+
+    epochs: Positive = Field(description="passes over the training split")
+    batch_size: Positive = Field(description="images per step; a last batch of one image is dropped (BN)")
+    lr: float = Field(gt=0, description="learning rate of the backbone")
+    head_lr_factor: float = Field(gt=0, description="everything but the backbone learns at lr times this")
+    momentum: Probability = Field(description="of SGD")
+    nesterov: bool = Field(description="Nesterov's momentum")
+    weight_decay: NonNegative = Field(description="L2 penalty of SGD")
+    schedule: Literal["cosine", "poly"] = Field(
+        description="per iteration to 0: cosine annealing, or (1 - t)^0.9"
+    )
+    crop: tuple[Positive, Positive] = Field(description="height, width of a training crop in pixels")
+    scale: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = Field(
+        description="range of the random resize, relative to the original size"
+    )
+    flip: float = Field(ge=0, le=1, description="probability of a horizontal flip")
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = Field(description="arithmetic of the step")
+    validate_every: Positive = Field(description="epochs between validations; the last epoch always is one")
+
+    @model_validator(mode="after")
+    def _scale_in_order(self) -> "Training":
+        if self.scale[0] > self.scale[1]:
+            raise ValueError(f"scale: found {list(self.scale)}; allowed: [low, high] with low ≤ high")
+        return self
+
+
+class Attention(Section):
+    """CBAM at the three taps (Woo et al. 2018, sec. 3)."""
+
+    reduction: Positive = Field(description="the channel MLP is C → C / reduction → C")
+    kernel_size: Positive = Field(description="of the spatial convolution, odd")
+    channel: bool = Field(description="with channel attention")
+    spatial: bool = Field(description="with spatial attention")
+
+    @model_validator(mode="after")
+    def _odd_kernel(self) -> "Attention":
+        if self.kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size: found {self.kernel_size}; allowed: an odd number")
+        return self
+
+
+class TrainTeacher(Training):
+    """The teacher: network, initial weights, seed, training."""
+
+    backbone: str = Field(description="a name out of attnfd.models.backbones")
+    weights: str = Field(
+        description="imagenet, none, or a file; {backbone} in its path stands for the backbone's name"
+    )
+    dropout: tuple[Probability, Probability] = Field(description="before the last two convs of the head")
+    attention: Attention
+    seed: Annotated[int, Field(ge=0)] = Field(description="of initial weights, order and augmentation")
+
+
+class Freeze(Section):
+    """Checks made before the frozen teacher is written."""
+
+    images: Positive = Field(description="evaluation images on which frozen and live teacher are compared")
+    tolerance: float = Field(gt=0, description="largest relative difference allowed")
+
+
+class Distill(Training):
+    """Training of the students."""
+
+    weights: str = Field(
+        description="imagenet, none, or a file; {backbone} in its path stands for the backbone's name"
+    )
+
+
+class Evaluate(Section):
+    """Evaluation at original size, and the pictures it leaves."""
+
+    batch_size: Positive = Field(description="images of one size per forward pass")
+    overlays: Annotated[int, Field(ge=0)] = Field(description="evaluation images drawn with their prediction")
+    resize: Positive | None = Field(
+        default=None, description="short side to evaluate at as well (513: the released code)"
+    )
+
+
+class Report(Section):
+    """Tables and figures."""
+
+    title: str = Field(description="heading of the report")
+
+
+class Student(Section):
+    """A student network."""
+
+    backbone: str = Field(description="a name out of attnfd.models.backbones")
+    dropout: tuple[Probability, Probability] = Field(description="before the last two convs of the head")
+
+
+class Method(Section):
+    """What every distillation method has; each method's file extends it with its own options."""
+
+    weight: NonNegative = Field(description="factor of the distillation loss beside cross-entropy")
+
+
+_RECIPE_STAGES = ("prepare", "training", "train_teacher", "distill", "evaluate")
+_TOP = (
+    "run", "training", "train_teacher", "freeze", "distill", "evaluate", "ablate", "report",
+    "students", "methods", "recipes",
+)  # fmt: skip
+
+
+class Params:
+    """The whole of `params.yaml`, resolved section by section.
+
+    Raises:
+        UserError: at construction, if any section, axis or recipe does not hold; the message names the key.
+    """
+
+    def __init__(self, raw: Mapping[str, Any], source: str = PARAMS_FILE) -> None:
+        self.raw = raw
+        self.source = source
+        _check_keys(raw, _TOP, source)
+        for name, recipe in self._mapping("recipes").items():
+            _check_keys(recipe, _RECIPE_STAGES, f"{source}: recipes.{name}")
+        self._check_axes()
+        for dataset in self.raw["recipes"]:
+            for stage in _RECIPE_STAGES[0], *_RECIPE_STAGES[2:]:
+                getattr(self, stage)(dataset)
+        _ = self.freeze, self.report
+        for student in self.raw["students"]:
+            self.student(student)
+
+    def _mapping(self, key: str) -> dict[str, Any]:
+        found = self.raw[key]
+        if not isinstance(found, dict) or not found:
+            raise UserError(
+                f"{self.source}: {key}: found {found!r}; allowed: a section with at least one entry"
+            )
+        return found
+
+    def _check_axes(self) -> None:
+        for key, values, allowed in (
+            ("run.datasets", self.run.datasets, self._mapping("recipes")),
+            ("run.students", self.run.students, self._mapping("students")),
+            ("run.methods", self.run.methods, self._mapping("methods")),
+            ("run.ablate.students", self.run.ablate.students, self._mapping("students")),
+            ("run.ablate.variants", self.run.ablate.variants, self._mapping("ablate")),
+        ):
+            for value in values:
+                discovery.one_of(value, tuple(allowed), f"{self.source}: {key}")
+        for method in self._mapping("methods"):
+            discovery.one_of(method, discovery.names("distillers"), f"{self.source}: methods")
+
+    def _section(self, kind: type[SectionT], where: str, *layers: Mapping[str, Any] | None) -> SectionT:
+        merged: dict[str, Any] = {}
+        for layer in layers:
+            if not isinstance(layer, dict):
+                raise UserError(
+                    f"{self.source}: {where}: found {layer!r}; allowed: a section of keys and values"
+                )
+            merged = _merge(merged, layer)
+        return validate(kind, merged, f"{self.source}: {where}")
+
+    def _recipe(self, dataset: str) -> dict[str, Any]:
+        discovery.one_of(dataset, tuple(self.raw["recipes"]), f"{self.source}: recipes")
+        return self.raw["recipes"][dataset]
+
+    @cached_property
+    def run(self) -> Run:
+        return self._section(Run, "run", self.raw["run"])
+
+    def prepare(self, dataset: str) -> Prepare:
+        section = self._section(Prepare, f"recipes.{dataset}.prepare", self._recipe(dataset)["prepare"])
+        discovery.one_of(
+            section.reader, discovery.names("datasets"), f"{self.source}: recipes.{dataset}.prepare.reader"
+        )
+        return section
+
+    def _training(self, kind: type[SectionT], stage: str, dataset: str) -> SectionT:
+        recipe = self._recipe(dataset)
+        layers = (self.raw["training"], self.raw[stage], recipe["training"], recipe[stage])
+        return self._section(kind, f"{stage} for {dataset}", *layers)
+
+    def train_teacher(self, dataset: str) -> TrainTeacher:
+        return self._training(TrainTeacher, "train_teacher", dataset)
+
+    def distill(self, dataset: str) -> Distill:
+        return self._training(Distill, "distill", dataset)
+
+    @cached_property
+    def freeze(self) -> Freeze:
+        return self._section(Freeze, "freeze", self.raw["freeze"])
+
+    def evaluate(self, dataset: str) -> Evaluate:
+        layers = (self.raw["evaluate"], self._recipe(dataset)["evaluate"])
+        return self._section(Evaluate, f"evaluate for {dataset}", *layers)
+
+    @cached_property
+    def report(self) -> Report:
+        return self._section(Report, "report", self.raw["report"])
+
+    def student(self, student: str) -> Student:
+        discovery.one_of(student, tuple(self.raw["students"]), f"{self.source}: students")
+        return self._section(Student, f"students.{student}", self.raw["students"][student])
+
+    def method(self, method: str, dataset: str, variant: str | None = None) -> Any:
+        """Settings of a method on a dataset, typed by the method's own file; `variant` names an ablation."""
+        discovery.one_of(method, tuple(self.raw["methods"]), f"{self.source}: methods")
+        where = f"methods.{method}"
+        section = self.raw["methods"][method]
+        if not isinstance(section, dict):
+            raise UserError(
+                f"{self.source}: {where}: found {section!r}; allowed: a section of keys and values"
+            )
+        general = {key: value for key, value in section.items() if key != "on"}
+        particular = section.get("on") or {}
+        if not isinstance(particular, dict):
+            raise UserError(
+                f"{self.source}: {where}.on: found {particular!r}; allowed: a section per dataset"
+            )
+        for name in particular:
+            discovery.one_of(name, tuple(self.raw["recipes"]), f"{self.source}: {where}.on")
+        layers = [general, particular.get(dataset) or {}]
+        if variant is not None:
+            discovery.one_of(variant, tuple(self.raw["ablate"]), f"{self.source}: ablate")
+            where = f"ablate.{variant}"
+            layers.append(self.raw["ablate"][variant])
+        return self._section(discovery.component("distillers", method).Config, where, *layers)
+
+
+def load(path: str | Path = PARAMS_FILE) -> Params:
+    """Read and check a params file.
+
+    Raises:
+        UserError: it is missing, is no YAML, or does not hold; the message names the key.
+    """
+    path = Path(path)
+    try:
+        raw = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: not found; run this from the repository's root") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read ({error})") from None
+    except YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or "no YAML"
+        raise UserError(f"{path}{line}: {' '.join(str(problem).split())}") from None
+    if not isinstance(raw, dict):
+        raise UserError(f"{path}: found {type(raw).__name__}; allowed: the sections {', '.join(_TOP)}")
+    return Params(raw, source=path.name)
+
+
+def validate(kind: type[SectionT], raw: Mapping[str, Any], where: str) -> SectionT:
+    """Type a section; `where` opens the message when it does not hold."""
+    try:
+        # By way of JSON, strict types still take a list for a tuple and a whole number for a float.
+        return kind.model_validate_json(json.dumps(raw))
+    except ValidationError as error:
+        raise UserError(f"{where}.{_explain(kind, error)}") from None
+    except TypeError as error:
+        raise UserError(f"{where}: {error}") from None
+
+
+def _explain(kind: type[Section], error: ValidationError) -> str:
+    first = error.errors()[0]
+    path = [str(part) for part in first["loc"]]
+    key = ".".join(path)
+    if first["type"] == "extra_forbidden":
+        owner: Any = kind
+        for part in path[:-1]:
+            owner = owner.model_fields[part].annotation
+        allowed = tuple(owner.model_fields)
+        near = difflib.get_close_matches(path[-1], allowed, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        return f"{key}: unknown key; {hint}allowed: {', '.join(allowed)}"
+    if first["type"] == "missing":
+        return f"{key}: missing; give it a value"
+    if first["type"] == "value_error":
+        return str(first["ctx"]["error"])
+    message = first["msg"].removeprefix("Input should be ").removeprefix("a valid ")
+    return f"{key}: found {json.dumps(first['input'])}; allowed: {message}"
+
+
+def _check_keys(raw: Any, allowed: tuple[str, ...], where: str) -> None:
+    if not isinstance(raw, dict):
+        raise UserError(f"{where}: found {raw!r}; allowed: the sections {', '.join(allowed)}")
+    for key in raw:
+        discovery.one_of(key, allowed, f"{where}: section")
+    for key in allowed:
+        if key not in raw:
+            raise UserError(f"{where}: section {key!r} is missing; allowed: {', '.join(allowed)}")
+
+
+def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        nested = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merge(merged[key], value) if nested else value
+    return merged

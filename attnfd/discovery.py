@@ -1,0 +1,49 @@
+"""Components found by file name: `attnfd/distillers/kd.py` is the method `kd`.
+
+A package of components holds `base.py` with their base class, and one file per component that defines one
+subclass of it. Names are listed from the file system, so that checking a name imports nothing.
+"""
+
+import difflib
+import inspect
+from importlib import import_module
+from pathlib import Path
+
+from attnfd.errors import UserError
+
+
+def names(package: str) -> tuple[str, ...]:
+    """Names of the components in `attnfd/<package>/`, sorted."""
+    folder = Path(__file__).parent / package
+    return tuple(sorted(file.stem for file in folder.glob("*.py") if file.stem not in ("__init__", "base")))
+
+
+def one_of(found: str, allowed: tuple[str, ...], key: str) -> str:
+    """Return `found` if it is allowed.
+
+    Raises:
+        UserError: it is not; the message names `key`, the nearest allowed name and all of them.
+    """
+    if found in allowed:
+        return found
+    near = difflib.get_close_matches(str(found), allowed, n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    raise UserError(f"{key}: unknown name {found!r}; {hint}allowed: {', '.join(allowed) or 'nothing yet'}")
+
+
+def component(package: str, name: str) -> type:
+    """The class that `attnfd/<package>/<name>.py` defines.
+
+    Raises:
+        UserError: there is no such file.
+    """
+    one_of(name, names(package), package)
+    module = import_module(f"attnfd.{package}.{name}")
+    base = import_module(f"attnfd.{package}.base").BASE
+    found = [
+        kind
+        for _, kind in inspect.getmembers(module, inspect.isclass)
+        if issubclass(kind, base) and kind.__module__ == module.__name__
+    ]
+    assert len(found) == 1, f"{module.__name__} must define exactly one subclass of {base.__name__}"
+    return found[0]

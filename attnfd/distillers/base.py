@@ -1,0 +1,55 @@
+"""The contract of a distillation method.
+
+A method is one file of this package: a pure loss function of tensors, a `Config` with its options, and a
+`Distiller` around both. `docs/add-a-distiller.md` has the steps.
+"""
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from attnfd.config import Method
+from attnfd.models.taps import NetInfo, Output, Tap
+
+
+class Distiller(nn.Module, ABC):
+    """What is trained beside the student, and the loss that it adds to cross-entropy.
+
+    Connectors, projectors and queues are submodules and buffers of the distiller: they train with the
+    head's learning rate, are saved with a training checkpoint, and never with the student.
+
+    Args:
+        config: the method's section of `params.yaml`.
+        student: channels and classes of the student.
+        teacher: the same of the frozen teacher, and its margins.
+    """
+
+    Config: ClassVar[type[Method]] = Method
+
+    student_taps: frozenset[Tap] = frozenset()
+    """Feature maps of the student that `forward` reads; set in `__init__` if options decide."""
+
+    teacher_taps: frozenset[Tap] = frozenset()
+    """Feature maps of the teacher that `forward` reads."""
+
+    teacher_logits: bool = False
+    """Whether `forward` reads the teacher's logits. Without taps and logits the teacher does not run."""
+
+    def __init__(self, config: Method, *, student: NetInfo, teacher: NetInfo) -> None:
+        super().__init__()
+        self.config = config
+
+    @abstractmethod
+    def forward(self, student: Output, teacher: Output, target: Tensor, progress: float) -> dict[str, Tensor]:
+        """Weighted terms of the loss by name; training minimises cross-entropy plus their sum.
+
+        Args:
+            student: logits (B, K, H, W) and `student_taps`, with gradient.
+            teacher: logits if `teacher_logits`, and `teacher_taps`, without gradient.
+            target: labels (B, H, W), 255 = void.
+            progress: part of the training that is done, 0 ≤ progress < 1.
+        """
+
+
+BASE = Distiller

@@ -1,0 +1,36 @@
+"""Settings of the machine: they never change a result, so they are no params.
+
+Given by the environment or a `.env` file in the working directory.
+"""
+
+from typing import Literal
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from attnfd.errors import UserError
+
+
+class Machine(BaseSettings):
+    """`ATTNFD_DEVICE`, `ATTNFD_WORKERS`."""
+
+    model_config = SettingsConfigDict(env_prefix="ATTNFD_", env_file=".env", extra="ignore", frozen=True)
+
+    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="where training runs")
+    workers: int | None = Field(default=None, ge=0, description="loader processes; unset: from the cores")
+
+
+def settings() -> Machine:
+    """Read the settings.
+
+    Raises:
+        UserError: a value is not allowed.
+    """
+    try:
+        return Machine()
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = f"ATTNFD_{str(first['loc'][0]).upper()}"
+        raise UserError(
+            f"{key}: found {first['input']!r}; allowed: {first['msg'].removeprefix('Input should be ')}"
+        ) from None

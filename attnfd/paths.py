@@ -1,0 +1,73 @@
+"""Where everything lies: the one place beside `dvc.yaml` that spells a path."""
+
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+MODEL = "model.safetensors"
+CARD = "card.json"
+HISTORY = "history.csv"
+
+
+def main_root() -> Path:
+    """Root of the main repository, also from inside the temporary clones of `dvc exp run --temp`.
+
+    DVC exports DVC_ROOT to its stages; without DVC it is the working directory.
+    """
+    return Path(os.environ.get("DVC_ROOT") or Path.cwd())
+
+
+def prepared(dataset: str) -> Path:
+    """Folder of a prepared dataset: `index.csv`, `card.json`, and the images where `prepare` draws them."""
+    return Path("data") / dataset
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One trained model: what tells it from every other, and where its files lie.
+
+    `variant` is set for ablations; `student`, `method` and `seed` are unset for the teacher.
+    """
+
+    stage: str
+    dataset: str
+    student: str | None = None
+    method: str | None = None
+    variant: str | None = None
+    seed: int | None = None
+
+    @property
+    def name(self) -> str:
+        """`resnet18-attnfd-0`; the words a user sees in progress bars, tables and MLflow."""
+        parts = (self.student or "teacher", self.method, self.variant, self.seed)
+        return "-".join(str(part) for part in parts if part is not None)
+
+    @property
+    def model(self) -> Path:
+        """Folder of weights, card and history."""
+        if self.student is None:
+            return Path("models", self.dataset, "teacher")
+        if self.variant is None:
+            return Path("models", self.dataset, self.student, str(self.method), str(self.seed))
+        return Path("ablation", self.dataset, self.student, self.variant, str(self.seed))
+
+    @property
+    def results(self) -> Path:
+        """Folder of metrics and pictures of the evaluation."""
+        if self.variant is not None:
+            return self.model
+        return Path("results", *self.model.parts[1:])
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """The cell as MLflow tags."""
+        return {key: str(value) for key, value in asdict(self).items() if value is not None}
+
+
+def frozen(dataset: str) -> Path:
+    """Folder of the frozen teacher."""
+    return Path("models", dataset, "frozen")
+
+
+def report(dataset: str) -> Path:
+    return Path("reports", dataset)
