@@ -21,6 +21,7 @@ from ruamel.yaml.error import YAMLError
 
 from attnfd import discovery
 from attnfd.errors import UserError
+from attnfd.paths import Cell
 
 PARAMS_FILE = "params.yaml"
 
@@ -292,6 +293,17 @@ class Params:
             where = f"ablate.{variant}"
             layers.append(self.raw["ablate"][variant])
         return self._section(discovery.component("distillers", method).Config, where, *layers)
+
+    def resolve(self, cell: Cell) -> dict[str, Any]:
+        """All settings that a cell's model depends on, for the tracking store."""
+        sections: dict[str, Section] = {"prepare": self.prepare(cell.dataset)}
+        if cell.student is None or cell.method is None:
+            sections["train_teacher"] = self.train_teacher(cell.dataset)
+        else:
+            sections["distill"] = self.distill(cell.dataset)
+            sections["student"] = self.student(cell.student)
+            sections["method"] = self.method(cell.method, cell.dataset, cell.variant)
+        return {name: section.model_dump(mode="json") for name, section in sections.items()}
 
 
 def load(path: str | Path = PARAMS_FILE) -> Params:

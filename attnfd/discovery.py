@@ -8,6 +8,7 @@ import difflib
 import inspect
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from attnfd.errors import UserError
 
@@ -31,7 +32,7 @@ def one_of(found: str, allowed: tuple[str, ...], key: str) -> str:
     raise UserError(f"{key}: unknown name {found!r}; {hint}allowed: {', '.join(allowed) or 'nothing yet'}")
 
 
-def component(package: str, name: str) -> type:
+def component(package: str, name: str) -> Any:
     """The class that `attnfd/<package>/<name>.py` defines.
 
     Raises:

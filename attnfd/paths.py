@@ -7,6 +7,7 @@ from pathlib import Path
 MODEL = "model.safetensors"
 CARD = "card.json"
 HISTORY = "history.csv"
+DISTILLER = "distiller.safetensors"
 
 
 def main_root() -> Path:
@@ -17,7 +18,7 @@ def main_root() -> Path:
     return Path(os.environ.get("DVC_ROOT") or Path.cwd())
 
 
-def prepared(dataset: str) -> Path:
+def prepared_folder(dataset: str) -> Path:
     """Folder of a prepared dataset: `index.csv`, `card.json`, and the images where `prepare` draws them."""
     return Path("data") / dataset
 
@@ -64,10 +65,10 @@ class Cell:
         return {key: str(value) for key, value in asdict(self).items() if value is not None}
 
 
-def frozen(dataset: str) -> Path:
+def frozen_folder(dataset: str) -> Path:
     """Folder of the frozen teacher."""
     return Path("models", dataset, "frozen")
 
 
-def report(dataset: str) -> Path:
+def report_folder(dataset: str) -> Path:
     return Path("reports", dataset)

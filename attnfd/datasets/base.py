@@ -38,7 +38,7 @@ class Reader(ABC):
         self.options = options
         self.root = root
 
-    def draw(self) -> None:
+    def draw(self) -> None:  # noqa: B027 - most readers have nothing to draw
         """Write the images and masks below `root`, for datasets that are drawn rather than read."""
 
     @abstractmethod

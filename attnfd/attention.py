@@ -1,0 +1,37 @@
+"""What the attention of a network looks at: energy maps of raw and refined features (paper, figure 1)."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from attnfd.data.transforms import normalize
+from attnfd.distillers.base import Distiller
+from attnfd.models.deeplab import DeepLabV3Plus
+from attnfd.models.taps import TAPS, Tap
+
+
+@torch.no_grad()
+def energies(
+    model: DeepLabV3Plus, images: Tensor, distiller: Distiller | None = None
+) -> dict[str, NDArray[np.float16]]:
+    """Mean over the channels of the squared features, at each tap, raw and where there is attention refined.
+
+    Args:
+        model: a teacher with attention in its forward path, or a student.
+        images: uint8 (B, 3, H, W).
+        distiller: what a student was trained with; its attention refines the student's features.
+
+    Returns:
+        `backbone/raw`, `backbone/refined`, … → (B, h, w).
+    """
+    model.eval()
+    raw = [Tap(layer) for layer in TAPS]
+    refined = [Tap(layer, "refined") for layer in TAPS] if model.attention else []
+    wanted = {*raw, *refined, *(distiller.student_taps if distiller else ())}
+    taps = model(normalize(images), taps=wanted, logits=False).taps
+    maps = {f"{tap.layer}/raw": taps[tap] for tap in raw} | {f"{tap.layer}/refined": taps[tap] for tap in refined}
+    if distiller is not None:
+        refined_by_student = distiller.eval().refine(taps)
+        maps |= {f"{layer}/refined": features for layer, features in refined_by_student.items()}
+    return {name: features.float().square().mean(1).half().numpy() for name, features in maps.items()}

@@ -1,0 +1,115 @@
+"""Attention-guided feature distillation: the student's refined features follow the teacher's."""
+
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from attnfd.config import Attention, NonNegative
+from attnfd.distillers.base import Distiller, FeatureMethod, full_precision, same_shape, unit_distance
+from attnfd.distillers.kd import kd_loss
+from attnfd.models.cbam import CBAM
+from attnfd.models.connector import Connector, match_size
+from attnfd.models.taps import NetInfo, Output, Tap
+
+Normalize = Literal["channel", "sample", "batch", "none"]
+
+
+@full_precision
+def attnfd_loss(student: Tensor, teacher: Tensor, *, normalize: Normalize) -> Tensor:
+    r"""Squared distance of normalised refined features, at one layer.
+
+    "Attention-guided Feature Distillation for Semantic Segmentation", sec. 3.2. With `x̂ = x / ‖x‖`, and the
+    norm over what `normalize` names:
+
+    | normalize | norm over | loss |
+    |---|---|---|
+    | channel | the C channels of a position (the paper's text) | mean over B·H·W of `‖ŝ − t̂‖²` |
+    | sample | the C·H·W values of an image | mean over B of `‖ŝ − t̂‖²` |
+    | batch | all B·C·H·W values (the released code) | `‖ŝ − t̂‖² / B` |
+    | none | | mean over B·C·H·W of `(s − t)²` |
+
+    All positions count, void or not. A vector of zeros stays zero, `x̂ = 0`.
+
+    Args:
+        student: refined features (B, C, H, W).
+        teacher: refined features (B, C, H, W).
+        normalize: see the table.
+
+    Raises:
+        ValueError: the shapes differ.
+
+    Example:
+        >>> student, teacher = torch.tensor([3.0, 4.0]), torch.tensor([1.0, 0.0])
+        >>> attnfd_loss(student.view(1, 2, 1, 1), teacher.view(1, 2, 1, 1), normalize="channel")
+        tensor(0.8000)
+    """
+    same_shape(student, teacher)
+    if normalize == "none":
+        return F.mse_loss(student, teacher)
+    if normalize == "batch":
+        return unit_distance(student, teacher, dim=(0, 1, 2, 3)) / len(student)
+    return unit_distance(student, teacher, dim=1 if normalize == "channel" else (1, 2, 3)).mean()
+
+
+class AttnFD(Distiller):
+    """Student and teacher are compared where CBAM has refined them, at each of `layers`.
+
+    The teacher's CBAMs stand in its forward path (its `refined` taps); the student's train here, beside a
+    connector to the teacher's channels, and are thrown away with it.
+    """
+
+    class Config(FeatureMethod):
+        normalize: Normalize = Field(description="norm over channels, the sample, the batch, or none")
+        connector: Literal["before_attention", "after_attention"] = Field(
+            description="before: CBAM(connector(A)), paper fig. 2; after: connector(CBAM(A)), released code"
+        )
+        attention: Attention = Field(description="of the student; none if neither channel nor spatial")
+        kd_weight: NonNegative = Field(description="factor of an added KD term at temperature 1; 0: without")
+        decay: float = Field(ge=0, le=1, description="last part of the training, in which weight falls to 0")
+
+    config: Config
+
+    def __init__(self, config: Config, *, student: NetInfo, teacher: NetInfo) -> None:
+        super().__init__(config, student=student, teacher=teacher)
+        self.student_taps = frozenset(config.taps)
+        self.teacher_taps = frozenset(Tap(layer, "refined") for layer in config.layers)
+        self.teacher_logits = config.kd_weight > 0
+        self.refiners = nn.ModuleDict(
+            {
+                layer: _refiner(student.channels[layer], teacher.channels[layer], config)
+                for layer in config.layers
+            }
+        )
+
+    def forward(self, student: Output, teacher: Output, target: Tensor, progress: float) -> dict[str, Tensor]:
+        losses = []
+        for layer, refined in self.refine(student.taps).items():
+            taught = teacher.taps[Tap(layer, "refined")]
+            losses.append(attnfd_loss(match_size(refined, taught), taught, normalize=self.config.normalize))
+        terms = {"attnfd": self.weight(progress) * torch.stack(losses).sum()}
+        if self.config.kd_weight:
+            assert student.logits is not None
+            assert teacher.logits is not None
+            loss = kd_loss(student.logits, teacher.logits, target, temperature=1)
+            terms["kd"] = self.config.kd_weight * loss
+        return terms
+
+    def weight(self, progress: float) -> float:
+        """α: `config.weight`, and linearly to 0 over the last part `config.decay` of the training."""
+        if not self.config.decay:
+            return self.config.weight
+        return self.config.weight * min(1, (1 - progress) / self.config.decay)
+
+    def refine(self, taps: Mapping[Tap, Tensor]) -> dict[str, Tensor]:
+        return {tap.layer: self.refiners[tap.layer](taps[tap]) for tap in self.config.taps}
+
+
+def _refiner(in_channels: int, out_channels: int, config: AttnFD.Config) -> nn.Sequential:
+    first = config.connector == "before_attention"
+    connector = Connector(in_channels, out_channels)
+    attention = CBAM(out_channels if first else in_channels, **config.attention.model_dump())
+    return nn.Sequential(connector, attention) if first else nn.Sequential(attention, connector)

@@ -1,0 +1,18 @@
+"""No distillation: cross-entropy alone, the student that every method is compared with."""
+
+from pydantic import Field
+from torch import Tensor
+
+from attnfd.config import Method
+from attnfd.distillers.base import Distiller
+from attnfd.models.taps import Output
+
+
+class NoDistillation(Distiller):
+    """Adds nothing to cross-entropy; the teacher does not run."""
+
+    class Config(Method):
+        weight: float = Field(ge=0, le=0, description="0: there is no distillation loss")
+
+    def forward(self, student: Output, teacher: Output, target: Tensor, progress: float) -> dict[str, Tensor]:
+        return {}

@@ -1,0 +1,216 @@
+"""The torchvision backbones that DeepLabV3+ can stand on, at output stride 16.
+
+To add one, give it an entry in `BACKBONES`; nothing else knows a backbone by name.
+"""
+
+import pickle
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import safetensors.torch
+import torch
+import torchvision
+from safetensors import SafetensorError
+from torch import Tensor, fx, nn
+from torchvision.models.feature_extraction import create_feature_extractor
+
+from attnfd.discovery import one_of
+from attnfd.errors import UserError
+
+
+class Stage(NamedTuple):
+    """Where a stage of a backbone ends.
+
+    `pre_relu`, `post_relu`: fx nodes of its output before and after its ReLU; the same where it has none.
+    `bn`: the last BN before `pre_relu`. `channels`: C of the output.
+    """
+
+    pre_relu: str
+    post_relu: str
+    bn: str
+    channels: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backbone:
+    """What must be known of a torchvision network to use it as a backbone.
+
+    `model`: torchvision's name of the network. `stages`: the four stages, at strides 4, 8, 16, 16; the first
+    gives the low-level features of the decoder. `head`: prefixes of the weights that are cut off.
+    `to_stride_16`: changes strides and dilations of the built network.
+    """
+
+    model: str
+    stages: tuple[Stage, Stage, Stage, Stage]
+    head: tuple[str, ...]
+    to_stride_16: Callable[[nn.Module], None]
+
+    @property
+    def relu(self) -> bool:
+        """Whether a ReLU follows each stage."""
+        return self.stages[-1].pre_relu != self.stages[-1].post_relu
+
+
+def _dilate(conv: nn.Conv2d, dilation: int) -> None:
+    """Give a convolution stride 1 and a dilation, with the padding that keeps the map's size."""
+    conv.stride = (1, 1)
+    conv.dilation = (dilation, dilation)
+    conv.padding = tuple(dilation * (size // 2) for size in conv.kernel_size)  # type: ignore[assignment]
+
+
+def _dilate_resnet(net: nn.Module, dilations: tuple[int, ...]) -> None:
+    """Stride 1 in layer4, and the dilation of each block's 3×3 convolutions."""
+    for block, dilation in zip(net.get_submodule("layer4").children(), dilations, strict=True):
+        for module in block.modules():
+            if isinstance(module, nn.Conv2d):
+                _dilate(module, dilation if module.kernel_size == (3, 3) else 1)
+
+
+def _dilate_mobilenetv2(net: nn.Module) -> None:
+    """Stride 1 in the 160-channel group, dilation 2 in the 320-channel block."""
+    for block, dilation in (("features.14.conv.1.0", 1), ("features.17.conv.1.0", 2)):
+        depthwise = net.get_submodule(block)
+        assert isinstance(depthwise, nn.Conv2d)
+        _dilate(depthwise, dilation)
+
+
+def _resnet(
+    model: str, blocks: tuple[int, int, int, int], bn: str, width: int, dilations: tuple[int, ...]
+) -> Backbone:
+    def stage(number: int, last: int) -> Stage:
+        block = f"layer{number}.{last}"
+        return Stage(f"{block}.add", f"layer{number}", f"{block}.{bn}", width * 2 ** (number - 1))
+
+    first, second, third, fourth = (stage(number, count - 1) for number, count in enumerate(blocks, start=1))
+    return Backbone(
+        model=model,
+        stages=(first, second, third, fourth),
+        head=("fc.",),
+        to_stride_16=lambda net: _dilate_resnet(net, dilations),
+    )
+
+
+def _linear(block: int, channels: int) -> Stage:
+    """A stage of MobileNetV2: its blocks end without ReLU."""
+    return Stage(f"features.{block}", f"features.{block}", f"features.{block}.conv.3", channels)
+
+
+BACKBONES: Mapping[str, Backbone] = {
+    "mobilenetv2": Backbone(
+        model="mobilenet_v2",
+        stages=(_linear(3, 24), _linear(6, 32), _linear(13, 96), _linear(17, 320)),
+        head=("features.18.", "classifier."),
+        to_stride_16=_dilate_mobilenetv2,
+    ),
+    "resnet18": _resnet("resnet18", (2, 2, 2, 2), "bn2", width=64, dilations=(2, 2)),
+    "resnet101": _resnet("resnet101", (3, 4, 23, 3), "bn3", width=256, dilations=(2, 4, 8)),
+}
+
+
+def names() -> tuple[str, ...]:
+    """Names of the backbones, sorted."""
+    return tuple(sorted(BACKBONES))
+
+
+def entry(name: str) -> Backbone:
+    """The backbone of that name.
+
+    Raises:
+        UserError: there is none.
+    """
+    return BACKBONES[one_of(name, names(), "backbone")]
+
+
+def build(name: str, weights: str = "none") -> fx.GraphModule:
+    """A backbone at output stride 16, without its classifier.
+
+    It maps images (B, 3, H, W) to the outputs of its stages by fx node name: `pre_relu` of all four, and
+    `post_relu` of the first three.
+
+    Args:
+        name: one of `names()`.
+        weights: `none` for torchvision's random initialisation, `imagenet` for torchvision's
+            IMAGENET1K_V1, or a `.safetensors` or `.pth` file in torchvision's layout; `{backbone}` in its
+            path stands for `name`.
+
+    Raises:
+        UserError: the name is unknown, or the weights cannot be had or are not this backbone's.
+    """
+    spec = entry(name)
+    net = torchvision.models.get_model(spec.model, weights=None)
+    spec.to_stride_16(net)
+    for module in net.modules():
+        if isinstance(module, nn.ReLU | nn.ReLU6):
+            module.inplace = False  # or the ReLU would overwrite the feature before it
+    nodes = [stage.pre_relu for stage in spec.stages] + [stage.post_relu for stage in spec.stages[:-1]]
+    extractor = create_feature_extractor(net, list(dict.fromkeys(nodes)))
+    # The graphs of both modes are equal here; with one of them, a change of mode does not recompile.
+    backbone = fx.GraphModule(extractor, extractor.eval_graph, class_name=name)
+    if weights != "none":
+        backbone.load_state_dict(_read(name, weights, backbone), strict=False)
+    return backbone
+
+
+def check_weights(name: str, weights: str) -> None:
+    """Find out before a training whether `build` could load these weights.
+
+    Raises:
+        UserError: it could not.
+    """
+    entry(name)
+    if weights != "none":
+        with torch.device("meta"):
+            skeleton = build(name)
+        _read(name, weights, skeleton)
+
+
+def _read(name: str, weights: str, backbone: nn.Module) -> dict[str, Tensor]:
+    """The weights of a backbone without its head, compared with what the backbone needs."""
+    spec = entry(name)
+    if weights == "imagenet":
+        source, found = f"imagenet weights of {name}", _download(spec.model)
+    else:
+        source, found = weights, _load(Path(weights.replace("{backbone}", name)))
+        source = weights.replace("{backbone}", name)
+    needed = backbone.state_dict()
+    given = {key: value for key, value in found.items() if not key.startswith(spec.head)}
+    # Older torchvision files lack the BN counters; nothing here reads them.
+    missing = [key for key in needed if key not in given and not key.endswith("num_batches_tracked")]
+    unknown = [key for key in given if key not in needed]
+    shapes = [key for key in given if key in needed and given[key].shape != needed[key].shape]
+    problems = [
+        f"{what}: {', '.join(keys[:3])}{f' and {len(keys) - 3} more' if len(keys) > 3 else ''}"
+        for what, keys in (("missing", missing), ("unknown", unknown), ("other shape", shapes))
+        if keys
+    ]
+    if problems:
+        raise UserError(f"{source}: no weights of torchvision's {spec.model} ({'; '.join(problems)})")
+    return given
+
+
+def _download(model: str) -> Mapping[str, Tensor]:
+    try:
+        weights = torchvision.models.get_model_weights(model)["IMAGENET1K_V1"]
+        return weights.get_state_dict(progress=False, check_hash=True)
+    except (OSError, RuntimeError) as error:  # no network; a download that was cut short
+        raise UserError(
+            f"weights: imagenet weights of {model} cannot be fetched ({error}); "
+            "give a file, or `weights: none` to start from random weights"
+        ) from None
+
+
+def _load(file: Path) -> Mapping[str, Tensor]:
+    if not file.is_file():
+        raise UserError(f"weights: {file}: no such file; allowed: imagenet, none, or a .safetensors or .pth file")
+    try:
+        if file.suffix == ".safetensors":
+            return safetensors.torch.load_file(file)
+        found = torch.load(file, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, SafetensorError, pickle.UnpicklingError) as error:
+        first_line = str(error).strip().split("\n")[0]
+        raise UserError(f"weights: {file}: cannot be read as weights ({first_line})") from None
+    if not isinstance(found, Mapping) or not all(isinstance(value, Tensor) for value in found.values()):
+        raise UserError(f"weights: {file}: holds no state dict; save `model.state_dict()` alone")
+    return found

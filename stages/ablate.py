@@ -1,0 +1,13 @@
+"""ablate: one student, taught by a variant of AttnFD, trained and evaluated."""
+
+from attnfd import results, training
+from attnfd.config import Params
+from attnfd.paths import Cell
+from stages.distill import distill
+from stages.evaluate import evaluate
+
+
+def ablate(params: Params, cell: Cell, log: training.Log) -> tuple[str, results.Evaluated]:
+    """Train like `distill` and evaluate like `evaluate`, in one process and into one folder."""
+    fingerprint = distill(params, cell, log)
+    return fingerprint, evaluate(params, cell)

@@ -1,0 +1,45 @@
+"""distill: one student, taught by one method, from one seed."""
+
+import torch
+from safetensors.torch import save_file
+
+from attnfd import discovery, training
+from attnfd.config import Params
+from attnfd.data.prepared import open_prepared
+from attnfd.models import checkpoint
+from attnfd.models.deeplab import DeepLabV3Plus
+from attnfd.paths import DISTILLER, HISTORY, Cell, frozen_folder
+
+
+def distill(params: Params, cell: Cell, log: training.Log) -> str:
+    """Train a student beside the frozen teacher; write its weights, card and history into its folder.
+
+    The student is saved without connectors and attention; those lie beside it, for pictures alone.
+
+    Returns:
+        The fingerprint of the student's weights.
+    """
+    config = params.distill(cell.dataset)
+    student_config = params.student(cell.student)
+    prepared = open_prepared(params, cell.dataset)
+    fabric = training.start_fabric(config.precision)
+    teacher, _ = checkpoint.load(frozen_folder(cell.dataset))
+
+    torch.manual_seed(cell.seed)
+    student = DeepLabV3Plus(
+        student_config.backbone,
+        len(prepared.classes),
+        dropout=student_config.dropout,
+        weights=config.weights,
+    )
+    distiller = discovery.component("distillers", cell.method)(
+        params.method(cell.method, cell.dataset, cell.variant), student=student.info, teacher=teacher.info
+    )
+    objective = training.Objective(student, distiller, fabric.to_device(teacher))
+    history = training.fit(
+        objective, prepared, config, seed=cell.seed, fabric=fabric, log=log, title=cell.name
+    )
+    checkpoint.save(cell.model, student, {"val_miou": history["miou"].max()})
+    save_file(distiller.state_dict(), cell.model / DISTILLER)
+    history.to_csv(cell.model / HISTORY, index=False)
+    return checkpoint.fingerprint(cell.model)

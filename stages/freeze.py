@@ -1,0 +1,51 @@
+"""freeze: the teacher as one self-contained artefact that every student cell reads."""
+
+import torch
+
+from attnfd.config import Params
+from attnfd.data.loaders import eval_loader
+from attnfd.data.prepared import open_prepared
+from attnfd.data.transforms import normalize
+from attnfd.errors import UserError
+from attnfd.models import checkpoint, frozen
+from attnfd.paths import Cell, frozen_folder
+
+
+def freeze(params: Params, dataset: str) -> None:
+    """Fold and freeze the trained teacher, and write it if it still computes the same.
+
+    Raises:
+        UserError: an output or a tap differs by more than `freeze.tolerance` on evaluation images.
+    """
+    config = params.freeze
+    prepared = open_prepared(params, dataset)
+    source = Cell(stage="train_teacher", dataset=dataset).model
+    live, card = checkpoint.load(source)
+    folded = frozen.freeze(live)
+
+    worst: dict[str, float] = {}
+    seen = 0
+    for images, _, _ in eval_loader(prepared, "val", batch_size=1):
+        differences = frozen.compare(live, folded, normalize(images))
+        worst = {name: max(value, worst.get(name, 0.0)) for name, value in differences.items()}
+        seen += len(images)
+        if seen >= config.images:
+            break
+    name, difference = max(worst.items(), key=lambda item: item[1])
+    if not difference <= config.tolerance:
+        raise UserError(
+            f"{source}: frozen and live teacher differ by {difference:.1e} at {name}; "
+            f"allowed: freeze.tolerance = {config.tolerance:.1e}; nothing was written"
+        )
+    with torch.inference_mode():
+        taps = folded(normalize(images), taps=frozen.all_taps(folded)).taps
+    checkpoint.save(
+        frozen_folder(dataset),
+        folded,
+        {
+            "val_miou": card["val_miou"],
+            "taps": {f"{tap.layer}/{tap.point}": list(value.shape[1:]) for tap, value in taps.items()},
+            "image_size": list(images.shape[-2:]),
+            "source_sha256": checkpoint.fingerprint(source),
+        },
+    )
