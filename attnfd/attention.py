@@ -14,7 +14,7 @@ from attnfd.models.taps import TAPS, Tap
 @torch.no_grad()
 def energies(
     model: DeepLabV3Plus, images: Tensor, distiller: Distiller | None = None
-) -> dict[str, NDArray[np.float16]]:
+) -> dict[str, NDArray[np.float32]]:
     """Mean over the channels of the squared features, at each tap, raw and where there is attention refined.
 
     Args:
@@ -26,12 +26,15 @@ def energies(
         `backbone/raw`, `backbone/refined`, … → (B, h, w).
     """
     model.eval()
+    device = next(model.parameters()).device
     raw = [Tap(layer) for layer in TAPS]
     refined = [Tap(layer, "refined") for layer in TAPS] if model.attention else []
     wanted = {*raw, *refined, *(distiller.student_taps if distiller else ())}
-    taps = model(normalize(images), taps=wanted, logits=False).taps
-    maps = {f"{tap.layer}/raw": taps[tap] for tap in raw} | {f"{tap.layer}/refined": taps[tap] for tap in refined}
+    taps = model(normalize(images.to(device)), taps=wanted, logits=False).taps
+    maps = {f"{tap.layer}/raw": taps[tap] for tap in raw} | {
+        f"{tap.layer}/refined": taps[tap] for tap in refined
+    }
     if distiller is not None:
         refined_by_student = distiller.eval().refine(taps)
         maps |= {f"{layer}/refined": features for layer, features in refined_by_student.items()}
-    return {name: features.float().square().mean(1).half().numpy() for name, features in maps.items()}
+    return {name: features.float().square().mean(1).cpu().numpy() for name, features in maps.items()}

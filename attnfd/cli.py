@@ -1,6 +1,6 @@
 """The command line: one command per stage of `dvc.yaml`, and the user's own verbs.
 
-Commands parse, check and dispatch. What a command needs is imported when it runs, so that `--help` is instant.
+Commands parse, check and dispatch. What one needs is imported when it runs, so that `--help` is instant.
 """
 
 import sys
@@ -120,9 +120,7 @@ def ablate(dataset: Dataset, student: Student, variant: Variant, seed: Seed) -> 
     from attnfd.paths import Cell
 
     params = preflight.check_params()
-    cell = Cell(
-        stage="ablate", dataset=dataset, student=student, method="attnfd", variant=variant, seed=seed
-    )
+    cell = Cell(stage="ablate", dataset=dataset, student=student, method="attnfd", variant=variant, seed=seed)
     from stages.ablate import ablate as stage
 
     with tracking.open_run(cell, params.resolve(cell)) as run:

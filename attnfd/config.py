@@ -144,7 +144,7 @@ class Evaluate(Section):
     """Evaluation at original size, and the pictures it leaves."""
 
     batch_size: Positive = Field(description="images of one size per forward pass")
-    overlays: Annotated[int, Field(ge=0)] = Field(description="evaluation images drawn with their prediction")
+    overlays: Positive = Field(description="evaluation images drawn with their prediction")
     resize: Positive | None = Field(
         default=None, description="short side to evaluate at as well (513: the released code)"
     )
@@ -167,10 +167,11 @@ class Method(Section):
     """What every distillation method has; each method's file extends it with its own options."""
 
     weight: NonNegative = Field(description="factor of the distillation loss beside cross-entropy")
+    on: dict[str, dict[str, Any]] = Field(default={}, description="settings that differ, by dataset")
 
 
-_RECIPE_STAGES = ("prepare", "training", "train_teacher", "distill", "evaluate")
-_TOP = (
+RECIPE = ("prepare", "training", "train_teacher", "distill", "evaluate")
+TOP = (
     "run", "training", "train_teacher", "freeze", "distill", "evaluate", "ablate", "report",
     "students", "methods", "recipes",
 )  # fmt: skip
@@ -186,13 +187,15 @@ class Params:
     def __init__(self, raw: Mapping[str, Any], source: str = PARAMS_FILE) -> None:
         self.raw = raw
         self.source = source
-        _check_keys(raw, _TOP, source)
+        _check_keys(raw, TOP, source)
         for name, recipe in self._mapping("recipes").items():
-            _check_keys(recipe, _RECIPE_STAGES, f"{source}: recipes.{name}")
+            _check_keys(recipe, RECIPE, f"{source}: recipes.{name}")
         self._check_axes()
         for dataset in self.raw["recipes"]:
-            for stage in _RECIPE_STAGES[0], *_RECIPE_STAGES[2:]:
+            for stage in RECIPE[0], *RECIPE[2:]:
                 getattr(self, stage)(dataset)
+        # By itself, too: a recipe may hide a value of it, but not make it hold.
+        self._section(Training, "training")
         _ = self.freeze, self.report
         for student in self.raw["students"]:
             self.student(student)
@@ -200,9 +203,7 @@ class Params:
     def _mapping(self, key: str) -> dict[str, Any]:
         found = self.raw[key]
         if not isinstance(found, dict) or not found:
-            raise UserError(
-                f"{self.source}: {key}: found {found!r}; allowed: a section with at least one entry"
-            )
+            raise UserError(f"{self.source}: {key}: found {found!r}; allowed: at least one entry")
         return found
 
     def _check_axes(self) -> None:
@@ -218,35 +219,41 @@ class Params:
         for method in self._mapping("methods"):
             discovery.one_of(method, discovery.names("distillers"), f"{self.source}: methods")
 
-    def _section(self, kind: type[SectionT], where: str, *layers: Mapping[str, Any] | None) -> SectionT:
+    def _section(self, kind: type[SectionT], *layers: str) -> SectionT:
+        """The sections at these dotted paths, each laid over those before it."""
         merged: dict[str, Any] = {}
-        for layer in layers:
-            if not isinstance(layer, dict):
-                raise UserError(
-                    f"{self.source}: {where}: found {layer!r}; allowed: a section of keys and values"
-                )
-            merged = _merge(merged, layer)
-        return validate(kind, merged, f"{self.source}: {where}")
+        for path in layers:
+            found = self._at(path)
+            if not isinstance(found, dict):
+                raise UserError(f"{self.source}: {path}: found {found!r}; allowed: keys and values")
+            merged = _merge(merged, found)
+        try:
+            return _typed(kind, merged)
+        except ValidationError as error:
+            # Blame the layer that has the last word on the key.
+            keys = error.errors()[0]["loc"]
+            owners = [path for path in layers if _has(self._at(path), keys)] or list(layers)
+            raise UserError(f"{self.source}: {owners[-1]}.{_explain(kind, error)}") from None
 
-    def _recipe(self, dataset: str) -> dict[str, Any]:
+    def _at(self, path: str) -> Any:
+        found: Any = self.raw
+        for key in path.split("."):
+            found = found.get(key, {}) if isinstance(found, dict) else None
+        return found
+
+    def _check_recipe(self, dataset: str) -> None:
         discovery.one_of(dataset, tuple(self.raw["recipes"]), f"{self.source}: recipes")
-        return self.raw["recipes"][dataset]
 
     @cached_property
     def run(self) -> Run:
-        return self._section(Run, "run", self.raw["run"])
+        return self._section(Run, "run")
 
     def prepare(self, dataset: str) -> Prepare:
-        section = self._section(Prepare, f"recipes.{dataset}.prepare", self._recipe(dataset)["prepare"])
-        discovery.one_of(
-            section.reader, discovery.names("datasets"), f"{self.source}: recipes.{dataset}.prepare.reader"
-        )
+        self._check_recipe(dataset)
+        section = self._section(Prepare, f"recipes.{dataset}.prepare")
+        key = f"{self.source}: recipes.{dataset}.prepare.reader"
+        discovery.one_of(section.reader, discovery.names("datasets"), key)
         return section
-
-    def _training(self, kind: type[SectionT], stage: str, dataset: str) -> SectionT:
-        recipe = self._recipe(dataset)
-        layers = (self.raw["training"], self.raw[stage], recipe["training"], recipe[stage])
-        return self._section(kind, f"{stage} for {dataset}", *layers)
 
     def train_teacher(self, dataset: str) -> TrainTeacher:
         return self._training(TrainTeacher, "train_teacher", dataset)
@@ -254,45 +261,39 @@ class Params:
     def distill(self, dataset: str) -> Distill:
         return self._training(Distill, "distill", dataset)
 
+    def _training(self, kind: type[SectionT], stage: str, dataset: str) -> SectionT:
+        self._check_recipe(dataset)
+        recipe = f"recipes.{dataset}"
+        return self._section(kind, "training", stage, f"{recipe}.training", f"{recipe}.{stage}")
+
     @cached_property
     def freeze(self) -> Freeze:
-        return self._section(Freeze, "freeze", self.raw["freeze"])
+        return self._section(Freeze, "freeze")
 
     def evaluate(self, dataset: str) -> Evaluate:
-        layers = (self.raw["evaluate"], self._recipe(dataset)["evaluate"])
-        return self._section(Evaluate, f"evaluate for {dataset}", *layers)
+        self._check_recipe(dataset)
+        return self._section(Evaluate, "evaluate", f"recipes.{dataset}.evaluate")
 
     @cached_property
     def report(self) -> Report:
-        return self._section(Report, "report", self.raw["report"])
+        return self._section(Report, "report")
 
     def student(self, student: str) -> Student:
         discovery.one_of(student, tuple(self.raw["students"]), f"{self.source}: students")
-        return self._section(Student, f"students.{student}", self.raw["students"][student])
+        return self._section(Student, f"students.{student}")
 
     def method(self, method: str, dataset: str, variant: str | None = None) -> Any:
         """Settings of a method on a dataset, typed by the method's own file; `variant` names an ablation."""
         discovery.one_of(method, tuple(self.raw["methods"]), f"{self.source}: methods")
-        where = f"methods.{method}"
-        section = self.raw["methods"][method]
-        if not isinstance(section, dict):
-            raise UserError(
-                f"{self.source}: {where}: found {section!r}; allowed: a section of keys and values"
-            )
-        general = {key: value for key, value in section.items() if key != "on"}
-        particular = section.get("on") or {}
-        if not isinstance(particular, dict):
-            raise UserError(
-                f"{self.source}: {where}.on: found {particular!r}; allowed: a section per dataset"
-            )
-        for name in particular:
-            discovery.one_of(name, tuple(self.raw["recipes"]), f"{self.source}: {where}.on")
-        layers = [general, particular.get(dataset) or {}]
+        layers = [f"methods.{method}"]
+        for name in self._at(f"methods.{method}.on") or {}:
+            discovery.one_of(name, tuple(self.raw["recipes"]), f"{self.source}: methods.{method}.on")
+            if name == dataset:
+                layers.append(f"methods.{method}.on.{dataset}")
         if variant is not None:
             discovery.one_of(variant, tuple(self.raw["ablate"]), f"{self.source}: ablate")
-            where = f"ablate.{variant}"
-            layers.append(self.raw["ablate"][variant])
-        return self._section(discovery.component("distillers", method).Config, where, *layers)
+            layers.append(f"ablate.{variant}")
+        return self._section(discovery.component("distillers", method).Config, *layers)
 
     def resolve(self, cell: Cell) -> dict[str, Any]:
         """All settings that a cell's model depends on, for the tracking store."""
@@ -303,7 +304,7 @@ class Params:
             sections["distill"] = self.distill(cell.dataset)
             sections["student"] = self.student(cell.student)
             sections["method"] = self.method(cell.method, cell.dataset, cell.variant)
-        return {name: section.model_dump(mode="json") for name, section in sections.items()}
+        return {name: section.model_dump(mode="json", exclude={"on"}) for name, section in sections.items()}
 
 
 def load(path: str | Path = PARAMS_FILE) -> Params:
@@ -325,19 +326,29 @@ def load(path: str | Path = PARAMS_FILE) -> Params:
         problem = getattr(error, "problem", None) or "no YAML"
         raise UserError(f"{path}{line}: {' '.join(str(problem).split())}") from None
     if not isinstance(raw, dict):
-        raise UserError(f"{path}: found {type(raw).__name__}; allowed: the sections {', '.join(_TOP)}")
+        raise UserError(f"{path}: found {type(raw).__name__}; allowed: the sections {', '.join(TOP)}")
     return Params(raw, source=path.name)
 
 
 def validate(kind: type[SectionT], raw: Mapping[str, Any], where: str) -> SectionT:
     """Type a section; `where` opens the message when it does not hold."""
     try:
-        # By way of JSON, strict types still take a list for a tuple and a whole number for a float.
-        return kind.model_validate_json(json.dumps(raw))
+        return _typed(kind, raw)
     except ValidationError as error:
         raise UserError(f"{where}.{_explain(kind, error)}") from None
-    except TypeError as error:
-        raise UserError(f"{where}: {error}") from None
+
+
+def _typed(kind: type[SectionT], raw: Mapping[str, Any]) -> SectionT:
+    # By way of JSON, strict types still take a list for a tuple and a whole number for a float.
+    return kind.model_validate_json(json.dumps(raw, default=str))
+
+
+def _has(section: Any, keys: tuple[int | str, ...]) -> bool:
+    for key in keys:
+        if isinstance(section, dict) and key not in section:
+            return False
+        section = section[key] if isinstance(section, dict) else None
+    return True
 
 
 def _explain(kind: type[Section], error: ValidationError) -> str:

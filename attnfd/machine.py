@@ -3,18 +3,22 @@
 Given by the environment or a `.env` file in the working directory.
 """
 
+import os
 from typing import Literal
 
+from dotenv import dotenv_values
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from attnfd.errors import UserError
 
+ENV_FILE = ".env"
+
 
 class Machine(BaseSettings):
     """`ATTNFD_DEVICE`, `ATTNFD_WORKERS`."""
 
-    model_config = SettingsConfigDict(env_prefix="ATTNFD_", env_file=".env", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="ATTNFD_", env_file=ENV_FILE, extra="ignore", frozen=True)
 
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="where training runs")
     workers: int | None = Field(default=None, ge=0, description="loader processes; unset: from the cores")
@@ -34,3 +38,14 @@ def settings() -> Machine:
         raise UserError(
             f"{key}: found {first['input']!r}; allowed: {first['msg'].removeprefix('Input should be ')}"
         ) from None
+
+
+def root_key(reader: str) -> str:
+    """Name of the setting that says where a reader's files lie on this machine."""
+    return f"ATTNFD_{reader.upper()}_ROOT"
+
+
+def root(reader: str) -> str | None:
+    """Where a reader's files lie on this machine, if that is set."""
+    key = root_key(reader)
+    return os.environ.get(key) or dotenv_values(ENV_FILE).get(key)

@@ -8,6 +8,9 @@ MODEL = "model.safetensors"
 CARD = "card.json"
 HISTORY = "history.csv"
 DISTILLER = "distiller.safetensors"
+METRICS = "metrics.json"
+PER_CLASS = "per_class.csv"
+PREDICTIONS = "predictions.npz"
 
 
 def main_root() -> Path:
@@ -18,7 +21,7 @@ def main_root() -> Path:
     return Path(os.environ.get("DVC_ROOT") or Path.cwd())
 
 
-def prepared_folder(dataset: str) -> Path:
+def prepared(dataset: str) -> Path:
     """Folder of a prepared dataset: `index.csv`, `card.json`, and the images where `prepare` draws them."""
     return Path("data") / dataset
 
@@ -65,10 +68,16 @@ class Cell:
         return {key: str(value) for key, value in asdict(self).items() if value is not None}
 
 
-def frozen_folder(dataset: str) -> Path:
+def frozen(dataset: str) -> Path:
     """Folder of the frozen teacher."""
     return Path("models", dataset, "frozen")
 
 
-def report_folder(dataset: str) -> Path:
+def report(dataset: str) -> Path:
+    """Folder of tables and figures."""
     return Path("reports", dataset)
+
+
+def summary(dataset: str) -> Path:
+    """The one metrics file of a dataset, short enough for a column per number in `dvc exp show`."""
+    return Path("metrics", f"{dataset}.json")

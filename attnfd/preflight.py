@@ -24,9 +24,10 @@ def check_all() -> Params:
     check_components(params)
     check_weights(params)
 
-    from attnfd import tracking, training
+    from attnfd import tracking
+    from attnfd.accelerator import start_fabric
 
-    training.start_fabric("32-true")
+    start_fabric("32-true")
     tracking.check_store()
     return params
 

@@ -7,19 +7,18 @@ from typing import Any, Protocol
 
 import pandas as pd
 import torch
-import torch.nn.functional as F
 from lightning_fabric import Fabric
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
-from attnfd import evaluation, machine
+from attnfd import evaluation
 from attnfd.config import Training
 from attnfd.data.loaders import eval_loader, train_loader
 from attnfd.data.prepared import Prepared
 from attnfd.data.transforms import normalize
-from attnfd.datasets.base import VOID
 from attnfd.distillers.base import Distiller
 from attnfd.errors import UserError
+from attnfd.losses import cross_entropy
 from attnfd.metrics import scores
 from attnfd.models.deeplab import DeepLabV3Plus
 from attnfd.models.taps import Output
@@ -29,31 +28,6 @@ class Log(Protocol):
     """Whoever wants the curves."""
 
     def metrics(self, values: Mapping[str, float], step: int) -> None: ...
-
-
-def start_fabric(precision: Any) -> Fabric:
-    """Device and arithmetic of a training.
-
-    Raises:
-        UserError: a GPU is asked for and there is none.
-    """
-    device = machine.settings().device
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UserError("ATTNFD_DEVICE: found 'cuda', but no GPU is visible here; allowed: auto, cpu")
-    fabric = Fabric(accelerator=device, devices=1, precision=precision)
-    torch.set_float32_matmul_precision("high")
-    return fabric
-
-
-def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
-    """Mean cross-entropy over the pixels that are not void; 0 where all are.
-
-    Args:
-        logits: (B, K, H, W).
-        target: labels (B, H, W), 255 = void.
-    """
-    total = F.cross_entropy(logits.float(), target, ignore_index=VOID, reduction="sum")
-    return total / (target != VOID).sum().clamp(min=1)
 
 
 class Objective(nn.Module):
@@ -129,8 +103,8 @@ def fit(
     Raises:
         UserError: the loss is no longer finite; the message names epoch, step and term.
     """
-    train = train_loader(prepared, config, seed)
-    validation = eval_loader(prepared, "val", config.batch_size)
+    train = train_loader(prepared, config, seed, device=fabric.device)
+    validation = eval_loader(prepared, "val", config.batch_size, device=fabric.device)
     steps = config.epochs * len(train)
     optimizer = torch.optim.SGD(
         objective.parameter_groups(config),
@@ -146,8 +120,8 @@ def fit(
     with _progress_bar() as bar:
         task = bar.add_task(title, total=steps, note="")
         for epoch in range(config.epochs):
-            train.dataset.set_epoch(epoch)
-            taken = []
+            train.set_epoch(epoch)
+            taken: list[dict[str, Tensor]] = []
             for images, target in train:
                 images, target = fabric.to_device((images, target))
                 progress = (epoch * len(train) + len(taken)) / steps
@@ -163,7 +137,7 @@ def fit(
                 log.metrics({f"step/{name}": value for name, value in values.items()}, step)
             row = {"epoch": epoch + 1, **curves.mean().to_dict(), "lr": optimizer.param_groups[0]["lr"]}
             if (epoch + 1) % config.validate_every == 0 or epoch + 1 == config.epochs:
-                row["miou"] = _validate(objective.model, validation, len(prepared.classes), fabric)
+                row["miou"] = _validate(objective.model, validation, len(prepared.card.classes), fabric)
                 if row["miou"] > best:
                     best, kept = row["miou"], deepcopy(objective.state_dict())
             log.metrics({f"epoch/{name}": value for name, value in row.items()}, epoch + 1)

@@ -3,12 +3,13 @@
 import torch
 from safetensors.torch import save_file
 
-from attnfd import discovery, training
+from attnfd import discovery, paths, training
+from attnfd.accelerator import start_fabric
 from attnfd.config import Params
 from attnfd.data.prepared import open_prepared
 from attnfd.models import checkpoint
 from attnfd.models.deeplab import DeepLabV3Plus
-from attnfd.paths import DISTILLER, HISTORY, Cell, frozen_folder
+from attnfd.paths import DISTILLER, HISTORY, Cell
 
 
 def distill(params: Params, cell: Cell, log: training.Log) -> str:
@@ -19,23 +20,26 @@ def distill(params: Params, cell: Cell, log: training.Log) -> str:
     Returns:
         The fingerprint of the student's weights.
     """
+    assert cell.student
+    assert cell.method
+    assert cell.seed is not None
     config = params.distill(cell.dataset)
     student_config = params.student(cell.student)
     prepared = open_prepared(params, cell.dataset)
-    fabric = training.start_fabric(config.precision)
-    teacher, _ = checkpoint.load(frozen_folder(cell.dataset))
+    fabric = start_fabric(config.precision)
+    teacher, _ = checkpoint.load(paths.frozen(cell.dataset))
 
     torch.manual_seed(cell.seed)
     student = DeepLabV3Plus(
         student_config.backbone,
-        len(prepared.classes),
+        len(prepared.card.classes),
         dropout=student_config.dropout,
         weights=config.weights,
     )
     distiller = discovery.component("distillers", cell.method)(
         params.method(cell.method, cell.dataset, cell.variant), student=student.info, teacher=teacher.info
     )
-    objective = training.Objective(student, distiller, fabric.to_device(teacher))
+    objective = training.Objective(student, distiller, teacher.to(fabric.device))
     history = training.fit(
         objective, prepared, config, seed=cell.seed, fabric=fabric, log=log, title=cell.name
     )

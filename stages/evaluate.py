@@ -2,22 +2,25 @@
 
 from safetensors.torch import load_file
 
-from attnfd import discovery, results
+from attnfd import discovery, paths, results
+from attnfd.accelerator import start_fabric
 from attnfd.attention import energies
 from attnfd.config import Params
 from attnfd.data.prepared import open_prepared
 from attnfd.models import checkpoint
-from attnfd.paths import DISTILLER, Cell, frozen_folder
+from attnfd.paths import DISTILLER, Cell
 
 
 def evaluate(params: Params, cell: Cell) -> results.Evaluated:
-    """Write metrics, per-class table, confusion matrices and pictures of a student into its results folder."""
+    """Write a student's metrics, per-class table, confusion matrices and pictures into its results folder."""
+    assert cell.method
     prepared = open_prepared(params, cell.dataset)
-    student, _ = checkpoint.load(cell.model)
+    device = start_fabric("32-true").device
+    student = checkpoint.load(cell.model)[0].to(device)
     evaluated = results.evaluate(student, prepared, params.evaluate(cell.dataset), cell.results)
 
     # What the attention of teacher and student looks at; the student's own lies beside its weights.
-    teacher, _ = checkpoint.load(frozen_folder(cell.dataset))
+    teacher = checkpoint.load(paths.frozen(cell.dataset))[0].to(device)
     method = params.method(cell.method, cell.dataset, cell.variant)
     distiller = discovery.component("distillers", cell.method)(
         method, student=student.info, teacher=teacher.info
@@ -25,7 +28,7 @@ def evaluate(params: Params, cell: Cell) -> results.Evaluated:
     distiller.load_state_dict(load_file(cell.model / DISTILLER))
     maps = {
         "teacher": energies(teacher, evaluated.images),
-        "student": energies(student, evaluated.images, distiller),
+        "student": energies(student, evaluated.images, distiller.to(device)),
     }
     results.write_attention(cell.results, evaluated.images, maps)
     return evaluated

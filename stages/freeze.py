@@ -2,13 +2,15 @@
 
 import torch
 
+from attnfd import paths
 from attnfd.config import Params
 from attnfd.data.loaders import eval_loader
 from attnfd.data.prepared import open_prepared
 from attnfd.data.transforms import normalize
 from attnfd.errors import UserError
 from attnfd.models import checkpoint, frozen
-from attnfd.paths import Cell, frozen_folder
+from attnfd.models.taps import TAPS, Tap
+from attnfd.paths import Cell
 
 
 def freeze(params: Params, dataset: str) -> None:
@@ -25,7 +27,7 @@ def freeze(params: Params, dataset: str) -> None:
 
     worst: dict[str, float] = {}
     seen = 0
-    for images, _, _ in eval_loader(prepared, "val", batch_size=1):
+    for images, _, _ in eval_loader(prepared, "val", batch_size=1, device=torch.device("cpu")):
         differences = frozen.compare(live, folded, normalize(images))
         worst = {name: max(value, worst.get(name, 0.0)) for name, value in differences.items()}
         seen += len(images)
@@ -38,13 +40,13 @@ def freeze(params: Params, dataset: str) -> None:
             f"allowed: freeze.tolerance = {config.tolerance:.1e}; nothing was written"
         )
     with torch.inference_mode():
-        taps = folded(normalize(images), taps=frozen.all_taps(folded)).taps
+        taps = folded(normalize(images), taps=[Tap(layer, "refined") for layer in TAPS], logits=False).taps
     checkpoint.save(
-        frozen_folder(dataset),
+        paths.frozen(dataset),
         folded,
         {
             "val_miou": card["val_miou"],
-            "taps": {f"{tap.layer}/{tap.point}": list(value.shape[1:]) for tap, value in taps.items()},
+            "taps": {tap.layer: list(features.shape[1:]) for tap, features in taps.items()},
             "image_size": list(images.shape[-2:]),
             "source_sha256": checkpoint.fingerprint(source),
         },

@@ -3,6 +3,7 @@
 import torch
 
 from attnfd import training
+from attnfd.accelerator import start_fabric
 from attnfd.config import Params
 from attnfd.data.prepared import Prepared, open_prepared
 from attnfd.models import checkpoint
@@ -18,11 +19,11 @@ def train_teacher(params: Params, cell: Cell, log: training.Log) -> str:
     """
     config = params.train_teacher(cell.dataset)
     prepared: Prepared = open_prepared(params, cell.dataset)
-    fabric = training.start_fabric(config.precision)
+    fabric = start_fabric(config.precision)
     torch.manual_seed(config.seed)
     model = DeepLabV3Plus(
         config.backbone,
-        len(prepared.classes),
+        len(prepared.card.classes),
         dropout=config.dropout,
         attention=config.attention,
         weights=config.weights,

@@ -9,10 +9,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from attnfd.config import Attention, NonNegative
-from attnfd.distillers.base import Distiller, FeatureMethod, full_precision, same_shape, unit_distance
-from attnfd.distillers.kd import kd_loss
+from attnfd.distillers.base import Distiller, FeatureMethod
+from attnfd.losses import full_precision, kd_loss, same_shape, unit_distance
 from attnfd.models.cbam import CBAM
 from attnfd.models.connector import Connector, match_size
+from attnfd.models.deeplab import initialise
 from attnfd.models.taps import NetInfo, Output, Tap
 
 Normalize = Literal["channel", "sample", "batch", "none"]
@@ -22,8 +23,8 @@ Normalize = Literal["channel", "sample", "batch", "none"]
 def attnfd_loss(student: Tensor, teacher: Tensor, *, normalize: Normalize) -> Tensor:
     r"""Squared distance of normalised refined features, at one layer.
 
-    "Attention-guided Feature Distillation for Semantic Segmentation", sec. 3.2. With `x̂ = x / ‖x‖`, and the
-    norm over what `normalize` names:
+    Mansourian et al., "Attention-guided Feature Distillation for Semantic Segmentation", 2024, sec. 3. With
+    `x̂ = x / ‖x‖`, and the norm over what `normalize` names:
 
     | normalize | norm over | loss |
     |---|---|---|
@@ -84,6 +85,7 @@ class AttnFD(Distiller):
                 for layer in config.layers
             }
         )
+        initialise(self.refiners)
 
     def forward(self, student: Output, teacher: Output, target: Tensor, progress: float) -> dict[str, Tensor]:
         losses = []

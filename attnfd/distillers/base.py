@@ -5,11 +5,9 @@ A method is one file of this package: a pure loss function of tensors, a `Config
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from functools import wraps
-from typing import Any, ClassVar, Literal, TypeVar
+from collections.abc import Mapping
+from typing import ClassVar, Literal
 
-import torch
 from pydantic import Field, field_validator
 from torch import Tensor, nn
 
@@ -80,53 +78,3 @@ class FeatureMethod(Method):
     def taps(self) -> tuple[Tap, ...]:
         """The feature maps at `layers`, in that order (sums over a set would depend on its order)."""
         return tuple(Tap(layer, self.tap) for layer in self.layers)
-
-
-Loss = TypeVar("Loss", bound=Callable[..., Tensor])
-
-
-def full_precision(loss: Loss) -> Loss:
-    """Run a loss outside autocast, 16-bit tensors as float32: sums of squares need the digits.
-
-    The first argument must be a tensor; float64 stays float64.
-    """
-
-    def widen(value: Any) -> Any:
-        half = isinstance(value, Tensor) and value.dtype in (torch.bfloat16, torch.float16)
-        return value.float() if half else value
-
-    @wraps(loss)
-    def wrapper(*args: Any, **kwargs: Any) -> Tensor:
-        with torch.autocast(args[0].device.type, enabled=False):
-            return loss(*map(widen, args), **{key: widen(value) for key, value in kwargs.items()})
-
-    return wrapper  # type: ignore[return-value]
-
-
-def same_shape(student: Tensor, teacher: Tensor) -> None:
-    """Refuse what broadcasting would let pass.
-
-    Raises:
-        ValueError: the shapes differ.
-    """
-    if student.shape != teacher.shape:
-        raise ValueError(
-            f"student {tuple(student.shape)} and teacher {tuple(teacher.shape)} must have the same shape"
-        )
-
-
-def unit_distance(student: Tensor, teacher: Tensor, dim: int | tuple[int, ...], eps: float = 1e-6) -> Tensor:
-    """Squared distance of unit vectors, `‖s/max(‖s‖, ε) − t/max(‖t‖, ε)‖²`.
-
-    Written out as `‖ŝ‖² + ‖t̂‖² − 2 ŝ·t̂` (2 − 2 cos, unless a vector is zero): the normalised maps are never
-    stored.
-
-    Args:
-        student: (…)
-        teacher: the same shape.
-        dim: the dimensions that make up a vector; the result has the others.
-    """
-    s_norm, t_norm = (torch.linalg.vector_norm(x, dim=dim) for x in (student, teacher))
-    s_scale, t_scale = s_norm.clamp_min(eps), t_norm.clamp_min(eps)
-    dot = (student * teacher).sum(dim) / (s_scale * t_scale)
-    return (s_norm / s_scale).square() + (t_norm / t_scale).square() - 2 * dot

@@ -7,15 +7,11 @@ from torch import Tensor
 from attnfd.config import Method
 from attnfd.datasets.base import VOID
 from attnfd.distillers.base import Distiller
+from attnfd.losses import full_precision, same_shape
 from attnfd.models.taps import Output
 
 
-class CwdConfig(Method):
-    """Options of CWD."""
-
-    temperature: float = Field(gt=0, description="T of the spatial softmax")
-
-
+@full_precision
 def cwd_loss(student: Tensor, teacher: Tensor, target: Tensor, *, temperature: float) -> Tensor:
     r"""Divergence of where in the image each class lies.
 
@@ -23,38 +19,45 @@ def cwd_loss(student: Tensor, teacher: Tensor, target: Tensor, *, temperature: f
 
     $$L = \frac{T^2}{B K} \sum_{b,k} \sum_i φ^t_{bki} \log \frac{φ^t_{bki}}{φ^s_{bki}}$$
 
-    Shu et al., "Channel-wise Knowledge Distillation for Dense Prediction", ICCV 2021, sec. 3.2, eq. 2-4;
-    the mean over the batch follows the released code. A constant added to a class map changes nothing.
+    Shu et al., "Channel-wise Knowledge Distillation for Dense Prediction", ICCV 2021, sec. 3; the mean over
+    the batch follows the released code. A constant added to a class map changes nothing.
 
-    Shape: logits (B, K, H, W) twice, target (B, H, W) → scalar. Void positions get no probability mass,
-    where paper and released code keep them; an image without any other adds 0, and still counts in B.
+    Args:
+        student: logits (B, K, H, W).
+        teacher: logits (B, K, H, W).
+        target: labels (B, H, W); void positions (255) get no probability, where the released code keeps
+            them. An image of void alone adds 0, and is counted in B.
+        temperature: T > 0.
+
+    Raises:
+        ValueError: the shapes of student and teacher differ.
 
     Example:
-        >>> teacher = torch.tensor([[[[2.0, 0.0]], [[0.0, 1.0]]]])
-        >>> target = torch.tensor([[[0, 1]]])
-        >>> round(cwd_loss(torch.zeros_like(teacher), teacher, target, temperature=4.0).item(), 4)
-        0.3073
-        >>> cwd_loss(teacher + 3, teacher, target, temperature=4.0).item()
-        0.0
+        >>> student, teacher = torch.zeros(1, 1, 1, 2), torch.tensor([3.0, 1.0]).log().view(1, 1, 1, 2)
+        >>> loss = cwd_loss(student, teacher, torch.zeros(1, 1, 2), temperature=1)
+        >>> f"{loss:.4f}"  # ¾ log(¾ / ½) + ¼ log(¼ / ½)
+        '0.1308'
     """
+    same_shape(student, teacher)
     void = (target == VOID).flatten(1).unsqueeze(1)
 
     def log_phi(logits: Tensor) -> Tensor:
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        # The lowest number rather than -inf: the softmax of an image that is all void stays finite.
+        # The lowest number rather than -inf: the softmax over an image of void alone stays finite.
         scores = (logits.flatten(2) / temperature).masked_fill(void, torch.finfo(logits.dtype).min)
-        return scores.log_softmax(2).masked_fill(void, 0)
+        return scores.log_softmax(dim=2).masked_fill(void, 0)
 
     s, t = log_phi(student), log_phi(teacher)
-    divergence = (t.exp().masked_fill(void, 0) * (t - s)).sum(2)
-    return temperature**2 * divergence.mean()
+    # Where void, s and t are 0, and so is their difference.
+    return temperature**2 * (t.exp() * (t - s)).sum(dim=2).mean()
 
 
-class Cwd(Distiller):
-    """`weight · L`; see `cwd_loss`."""
+class CWD(Distiller):
+    """Each class map of the student is spread over the image like the teacher's."""
 
-    Config = CwdConfig
-    config: CwdConfig
+    class Config(Method):
+        temperature: float = Field(gt=0, description="T, divides the logits of both")
+
+    config: Config
     teacher_logits = True
 
     def forward(self, student: Output, teacher: Output, target: Tensor, progress: float) -> dict[str, Tensor]:

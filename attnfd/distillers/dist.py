@@ -1,4 +1,4 @@
-"""DIST: distillation from a stronger teacher by Pearson correlation (Huang et al. 2022)."""
+"""DIST: the relations within the predictions, not their values (Huang et al. 2022)."""
 
 import torch
 from pydantic import Field
@@ -7,27 +7,24 @@ from torch import Tensor
 from attnfd.config import Method, NonNegative
 from attnfd.datasets.base import VOID
 from attnfd.distillers.base import Distiller
+from attnfd.losses import full_precision, same_shape
 from attnfd.models.taps import Output
 
 
-class DistConfig(Method):
-    """Options of DIST."""
-
-    beta: NonNegative = Field(description="factor of the inter-class term (rows: the classes of one pixel)")
-    gamma: NonNegative = Field(description="factor of the intra-class term (columns: one class over all pixels)")
-    tau: float = Field(gt=0, description="temperature of both softmaxes")
-    ignore_void: bool = Field(description="leave void pixels out; the released code keeps them")
-
-
 def pearson(x: Tensor, y: Tensor, dim: int) -> Tensor:
-    r"""Pearson correlation of `x` and `y` along `dim`.
+    r"""Pearson correlation along a dimension, `ρ = ⟨x − x̄, y − ȳ⟩ / (‖x − x̄‖ ‖y − ȳ‖)`.
 
-    $$ρ = \frac{⟨x - \bar x, y - \bar y⟩}{‖x - \bar x‖ ‖y - \bar y‖}$$
+    A constant vector correlates with nothing: ρ = 0, without gradient. Constant means that its centred
+    norm is within the rounding error of its mean.
 
-    A constant vector has no correlation: ρ is 0 there, without gradient. Constant means here that the
-    centred vector is no larger than the rounding error of the mean.
+    Args:
+        x: (…)
+        y: the same shape.
+        dim: the dimension that makes up a vector; the result has the others.
 
-    Shape: (…, n, …), (…, n, …) → the same without `dim`.
+    Example:
+        >>> pearson(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([6.0, 4.0, 2.0]), dim=0)
+        tensor(-1.0000)
     """
 
     def unit(v: Tensor) -> Tensor:
@@ -40,35 +37,44 @@ def pearson(x: Tensor, y: Tensor, dim: int) -> Tensor:
     return (unit(x) * unit(y)).sum(dim)
 
 
+@full_precision
 def dist_loss(
     student: Tensor, teacher: Tensor, target: Tensor, *, tau: float, ignore_void: bool
 ) -> tuple[Tensor, Tensor]:
     r"""Inter-class and intra-class loss of DIST.
 
-    With Y = softmax(logits / τ), pixels of the batch as rows and classes as columns,
+    With `Y = softmax(logits / τ)`, the N pixels of the batch as rows and the K classes as columns,
 
     $$L_{inter} = 1 - \frac{1}{N} \sum_i ρ(Y^s_{i,:}, Y^t_{i,:}), \quad
       L_{intra} = 1 - \frac{1}{K} \sum_k ρ(Y^s_{:,k}, Y^t_{:,k})$$
 
-    Huang et al., "Knowledge Distillation from a Stronger Teacher", NeurIPS 2022, sec. 4, with pixels for
-    samples as in its segmentation experiments. The losses are not multiplied by τ². Constant rows and
-    columns correlate with nothing (ρ = 0, no gradient).
+    Huang et al., "Knowledge Distillation from A Stronger Teacher", NeurIPS 2022, sec. 4; pixels stand for
+    samples as in its segmentation experiments. There is no factor τ². A constant row or column, see
+    `pearson`, counts as uncorrelated.
 
-    Shape: logits (B, K, H, W) twice, target (B, H, W) → two scalars. Void pixels count nowhere if
-    `ignore_void`; without any row both losses are 0.
+    Args:
+        student: logits (B, K, H, W).
+        teacher: logits (B, K, H, W).
+        target: labels (B, H, W).
+        tau: temperature τ > 0.
+        ignore_void: void pixels (255) count nowhere, and a batch of void alone gives 0; otherwise all pixels
+            count, as in the released code.
+
+    Raises:
+        ValueError: the shapes of student and teacher differ.
 
     Example:
-        >>> logits = torch.tensor([[[[2.0, 0.0]], [[0.0, 1.0]], [[-1.0, 0.0]]]])
-        >>> target = torch.tensor([[[0, 1]]])
-        >>> inter, intra = dist_loss(logits, logits, target, tau=1.0, ignore_void=True)
-        >>> round(inter.item(), 5), round(intra.item(), 5)
-        (0.0, 0.0)
+        >>> student = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]).T.view(1, 3, 1, 2)
+        >>> teacher = torch.tensor([[1.0, 0.0, 0.0], [1.0, 0.0, 0.0]]).T.view(1, 3, 1, 2)
+        >>> inter, intra = dist_loss(student, teacher, torch.zeros(1, 1, 2), tau=1, ignore_void=True)
+        >>> f"{inter:.2f} {intra:.2f}"  # rows correlate at 1 and -½; the teacher's columns are constant
+        '0.75 1.00'
     """
+    same_shape(student, teacher)
 
     def rows(logits: Tensor) -> Tensor:
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        flat = (logits / tau).softmax(1).movedim(1, -1)
-        return flat[target != VOID] if ignore_void else flat.flatten(0, 2)
+        predictions = (logits / tau).softmax(dim=1).movedim(1, -1)
+        return predictions[target != VOID] if ignore_void else predictions.flatten(0, 2)
 
     s, t = rows(student), rows(teacher)
     if len(s) == 0:
@@ -77,10 +83,15 @@ def dist_loss(
 
 
 class Dist(Distiller):
-    """`weight · (beta · inter + gamma · intra)`; see `dist_loss`."""
+    """The student's predictions correlate with the teacher's, per pixel and per class."""
 
-    Config = DistConfig
-    config: DistConfig
+    class Config(Method):
+        beta: NonNegative = Field(description="factor of the inter-class term (the classes of a pixel)")
+        gamma: NonNegative = Field(description="factor of the intra-class term (the pixels of a class)")
+        tau: float = Field(gt=0, description="temperature, divides the logits of both")
+        ignore_void: bool = Field(description="leave void pixels out; the released code keeps them")
+
+    config: Config
     teacher_logits = True
 
     def forward(self, student: Output, teacher: Output, target: Tensor, progress: float) -> dict[str, Tensor]:

@@ -3,21 +3,20 @@
 To add one, give it an entry in `BACKBONES`; nothing else knows a backbone by name.
 """
 
-import pickle
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-import safetensors.torch
 import torch
 import torchvision
-from safetensors import SafetensorError
 from torch import Tensor, fx, nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from attnfd.discovery import one_of
 from attnfd.errors import UserError
+from attnfd.models import weight_file
 
 
 class Stage(NamedTuple):
@@ -57,7 +56,7 @@ def _dilate(conv: nn.Conv2d, dilation: int) -> None:
     """Give a convolution stride 1 and a dilation, with the padding that keeps the map's size."""
     conv.stride = (1, 1)
     conv.dilation = (dilation, dilation)
-    conv.padding = tuple(dilation * (size // 2) for size in conv.kernel_size)  # type: ignore[assignment]
+    conv.padding = tuple(dilation * (size // 2) for size in conv.kernel_size)
 
 
 def _dilate_resnet(net: nn.Module, dilations: tuple[int, ...]) -> None:
@@ -88,7 +87,7 @@ def _resnet(
         model=model,
         stages=(first, second, third, fourth),
         head=("fc.",),
-        to_stride_16=lambda net: _dilate_resnet(net, dilations),
+        to_stride_16=partial(_dilate_resnet, dilations=dilations),
     )
 
 
@@ -172,21 +171,12 @@ def _read(name: str, weights: str, backbone: nn.Module) -> dict[str, Tensor]:
     if weights == "imagenet":
         source, found = f"imagenet weights of {name}", _download(spec.model)
     else:
-        source, found = weights, _load(Path(weights.replace("{backbone}", name)))
         source = weights.replace("{backbone}", name)
-    needed = backbone.state_dict()
+        if not Path(source).is_file():
+            raise UserError(f"weights: {source}: no such file; allowed: imagenet, none, or a weights file")
+        found = weight_file.read(Path(source))
     given = {key: value for key, value in found.items() if not key.startswith(spec.head)}
-    # Older torchvision files lack the BN counters; nothing here reads them.
-    missing = [key for key in needed if key not in given and not key.endswith("num_batches_tracked")]
-    unknown = [key for key in given if key not in needed]
-    shapes = [key for key in given if key in needed and given[key].shape != needed[key].shape]
-    problems = [
-        f"{what}: {', '.join(keys[:3])}{f' and {len(keys) - 3} more' if len(keys) > 3 else ''}"
-        for what, keys in (("missing", missing), ("unknown", unknown), ("other shape", shapes))
-        if keys
-    ]
-    if problems:
-        raise UserError(f"{source}: no weights of torchvision's {spec.model} ({'; '.join(problems)})")
+    weight_file.check(given, backbone.state_dict(), source, f"torchvision's {spec.model}")
     return given
 
 
@@ -199,18 +189,3 @@ def _download(model: str) -> Mapping[str, Tensor]:
             f"weights: imagenet weights of {model} cannot be fetched ({error}); "
             "give a file, or `weights: none` to start from random weights"
         ) from None
-
-
-def _load(file: Path) -> Mapping[str, Tensor]:
-    if not file.is_file():
-        raise UserError(f"weights: {file}: no such file; allowed: imagenet, none, or a .safetensors or .pth file")
-    try:
-        if file.suffix == ".safetensors":
-            return safetensors.torch.load_file(file)
-        found = torch.load(file, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, SafetensorError, pickle.UnpicklingError) as error:
-        first_line = str(error).strip().split("\n")[0]
-        raise UserError(f"weights: {file}: cannot be read as weights ({first_line})") from None
-    if not isinstance(found, Mapping) or not all(isinstance(value, Tensor) for value in found.values()):
-        raise UserError(f"weights: {file}: holds no state dict; save `model.state_dict()` alone")
-    return found

@@ -60,7 +60,7 @@ class ChannelGate(nn.Module):
         return torch.sigmoid(gate)[:, :, None, None]
 
 
-class SpatialGate(nn.Module):
+class SpatialGate(nn.Sequential):
     """M_S (Woo et al. 2018, eq. 3): (B, C, H, W) → weights in (0, 1), (B, 1, H, W)."""
 
     def __init__(self, kernel_size: int) -> None:
@@ -70,4 +70,4 @@ class SpatialGate(nn.Module):
 
     def forward(self, feature: Tensor) -> Tensor:
         pooled = torch.stack((feature.mean(dim=1), feature.amax(dim=1)), dim=1)
-        return torch.sigmoid(self.bn(self.conv(pooled)))
+        return torch.sigmoid(super().forward(pooled))

@@ -1,12 +1,12 @@
 """DeepLabV3+ with taps, the network of teacher and students alike."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Generator, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from attnfd.config import Attention
+from attnfd.config import Attention, Positive, Probability, Section
 from attnfd.models import backbones
 from attnfd.models.cbam import CBAM
 from attnfd.models.taps import STAGES, TAPS, NetInfo, Output, Tap
@@ -14,6 +14,15 @@ from attnfd.models.taps import STAGES, TAPS, NetInfo, Output, Tap
 WIDTH = 256
 LOW_LEVEL_WIDTH = 48
 RATES = (6, 12, 18)
+
+
+class Architecture(Section):
+    """What `DeepLabV3Plus` is built from, as a model's card keeps it."""
+
+    backbone: str
+    classes: Positive
+    dropout: tuple[Probability, Probability]
+    attention: Attention | None
 
 
 class DeepLabV3Plus(nn.Module):
@@ -51,33 +60,32 @@ class DeepLabV3Plus(nn.Module):
         weights: str = "none",
     ) -> None:
         super().__init__()
-        self.architecture = {
-            "backbone": backbone,
-            "classes": classes,
-            "dropout": list(dropout),
-            "attention": attention.model_dump() if attention else None,
-        }
+        self.architecture = Architecture(
+            backbone=backbone, classes=classes, dropout=dropout, attention=attention
+        )
         self.spec = backbones.entry(backbone)
         self.backbone = backbones.build(backbone, weights)
         self.aspp = ASPP(self.spec.stages[-1].channels)
-        self.decoder = Decoder(self.spec.stages[0].channels, classes)
-        self.dropout = nn.ModuleList([nn.Dropout(p) for p in (dropout[0], *dropout)])
+        self.encoder_dropout = nn.Dropout(dropout[0])
+        self.decoder = Decoder(self.spec.stages[0].channels, dropout[0])
+        self.decoder_dropout = nn.Dropout(dropout[1])
+        self.classifier = nn.Conv2d(WIDTH, classes, 1)
+        self.margins: nn.Module | None = None
+        """Buffers of the frozen network, see `attnfd.models.frozen`."""
         self.attention = nn.ModuleDict()
         if attention is not None:
             for layer in TAPS:
                 self.attention[layer] = CBAM(self.info.channels[layer], **attention.model_dump())
-        self.margins: nn.Module | None = None
-        """Buffers of the frozen network, see `attnfd.models.frozen`."""
-        for head in (self.aspp, self.decoder, self.attention):
+        for head in (self.aspp, self.decoder, self.classifier, self.attention):
             initialise(head)
 
     @property
     def info(self) -> NetInfo:
         """Channels per layer and classes; the margins, too, once the network is frozen."""
-        *early, last = (stage.channels for stage in self.spec.stages)
+        widths = (*(stage.channels for stage in self.spec.stages), WIDTH, WIDTH)
         return NetInfo(
-            channels={**dict(zip(STAGES, early, strict=True)), **dict(zip(TAPS, (last, WIDTH, WIDTH), strict=True))},
-            classes=int(self.architecture["classes"]),
+            channels=dict(zip((*STAGES, *TAPS), widths, strict=True)),
+            classes=self.classifier.out_channels,
             margins=dict(self.margins.named_buffers()) if self.margins is not None else None,
         )
 
@@ -93,8 +101,122 @@ class DeepLabV3Plus(nn.Module):
         Raises:
             ValueError: this network has no such tap.
         """
+        missing = set(taps)
         kept: dict[Tap, Tensor] = {}
+        feature = images
         for tap, feature in self._features(images):
-            if tap is None:
-                return Output(feature if logits else None, kept)
-```
+            if tap in missing:
+                kept[tap] = feature
+                missing.remove(tap)
+            if not missing and not logits:
+                return Output(None, kept)
+        if missing:
+            raise ValueError(f"no such taps in this network: {sorted(missing)}")
+        # The last feature is the decoder's, after its ReLU.
+        scores = self.classifier(self.decoder_dropout(feature))
+        return Output(_resize(scores, images.shape[-2:]), kept)
+
+    def _features(self, images: Tensor) -> Iterator[tuple[Tap, Tensor]]:
+        """Every feature map in the order of computation, so that whoever reads can stop."""
+        outputs = self.backbone(images)
+        *early, last = self.spec.stages
+        for layer, stage in zip(STAGES, early, strict=True):
+            yield Tap(layer, "pre_relu"), outputs[stage.pre_relu]
+            yield Tap(layer, "post_relu"), outputs[stage.post_relu]
+        deep = yield from self._tap("backbone", outputs[last.pre_relu], relu=self.spec.relu)
+        encoded = yield from self._tap("encoder", self.aspp(deep))
+        low_level = outputs[early[0].post_relu]
+        yield from self._tap("decoder", self.decoder(self.encoder_dropout(encoded), low_level))
+
+    def _tap(
+        self, layer: str, feature: Tensor, relu: bool = True
+    ) -> Generator[tuple[Tap, Tensor], None, Tensor]:
+        """The points of a layer in their order; returns the last one, which the next layer reads."""
+        yield Tap(layer, "pre_relu"), feature
+        if layer in self.attention:
+            feature = self.attention[layer](feature)
+            yield Tap(layer, "refined"), feature
+        if relu:
+            feature = F.relu(feature)
+        yield Tap(layer, "post_relu"), feature
+        return feature
+
+
+class ConvBN(nn.Sequential):
+    """Convolution without bias, and BN; the ReLU is the caller's. (B, C, H, W) → (B, `out`, H, W)."""
+
+    def __init__(self, channels: int, out: int, kernel_size: int, dilation: int = 1) -> None:
+        super().__init__()
+        padding = dilation * (kernel_size // 2)
+        self.conv = AtrousConv(channels, out, kernel_size, padding=padding, dilation=dilation, bias=False)
+        self.bn = nn.BatchNorm2d(out)
+
+
+class AtrousConv(nn.Conv2d):
+    """Convolution that leaves out the kernel's rows and columns which see nothing but padding.
+
+    Exact: where the map is no larger than the dilation, only the centre of a 3×3 kernel meets the map, which
+    happens in the ASPP for images below 288 pixels. A compiled or exported network shall fit any size, so it
+    keeps the whole kernel.
+    """
+
+    def forward(self, feature: Tensor) -> Tensor:
+        weight, padding = self.weight, [0, 0]
+        for axis, (size, dilation) in enumerate(zip(self.kernel_size, self.dilation, strict=True)):
+            if torch.compiler.is_compiling() or feature.shape[2 + axis] > dilation:
+                padding[axis] = dilation * (size // 2)
+            else:
+                weight = weight.narrow(2 + axis, size // 2, 1)
+        return F.conv2d(feature, weight, self.bias, self.stride, padding, self.dilation)
+
+
+class ASPP(nn.Module):
+    """Atrous spatial pyramid pooling (Chen et al. 2017, *Rethinking Atrous Convolution*, sec. 3.3).
+
+    (B, C, H, W) → (B, 256, H, W), before the ReLU.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.point = ConvBN(channels, WIDTH, 1)
+        self.atrous = nn.ModuleList(ConvBN(channels, WIDTH, 3, dilation=rate) for rate in RATES)
+        self.image = ConvBN(channels, WIDTH, 1)
+        self.project = ConvBN((len(RATES) + 2) * WIDTH, WIDTH, 1)
+
+    def forward(self, feature: Tensor) -> Tensor:
+        pooled = self.image(feature.mean(dim=(2, 3), keepdim=True))
+        branches = [self.point(feature), *(branch(feature) for branch in self.atrous)]
+        branches.append(pooled.expand_as(branches[0]))
+        return self.project(F.relu(torch.cat(branches, dim=1)))
+
+
+class Decoder(nn.Module):
+    """Features of the encoder (B, 256, H, W), joined with low-level ones (B, C, 4H, 4W) at their size.
+
+    Returns (B, 256, 4H, 4W), before the ReLU.
+    """
+
+    def __init__(self, channels: int, dropout: float) -> None:
+        super().__init__()
+        self.low_level = ConvBN(channels, LOW_LEVEL_WIDTH, 1)
+        self.fuse = ConvBN(LOW_LEVEL_WIDTH + WIDTH, WIDTH, 3)
+        self.dropout = nn.Dropout(dropout)
+        self.refine = ConvBN(WIDTH, WIDTH, 3)
+
+    def forward(self, encoded: Tensor, low_level: Tensor) -> Tensor:
+        detail = F.relu(self.low_level(low_level))
+        joined = torch.cat((_resize(encoded, detail.shape[-2:]), detail), dim=1)
+        return self.refine(self.dropout(F.relu(self.fuse(joined))))
+
+
+def _resize(feature: Tensor, size: Sequence[int]) -> Tensor:
+    return F.interpolate(feature, size=tuple(size), mode="bilinear", align_corners=True)
+
+
+def initialise(module: nn.Module) -> None:
+    """Kaiming-normal weights for ReLU, zero biases, BN at 1 and 0 (paper sec. 4.2)."""
+    for part in module.modules():
+        if isinstance(part, nn.Conv2d | nn.Linear):
+            nn.init.kaiming_normal_(part.weight, nonlinearity="relu")
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)

@@ -1,0 +1,147 @@
+"""A prepared dataset: `card.json` says what it is, `index.csv` lists its images.
+
+Training and evaluation read these two and the files that the index names; the reader serves `prepare` only.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import pandas as pd
+
+from attnfd import machine, paths
+from attnfd.config import Params, Prepare, Section
+from attnfd.datasets.base import VOID, Reader
+from attnfd.errors import UserError
+
+INDEX = "index.csv"
+SPLITS = ("train", "val")
+TEXT_COLUMNS = ("split", "id", "image", "mask", "image_sha256", "mask_sha256")
+COLUMNS = (
+    "split", "id", "image", "mask", "height", "width",
+    "image_bytes", "mask_bytes", "image_sha256", "mask_sha256", "void",
+)  # fmt: skip
+"""Columns of the index; one more per class counts its pixels."""
+
+
+class Split(Section):
+    """A split in numbers: images, smallest and largest sides in pixels, void pixels, pixels per class."""
+
+    images: int
+    height: tuple[int, int]
+    width: tuple[int, int]
+    void: int
+    pixels: dict[str, int]
+
+
+class Card(Section):
+    """What a dataset is. `sha256` covers the ids and the content of every file."""
+
+    name: str
+    reader: str
+    classes: tuple[str, ...]
+    palette: tuple[tuple[int, int, int], ...]
+    void: int
+    labels: dict[int, int]
+    splits: dict[str, Split]
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Card and index of a dataset, and the folder that the paths of the index start from."""
+
+    card: Card
+    index: pd.DataFrame
+    root: Path
+
+    @classmethod
+    def load(cls, folder: Path, root: Path) -> Self:
+        """Read what `prepare` wrote, and see that the files below `root` still have their sizes.
+
+        Raises:
+            UserError: the dataset is not prepared, or a file is missing or changed since.
+        """
+        try:
+            card = Card.model_validate_json((folder / paths.CARD).read_bytes())
+            text = dict.fromkeys(TEXT_COLUMNS, str)
+            index = pd.read_csv(folder / INDEX, dtype=text, keep_default_na=False)
+        except FileNotFoundError as error:
+            again = f"dvc repro prepare@{folder.name}"
+            raise UserError(f"{error.filename}: not found; prepare the dataset: {again}") from None
+        prepared = cls(card, index, root)
+        prepared._check_sizes()
+        return prepared
+
+    def write(self, folder: Path) -> None:
+        """Write card and index; equal content gives equal bytes."""
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / paths.CARD).write_text(self.card.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        self.index.to_csv(folder / INDEX, index=False, lineterminator="\n")
+
+    def split(self, name: str) -> pd.DataFrame:
+        """The rows of a split, numbered from 0."""
+        assert name in SPLITS, name
+        return self.index[self.index["split"] == name].reset_index(drop=True)
+
+    def _check_sizes(self) -> None:
+        for kind in ("image", "mask"):
+            for name, size in zip(self.index[kind], self.index[f"{kind}_bytes"], strict=True):
+                path = self.root / name
+                try:
+                    found = path.stat().st_size
+                except OSError:
+                    raise UserError(
+                        f"{path}: not found; it was there when {self.card.name} was prepared: restore it, "
+                        f"or set {machine.root_key(self.card.reader)} to the dataset's folder"
+                    ) from None
+                if found != size:
+                    raise UserError(
+                        f"{path}: found {found} bytes, expected {size}: changed since prepare; "
+                        f"run dvc repro -f prepare@{self.card.name}"
+                    )
+
+
+def dataset_root(settings: Prepare, folder: Path) -> Path:
+    """The folder that a dataset's paths start from.
+
+    For a reader with the option `root`: ATTNFD_<READER>_ROOT if set, else the option, both relative to
+    the main root. A reader without it draws into the prepared `folder`.
+    """
+    option = settings.options.get("root")
+    if option is None:
+        return folder
+    return paths.main_root() / (machine.root(settings.reader) or option)
+
+
+def describe(name: str, settings: Prepare, reader: Reader, index: pd.DataFrame) -> Card:
+    """The card of an index."""
+    columns = index[["split", "id", "image_sha256", "mask_sha256"]]
+    lines = "".join(f"{' '.join(row)}\n" for row in columns.itertuples(index=False))
+    return Card(
+        name=name,
+        reader=settings.reader,
+        classes=reader.classes,
+        palette=reader.palette,
+        void=VOID,
+        labels=dict(reader.labels),
+        splits={split: _describe_split(index[index["split"] == split], reader.classes) for split in SPLITS},
+        sha256=hashlib.sha256(lines.encode()).hexdigest(),
+    )
+
+
+def _describe_split(rows: pd.DataFrame, classes: tuple[str, ...]) -> Split:
+    return Split(
+        images=len(rows),
+        height=(int(rows["height"].min()), int(rows["height"].max())),
+        width=(int(rows["width"].min()), int(rows["width"].max())),
+        void=int(rows["void"].sum()),
+        pixels={name: int(rows[name].sum()) for name in classes},
+    )
+
+
+def open_prepared(params: Params, dataset: str) -> Prepared:
+    """The prepared dataset that a recipe names."""
+    folder = paths.prepared(dataset)
+    return Prepared.load(folder, dataset_root(params.prepare(dataset), folder))

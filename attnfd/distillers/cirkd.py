@@ -1,0 +1,295 @@
+"""CIRKD: relations between the pixels of different images (Yang et al. 2022)."""
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from attnfd.config import NonNegative, Positive
+from attnfd.datasets.base import VOID
+from attnfd.distillers.base import Distiller, FeatureMethod
+from attnfd.losses import EPS, full_precision, kd_loss
+from attnfd.models.connector import match_size
+from attnfd.models.taps import NetInfo, Output
+
+
+def relation_divergence(student: Tensor, teacher: Tensor, keys: tuple[Tensor, Tensor], tau: float) -> Tensor:
+    """Divergence per pixel of its relations, `KL(softmax(T k_tᵀ / τ) ‖ softmax(S k_sᵀ / τ))` by rows.
+
+    Args:
+        student: unit embeddings (M, C).
+        teacher: unit embeddings (M, D).
+        keys: what pixels are related to, unit embeddings for the student (Q, C) and the teacher (Q, D).
+        tau: temperature τ > 0.
+
+    Returns:
+        (M,); zeros if there are no keys.
+    """
+    log_student = (student @ keys[0].T / tau).log_softmax(dim=1)
+    log_teacher = (teacher @ keys[1].T / tau).log_softmax(dim=1)
+    return F.kl_div(log_student, log_teacher, reduction="none", log_target=True).sum(dim=1)
+
+
+@full_precision
+def unit(features: Tensor) -> Tensor:
+    """Unit vectors over the channels of (B, C, H, W) as (B, H·W, C); a vector of zeros stays zero."""
+    return F.normalize(features.flatten(2).transpose(1, 2), dim=2, eps=EPS)
+
+
+@full_precision
+def batch_loss(student: Tensor, teacher: Tensor, valid: Tensor, *, temperature: float) -> Tensor:
+    r"""Mini-batch pixel-to-pixel distillation.
+
+    With the cosine similarities $S_{ij} = \hat F_i \hat F_j^⊤ / τ$ of the pixels of images i and j,
+
+    $$L = \frac{1}{B^2} \sum_{i,j} \frac{1}{N_i} \sum_{n} KL(softmax(S^t_{ij})_n ‖ softmax(S^s_{ij})_n)$$
+
+    Yang et al., "Cross-Image Relational Knowledge Distillation for Semantic Segmentation", CVPR 2022,
+    sec. 3: all ordered pairs, those of an image with itself among them, so one image suffices.
+
+    Args:
+        student: features (B, C, H, W).
+        teacher: features (B, D, H, W).
+        valid: (B, H, W), bool; void positions are neither rows nor columns, where the released code keeps
+            them. An image of void alone has no pairs, and a batch of them gives 0.
+        temperature: τ > 0.
+
+    Example:
+        >>> teacher = torch.tensor([[1.0, 0.0], [0.0, 1.0]]).view(1, 2, 1, 2)  # two orthogonal pixels
+        >>> loss = batch_loss(torch.ones(1, 2, 1, 2), teacher, torch.ones(1, 1, 2, dtype=bool), temperature=1)
+        >>> f"{loss:.4f}"  # KL of softmax(1, 0) from (½, ½)
+        '0.1109'
+    """
+    valid = valid.flatten(1)
+    counts = valid.sum(dim=1)
+    s, t = unit(student)[valid], unit(teacher)[valid]
+    share = (1 / counts.to(s.dtype)).repeat_interleave(counts)
+    losses = [
+        (share * relation_divergence(s, t, keys, temperature)).sum()
+        for keys in zip(s.split(counts.tolist()), t.split(counts.tolist()), strict=True)
+    ]
+    return torch.stack(losses).sum() / (counts > 0).sum().clamp_min(1) ** 2
+
+
+@full_precision
+def memory_loss(student: Tensor, teacher: Tensor, keys: Tensor, *, temperature: float) -> Tensor:
+    r"""Memory-based distillation: pixels related to embeddings of earlier batches.
+
+    With remembered embeddings V (of pixels, or of regions) and pixels n,
+
+    $$L = \frac{1}{M} \sum_n KL(softmax(t_n V^⊤ / τ) ‖ softmax(s_n V^⊤ / τ))$$
+
+    Yang et al. 2022, sec. 3.
+
+    Args:
+        student: projected unit embeddings (M, D) of the pixels that are not void.
+        teacher: unit embeddings (M, D) of the same pixels.
+        keys: unit embeddings (Q, D); without any, or without pixels, the loss is 0.
+        temperature: τ > 0.
+
+    Example:
+        >>> student, teacher = torch.tensor([[0.0, 0.0]]), torch.tensor([[1.0, 0.0]])
+        >>> loss = memory_loss(student, teacher, torch.eye(2), temperature=1)
+        >>> f"{loss:.4f}"  # KL of softmax(1, 0) from (½, ½)
+        '0.1109'
+    """
+    return relation_divergence(student, teacher, (keys, keys), temperature).sum() / max(len(student), 1)
+
+
+def pool(features: Tensor, valid: Tensor, factor: int) -> tuple[Tensor, Tensor]:
+    """Average the valid positions of cells of `factor` × `factor`.
+
+    Args:
+        features: (B, C, H, W).
+        valid: (B, H, W), bool.
+        factor: side of a cell; cells at the right and lower border may be smaller.
+
+    Returns:
+        Means (B, C, ⌈H/factor⌉, ⌈W/factor⌉), 0 where nothing is valid, and which cells have any (B, …).
+    """
+    weights = valid.unsqueeze(1).to(features.dtype)
+    total, part = (F.avg_pool2d(x, factor, ceil_mode=True) for x in (features * weights, weights))
+    return total / part.masked_fill(part == 0, 1), part.squeeze(1) > 0
+
+
+def _ranks(groups: Tensor) -> Tensor:
+    """Position of each item among those of its group, in the order they come (M,)."""
+    ordered, order = groups.sort(stable=True)
+    ranks = torch.empty_like(order)
+    ranks[order] = torch.arange(len(order), device=order.device) - torch.searchsorted(ordered, ordered)
+    return ranks
+
+
+class Queues(nn.Module):
+    """A first-in-first-out queue of embeddings per class, in ring buffers.
+
+    Args:
+        classes: K.
+        size: embeddings that a queue holds; the oldest gives way.
+        channels: C.
+    """
+
+    items: Tensor
+    pointer: Tensor
+    filled: Tensor
+
+    def __init__(self, classes: int, size: int, channels: int) -> None:
+        super().__init__()
+        self.register_buffer("items", torch.zeros(classes, size, channels))
+        self.register_buffer("pointer", torch.zeros(classes, dtype=torch.long))
+        self.register_buffer("filled", torch.zeros(classes, dtype=torch.long))
+
+    def push(self, items: Tensor, classes: Tensor) -> None:
+        """Append embeddings (M, C) to the queues of their classes (M,), in order."""
+        size = self.items.shape[1]
+        counts = classes.bincount(minlength=len(self.pointer))
+        ranks = _ranks(classes)
+        stays = ranks >= (counts - size)[classes]  # each slot is written once
+        slots = (self.pointer[classes] + ranks) % size
+        self.items[classes[stays], slots[stays]] = items[stays].to(self.items.dtype)
+        self.pointer.add_(counts).remainder_(size)
+        self.filled.add_(counts).clamp_(max=size)
+
+    def sample(self, count: int) -> Tensor:
+        """Up to `count` embeddings of each class, drawn without replacement (≤ K·count, C)."""
+        classes, size, _ = self.items.shape
+        keys = torch.rand(classes, size, device=self.items.device)
+        keys[torch.arange(size, device=keys.device) >= self.filled.unsqueeze(1)] = 2  # past every draw
+        drawn, slots = keys.topk(min(count, size), largest=False)
+        return self.items.gather(1, slots.unsqueeze(2).expand(-1, -1, self.items.shape[2]))[drawn < 2]
+
+
+class Memory(nn.Module):
+    """What one layer remembers of the teacher, and the projection of the student into it.
+
+    Args:
+        config: queue sizes and draws.
+        in_channels: of the student.
+        channels: of the teacher.
+        classes: K.
+    """
+
+    def __init__(self, config: "CIRKD.Config", in_channels: int, channels: int, classes: int) -> None:
+        super().__init__()
+        self.config = config
+        self.classes = classes
+        self.projector = nn.Sequential(
+            nn.Conv2d(in_channels, channels, kernel_size=1, bias=False),
+            nn.BatchNorm2d(channels),
+            nn.ReLU(),
+            nn.Conv2d(channels, channels, kernel_size=1, bias=False),
+        )
+        self.pixels = Queues(classes, config.pixel_queue, channels)
+        self.regions = Queues(classes, config.region_queue, channels)
+
+    def sample(self) -> tuple[Tensor, Tensor]:
+        """Pixel and region embeddings, class-balanced."""
+        return (
+            self.pixels.sample(self.config.pixel_samples // self.classes + 1),
+            self.regions.sample(self.config.region_samples // self.classes + 1),
+        )
+
+    @torch.no_grad()
+    def remember(self, teacher: Tensor, labels: Tensor) -> None:
+        """Enqueue a batch: per image and class its region, and some of its pixels at random.
+
+        Args:
+            teacher: unit embeddings (B, H·W, C).
+            labels: (B, H·W), 255 = void.
+        """
+        valid = labels != VOID
+        image, _ = valid.nonzero(as_tuple=True)
+        pixels, classes = teacher[valid], labels[valid]
+        groups = image * self.classes + classes
+        shuffled = torch.randperm(len(groups), device=groups.device)
+        kept, _ = shuffled[_ranks(groups[shuffled]) < self.config.pixels_per_image].sort()
+        self.pixels.push(pixels[kept], classes[kept])
+
+        # A product with the one-hot labels rather than index_add, whose order of summation varies on GPUs.
+        member = F.one_hot(labels.where(valid, self.classes), self.classes + 1)[..., : self.classes]
+        with torch.autocast(teacher.device.type, enabled=False):
+            sums = member.transpose(1, 2).to(teacher.dtype) @ teacher
+        present = member.any(dim=1)
+        _, region_classes = present.nonzero(as_tuple=True)
+        # The unit vector of the mean is that of the sum.
+        self.regions.push(F.normalize(sums[present], dim=1, eps=EPS), region_classes)
+
+
+class CIRKD(Distiller):
+    """Pixels of the student relate to other pixels, images and classes as the teacher's do.
+
+    Yang et al. 2022. Four curves: `kd`, `cirkd_batch`, `cirkd_pixel`, `cirkd_region`. The student's features
+    are projected for the two memory terms only. A batch is compared with the memory of the batches before
+    it, and then enters it (the released code lets it enter first); only training fills the memory.
+    """
+
+    class Config(FeatureMethod):
+        kd_weight: NonNegative = Field(description="factor of the KD term")
+        kd_temperature: float = Field(gt=0, description="T of the KD term")
+        batch_weight: NonNegative = Field(description="factor of the mini-batch pixel-to-pixel term")
+        batch_temperature: float = Field(gt=0, description="τ of the mini-batch term")
+        pool: Positive = Field(description="side of the cells averaged for the mini-batch term")
+        pool_from: Positive = Field(description="maps with both sides at least this are pooled")
+        pixel_weight: NonNegative = Field(description="factor of the memory-based pixel-to-pixel term")
+        region_weight: NonNegative = Field(description="factor of the memory-based pixel-to-region term")
+        memory_temperature: float = Field(gt=0, description="τ of the memory terms")
+        pixel_queue: Positive = Field(description="pixel embeddings remembered per class")
+        region_queue: Positive = Field(description="region embeddings remembered per class")
+        pixel_samples: Positive = Field(description="n; n // K + 1 pixel embeddings per class are drawn")
+        region_samples: Positive = Field(description="n; n // K + 1 region embeddings per class are drawn")
+        pixels_per_image: Positive = Field(description="pixels of a class that an image adds to the memory")
+
+    config: Config
+    teacher_logits = True
+
+    def __init__(self, config: Config, *, student: NetInfo, teacher: NetInfo) -> None:
+        super().__init__(config, student=student, teacher=teacher)
+        self.student_taps = self.teacher_taps = frozenset(config.taps)
+        self.memories = nn.ModuleDict(
+            {
+                layer: Memory(config, student.channels[layer], teacher.channels[layer], teacher.classes)
+                for layer in config.layers
+            }
+        )
+
+    def forward(self, student: Output, teacher: Output, target: Tensor, progress: float) -> dict[str, Tensor]:
+        assert student.logits is not None
+        assert teacher.logits is not None
+        config = self.config
+        kd = kd_loss(student.logits, teacher.logits, target, temperature=config.kd_temperature)
+        batch, pixel, region = [], [], []
+        for tap in config.taps:
+            features, taught = student.taps[tap], teacher.taps[tap]
+            labels = (
+                F.interpolate(target.unsqueeze(1).float(), size=taught.shape[-2:], mode="nearest")
+                .squeeze(1)
+                .long()
+            )
+            batch.append(self._batch(match_size(features, taught), taught, labels != VOID))
+            pixel_loss, region_loss = self._memory(tap.layer, features, taught, labels)
+            pixel.append(pixel_loss)
+            region.append(region_loss)
+        return {
+            "kd": config.weight * config.kd_weight * kd,
+            "cirkd_batch": config.weight * config.batch_weight * torch.stack(batch).sum(),
+            "cirkd_pixel": config.weight * config.pixel_weight * torch.stack(pixel).sum(),
+            "cirkd_region": config.weight * config.region_weight * torch.stack(region).sum(),
+        }
+
+    def _batch(self, features: Tensor, taught: Tensor, valid: Tensor) -> Tensor:
+        if min(features.shape[-2:]) >= self.config.pool_from:
+            features, _ = pool(features, valid, self.config.pool)
+            taught, valid = pool(taught, valid, self.config.pool)
+        return batch_loss(features, taught, valid, temperature=self.config.batch_temperature)
+
+    def _memory(self, layer: str, features: Tensor, taught: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        memory = self.memories[layer]
+        assert isinstance(memory, Memory)
+        valid = (labels != VOID).flatten(1)
+        t = unit(taught)
+        s = unit(match_size(memory.projector(features), taught))
+        tau = self.config.memory_temperature
+        losses = [memory_loss(s[valid], t[valid], keys, temperature=tau) for keys in memory.sample()]
+        if self.training:
+            memory.remember(t, labels.flatten(1))
+        return losses[0], losses[1]

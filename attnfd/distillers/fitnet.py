@@ -1,0 +1,51 @@
+"""Hints: the student's features are the teacher's (Romero et al. 2015)."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from attnfd.distillers.base import Distiller, FeatureMethod
+from attnfd.losses import full_precision, same_shape
+from attnfd.models.connector import connectors, match_size
+from attnfd.models.taps import NetInfo, Output
+
+
+@full_precision
+def fitnet_loss(student: Tensor, teacher: Tensor) -> Tensor:
+    r"""Mean over B·C·H·W of `(s − t)²`, at one layer.
+
+    Romero et al., "FitNets: Hints for Thin Deep Nets", ICLR 2015, eq. 3. All positions count, void or not.
+
+    Args:
+        student: features (B, C, H, W).
+        teacher: features (B, C, H, W).
+
+    Raises:
+        ValueError: the shapes differ.
+
+    Example:
+        >>> fitnet_loss(torch.zeros(1, 2, 1, 1), torch.tensor([1.0, 3.0]).view(1, 2, 1, 1))
+        tensor(5.)
+    """
+    same_shape(student, teacher)
+    return F.mse_loss(student, teacher)
+
+
+class FitNet(Distiller):
+    """The features of the chosen layers, the student's behind a connector."""
+
+    Config = FeatureMethod
+    config: FeatureMethod
+
+    def __init__(self, config: FeatureMethod, *, student: NetInfo, teacher: NetInfo) -> None:
+        super().__init__(config, student=student, teacher=teacher)
+        self.student_taps = self.teacher_taps = frozenset(config.taps)
+        self.connectors = connectors(config.layers, student=student, teacher=teacher)
+
+    def forward(self, student: Output, teacher: Output, target: Tensor, progress: float) -> dict[str, Tensor]:
+        losses = []
+        for tap in self.config.taps:
+            connected = self.connectors[tap.layer](student.taps[tap])
+            taught = teacher.taps[tap]
+            losses.append(fitnet_loss(match_size(connected, taught), taught))
+        return {"fitnet": self.config.weight * torch.stack(losses).sum()}

@@ -1,0 +1,79 @@
+"""LAD: the direction of raw features, not their magnitude (Liu et al. 2024)."""
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from attnfd.config import NonNegative
+from attnfd.distillers.base import Distiller, FeatureMethod
+from attnfd.losses import full_precision, kd_loss, same_shape, unit_distance
+from attnfd.models.connector import connectors, match_size
+from attnfd.models.taps import NetInfo, Output
+
+Dimension = Literal["sample", "channel", "pixel"]
+
+
+@full_precision
+def lad_loss(student: Tensor, teacher: Tensor, *, dimension: Dimension) -> Tensor:
+    r"""Angular distance of features at one layer, the mean of `‖s/‖s‖ − t/‖t‖‖² = 2 − 2 cos(s, t)`.
+
+    Liu et al., "Rethinking Knowledge Distillation with Raw Features for Semantic Segmentation", WACV 2024.
+    The vectors, and what the mean is over:
+
+    | dimension | a vector is | mean over |
+    |---|---|---|
+    | sample | the C·H·W values of an image (the paper's layer-wise form) | B |
+    | channel | the H·W values of a channel | B·C |
+    | pixel | the C values of a position | B·H·W |
+
+    All positions count, void or not. A vector of zeros stays zero. A positive factor on any vector changes
+    nothing.
+
+    Args:
+        student: features (B, C, H, W).
+        teacher: features (B, C, H, W).
+        dimension: see the table.
+
+    Raises:
+        ValueError: the shapes differ.
+
+    Example:
+        >>> student, teacher = torch.tensor([3.0, 4.0]), torch.tensor([1.0, 0.0])
+        >>> lad_loss(student.view(1, 2, 1, 1), teacher.view(1, 2, 1, 1), dimension="sample")
+        tensor(0.8000)
+    """
+    same_shape(student, teacher)
+    dims: dict[Dimension, tuple[int, ...]] = {"sample": (1, 2, 3), "channel": (2, 3), "pixel": (1,)}
+    return unit_distance(student, teacher, dim=dims[dimension]).mean()
+
+
+class LAD(Distiller):
+    """The student's features, through a connector, point where the teacher's do."""
+
+    class Config(FeatureMethod):
+        dimension: Dimension = Field(description="an angle per sample, channel or pixel")
+        kd_weight: NonNegative = Field(description="factor of an added KD term at temperature 1; 0: without")
+
+    config: Config
+
+    def __init__(self, config: Config, *, student: NetInfo, teacher: NetInfo) -> None:
+        super().__init__(config, student=student, teacher=teacher)
+        self.student_taps = self.teacher_taps = frozenset(config.taps)
+        self.teacher_logits = config.kd_weight > 0
+        self.connectors = connectors(config.layers, student=student, teacher=teacher)
+
+    def forward(self, student: Output, teacher: Output, target: Tensor, progress: float) -> dict[str, Tensor]:
+        losses = []
+        for tap in self.config.taps:
+            taught = teacher.taps[tap]
+            features = match_size(self.connectors[tap.layer](student.taps[tap]), taught)
+            losses.append(lad_loss(features, taught, dimension=self.config.dimension))
+        terms = {"lad": self.config.weight * torch.stack(losses).sum()}
+        if self.config.kd_weight:
+            assert student.logits is not None
+            assert teacher.logits is not None
+            loss = kd_loss(student.logits, teacher.logits, target, temperature=1)
+            terms["kd"] = self.config.kd_weight * loss
+        return terms

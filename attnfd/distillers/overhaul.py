@@ -1,0 +1,90 @@
+"""A Comprehensive Overhaul of Feature Distillation (Heo et al. 2019)."""
+
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from attnfd.config import Method
+from attnfd.distillers.base import Distiller
+from attnfd.errors import UserError
+from attnfd.losses import full_precision, same_shape
+from attnfd.models.connector import connectors, match_size
+from attnfd.models.taps import NetInfo, Output, Tap
+
+OverhaulLayer = Literal["stage1", "stage2", "stage3", "backbone", "encoder", "decoder"]
+
+
+@full_precision
+def overhaul_loss(student: Tensor, teacher: Tensor, margin: Tensor) -> Tensor:
+    r"""Partial L2 distance to the teacher's margin ReLU at one layer, summed, per image.
+
+    $$t' = \max(t, m), \quad
+      L = \frac{1}{B} \sum \begin{cases} 0 & s ≤ t' ≤ 0 \\ (s - t')^2 & \text{otherwise} \end{cases}$$
+
+    Heo et al., "A Comprehensive Overhaul of Feature Distillation", ICCV 2019, sec. 3: what ReLU discards
+    need only be negative. All positions count, void or not.
+
+    Args:
+        student: features before their ReLU (B, C, H, W).
+        teacher: features before their ReLU (B, C, H, W).
+        margin: m = E[x | x < 0] per channel of the teacher (C,).
+
+    Raises:
+        ValueError: the shapes of student and teacher differ.
+
+    Example:
+        >>> student, teacher = torch.tensor([-9.0, 0.5, 1.0]), torch.tensor([-3.0, -3.0, 3.0])
+        >>> shape = (1, 1, 1, 3)
+        >>> overhaul_loss(student.view(shape), teacher.view(shape), torch.tensor([-1.0]))  # 0 + 1.5² + 2²
+        tensor(6.2500)
+    """
+    same_shape(student, teacher)
+    wanted = torch.maximum(teacher, margin.view(-1, 1, 1))
+    free = (student <= wanted) & (wanted <= 0)
+    return (student - wanted).square().masked_fill(free, 0).sum() / len(student)
+
+
+class Overhaul(Distiller):
+    """Pre-ReLU maps, through connectors, follow the teacher's where its ReLU lets them pass."""
+
+    class Config(Method):
+        layers: tuple[OverhaulLayer, ...] = Field(min_length=1, description="maps that are compared")
+        divisors: dict[OverhaulLayer, Annotated[float, Field(gt=0)]] = Field(
+            description="what the sum of each layer is divided by"
+        )
+
+        @model_validator(mode="after")
+        def _divisor_per_layer(self) -> "Overhaul.Config":
+            for layer in self.layers:
+                if layer not in self.divisors:
+                    raise ValueError(f"divisors.{layer}: missing; allowed: a divisor for each of layers")
+            if len(set(self.layers)) < len(self.layers):
+                raise ValueError(f"layers: found {list(self.layers)}; allowed: each layer once")
+            return self
+
+    config: Config
+
+    def __init__(self, config: Config, *, student: NetInfo, teacher: NetInfo) -> None:
+        super().__init__(config, student=student, teacher=teacher)
+        self.student_taps = self.teacher_taps = frozenset(map(Tap, config.layers))
+        self.connectors = connectors(config.layers, student=student, teacher=teacher)
+        margins = teacher.margins or {}
+        for layer in config.layers:
+            if layer not in margins:
+                raise UserError(
+                    f"methods.overhaul.layers: the teacher has no margins for {layer!r}; "
+                    f"allowed: {', '.join(margins) or 'nothing'}; freeze the teacher again"
+                )
+            # Not saved: the frozen teacher holds them.
+            self.register_buffer(f"margin_{layer}", margins[layer].detach().clone(), persistent=False)
+
+    def forward(self, student: Output, teacher: Output, target: Tensor, progress: float) -> dict[str, Tensor]:
+        losses = []
+        for layer in self.config.layers:
+            taught = teacher.taps[Tap(layer)]
+            features = match_size(self.connectors[layer](student.taps[Tap(layer)]), taught)
+            loss = overhaul_loss(features, taught, self.get_buffer(f"margin_{layer}"))
+            losses.append(loss / self.config.divisors[layer])
+        return {"overhaul": self.config.weight * torch.stack(losses).sum()}

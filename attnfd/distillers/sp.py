@@ -1,0 +1,60 @@
+"""Similarity preservation: which images of the batch resemble each other (Tung and Mori 2019)."""
+
+import warnings
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from attnfd.distillers.base import Distiller, FeatureMethod
+from attnfd.losses import EPS, full_precision
+from attnfd.models.taps import NetInfo, Output
+
+
+@full_precision
+def sp_loss(student: Tensor, teacher: Tensor) -> Tensor:
+    r"""`‖G_s − G_t‖² / B²` at one layer, with G (B, B) = `Q Qᵀ`, its rows L2-normalised.
+
+    Tung and Mori, "Similarity-Preserving Knowledge Distillation", ICCV 2019, sec. 3. Q (B, C·H·W) is the
+    flattened batch; all positions count, void or not. In a batch of one there is nothing to compare: 0.
+
+    Args:
+        student: features (B, C, H, W).
+        teacher: features (B, C', H', W').
+
+    Raises:
+        ValueError: B differs.
+
+    Example:
+        >>> student, teacher = torch.eye(2), torch.ones(2, 2)
+        >>> loss = sp_loss(student.view(2, 2, 1, 1), teacher.view(2, 2, 1, 1))
+        >>> f"{loss:.4f}"  # rows (1, 0) and (0, 1) against (1, 1) / √2
+        '0.2929'
+    """
+    if len(student) != len(teacher):
+        raise ValueError(
+            f"student and teacher must have one batch size, found {len(student)}, {len(teacher)}"
+        )
+    return F.mse_loss(_similarity(student), _similarity(teacher))
+
+
+def _similarity(features: Tensor) -> Tensor:
+    images = features.flatten(1)
+    return F.normalize(images @ images.T, dim=1, eps=EPS)
+
+
+class SP(Distiller):
+    """The similarities at the chosen layers; nothing is trained beside the student."""
+
+    Config = FeatureMethod
+    config: FeatureMethod
+
+    def __init__(self, config: FeatureMethod, *, student: NetInfo, teacher: NetInfo) -> None:
+        super().__init__(config, student=student, teacher=teacher)
+        self.student_taps = self.teacher_taps = frozenset(config.taps)
+
+    def forward(self, student: Output, teacher: Output, target: Tensor, progress: float) -> dict[str, Tensor]:
+        if len(target) == 1:  # shown once: the default filter of `warnings` drops repetitions
+            warnings.warn("sp: the loss of a batch of one image is 0; raise batch_size", stacklevel=1)
+        losses = [sp_loss(student.taps[tap], teacher.taps[tap]) for tap in self.config.taps]
+        return {"sp": self.config.weight * torch.stack(losses).sum()}

@@ -1,0 +1,92 @@
+"""A trained network on disk: `model.safetensors`, and beside it `card.json`, which says what it is."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+
+from attnfd import paths
+from attnfd.config import validate
+from attnfd.errors import UserError
+from attnfd.models import weight_file
+from attnfd.models.deeplab import Architecture, DeepLabV3Plus
+from attnfd.models.frozen import freeze
+
+
+def save(folder: Path, model: DeepLabV3Plus, card: Mapping[str, Any]) -> None:
+    """Write a network; the same network and card give the same bytes.
+
+    Args:
+        folder: made if it is missing.
+        card: what else the card shall say; `architecture`, `frozen` and `sha256` come of themselves.
+    """
+    state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
+    content = safetensors.torch.save(state)
+    own = {
+        "architecture": model.architecture.model_dump(mode="json"),
+        "frozen": model.margins is not None,
+        "sha256": hashlib.sha256(content).hexdigest(),
+    }
+    assert not own.keys() & card.keys()
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / paths.MODEL).write_bytes(content)
+    text = json.dumps({**card, **own}, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    (folder / paths.CARD).write_text(text + "\n", encoding="utf-8")
+
+
+def load(folder: Path) -> tuple[DeepLabV3Plus, dict[str, Any]]:
+    """Read a network, in eval mode on the CPU, and its card. Never runs code out of a file.
+
+    Raises:
+        UserError: a file is missing or damaged, or both do not belong together.
+    """
+    card = _read_card(folder / paths.CARD)
+    file = folder / paths.MODEL
+    if fingerprint(folder) != card["sha256"]:
+        raise UserError(f"{file}: damaged, or not the file that its {paths.CARD} describes; {_MEND}")
+    # On the meta device nothing is initialised, only to be overwritten.
+    with torch.device("meta"):
+        model = DeepLabV3Plus(
+            **dict(validate(Architecture, card["architecture"], f"{folder / paths.CARD}: architecture"))
+        )
+    if card["frozen"]:
+        model = freeze(model)
+    state = weight_file.read(file)
+    weight_file.check(state, model.state_dict(), str(file), f"the network that its {paths.CARD} describes")
+    # Copied rather than assigned: in the file the tensors are not aligned, which changes the last digits.
+    model.to_empty(device="cpu").load_state_dict(state)
+    return model.eval(), card
+
+
+def fingerprint(folder: Path) -> str:
+    """SHA-256 of the weights.
+
+    Raises:
+        UserError: there are none.
+    """
+    file = folder / paths.MODEL
+    try:
+        with file.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read ({error.strerror}); {_MEND}") from None
+
+
+_MEND = "write it anew with `dvc repro`, or fetch it with `dvc pull`"
+
+
+def _read_card(file: Path) -> dict[str, Any]:
+    try:
+        card = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read ({error.strerror}); {_MEND}") from None
+    except ValueError as error:
+        raise UserError(f"{file}: not a JSON file ({error}); {_MEND}") from None
+    for key in ("architecture", "frozen", "sha256"):
+        if not isinstance(card, dict) or key not in card:
+            raise UserError(f"{file}: {key} is missing; {_MEND}")
+    return card

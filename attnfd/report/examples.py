@@ -1,0 +1,50 @@
+"""The validation images that the pictures show."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attnfd.data.images import decode_image, decode_mask, label_table
+from attnfd.data.prepared import Prepared
+
+
+class Examples(NamedTuple):
+    """Images of one size: RGB (B, H, W, 3), and their ground truth (B, H, W), 255 = void, all uint8."""
+
+    ids: list[str]
+    images: NDArray[np.uint8]
+    targets: NDArray[np.uint8]
+
+
+def choose(prepared: Prepared, count: int) -> list[str]:
+    """Ids of `count` validation images, spread evenly over those of the commonest size."""
+    rows = prepared.split("val")
+    sizes = list(zip(rows["height"], rows["width"], strict=True))
+    commonest = Counter(sizes).most_common(1)[0][0]
+    ids = [id for id, size in zip(rows["id"], sizes, strict=True) if size == commonest]
+    return [ids[position] for position in evenly(count, len(ids))]
+
+
+def read(prepared: Prepared, ids: Sequence[str]) -> Examples:
+    """Images and ground truth of validation images of one size, in the order of `ids`."""
+    rows = prepared.split("val").set_index("id").loc[list(ids)]
+    table = label_table(prepared.card.labels)
+    return Examples(
+        ids=list(ids),
+        images=np.stack([decode_image(prepared.root / name) for name in rows["image"]]),
+        targets=np.stack([table[decode_mask(prepared.root / name)] for name in rows["mask"]]),
+    )
+
+
+def evenly(count: int, total: int) -> list[int]:
+    """The middles of `count` equal parts of `total`; all positions if there are fewer.
+
+    Example:
+        >>> evenly(3, 12)
+        [2, 6, 10]
+    """
+    count = min(count, total)
+    return [(2 * part + 1) * total // (2 * count) for part in range(count)]

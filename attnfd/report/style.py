@@ -1,0 +1,72 @@
+"""One look for every figure, and PNG files whose bytes follow from what they show."""
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib.style
+from matplotlib.figure import Figure
+
+INK = "#222222"
+QUIET = "#8a8f98"
+BASELINE = "#8a8f98"
+OURS = "#d55e00"
+OTHERS = (
+    "#0072b2", "#009e73", "#cc79a7", "#56b4e9", "#e69f00",
+    "#6a4c93", "#8c6d31", "#4d9221", "#1b3a6b", "#c51b7d",
+)  # fmt: skip
+"""`OURS` and the first five are Okabe and Ito's, for the colour-blind; markers tell apart as well."""
+
+_MARKERS = "^vDPX<>*pd"
+
+_STYLE = {
+    "axes.axisbelow": True,
+    "axes.edgecolor": "#c4c8ce",
+    "axes.grid": True,
+    "axes.labelcolor": INK,
+    "axes.labelsize": 9,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "figure.constrained_layout.use": True,
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "grid.color": "#e7e9ec",
+    "legend.fontsize": 8.5,
+    "legend.frameon": False,
+    "lines.linewidth": 1.6,
+    "text.color": INK,
+    "xtick.color": INK,
+    "xtick.labelsize": 8.5,
+    "xtick.major.size": 0,
+    "ytick.color": INK,
+    "ytick.labelsize": 8.5,
+    "ytick.major.size": 0,
+}
+
+DPI = 120
+
+styled = matplotlib.style.context(["default", _STYLE])
+"""Decorator of the functions that draw; settings of the machine do not reach their figures."""
+
+
+def colours(methods: Sequence[str]) -> dict[str, str]:
+    """A colour per method: grey for `none`, one that stands out for `attnfd`, the others in order."""
+    others = itertools.cycle(OTHERS)
+    fixed = {"none": BASELINE, "attnfd": OURS}
+    return {method: fixed.get(method) or next(others) for method in methods}
+
+
+def markers(methods: Sequence[str]) -> dict[str, str]:
+    """A marker per method, as `colours`."""
+    others = itertools.cycle(_MARKERS)
+    fixed = {"none": "s", "attnfd": "o"}
+    return {method: fixed.get(method) or next(others) for method in methods}
+
+
+@styled
+def save(figure: Figure, path: Path) -> None:
+    """Write a PNG without the version of the library, the one thing in it that is not in the picture."""
+    figure.savefig(path, dpi=DPI, bbox_inches="tight", pad_inches=0.08, metadata={"Software": None})

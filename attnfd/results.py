@@ -1,0 +1,119 @@
+"""What an evaluation leaves in a folder: numbers, tables and pictures. Equal results give equal bytes."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from attnfd import paths
+from attnfd.config import Evaluate
+from attnfd.data.loaders import eval_loader
+from attnfd.data.prepared import Prepared
+from attnfd.evaluation import classify, confusion, evaluating
+from attnfd.metrics import Scores, collapsed, scores
+from attnfd.report import examples, pictures, style
+
+CONFUSION = "confusion.npz"
+CONFUSION_PICTURE = "confusion.png"
+OVERLAYS_PICTURE = "overlays.png"
+ATTENTION_PICTURE = "attention.png"
+
+
+class Evaluated(NamedTuple):
+    """The content of `metrics.json`, and the images that the pictures show, uint8 (B, 3, H, W)."""
+
+    metrics: dict[str, Any]
+    images: Tensor
+
+
+def evaluate(model: nn.Module, prepared: Prepared, config: Evaluate, folder: Path) -> Evaluated:
+    """Evaluate a network on the validation split, on the device that it is on, and write the results.
+
+    The folder gets `metrics.json`, `per_class.csv`, `confusion.npz` (`ids`, and uint32 `matrices`, one per
+    image), `confusion.png`, and of the images shown `predictions.npz` (class map by id) and `overlays.png`.
+    """
+    device = next(model.parameters()).device
+    classes = prepared.card.classes
+    batches = eval_loader(prepared, "val", config.batch_size, device=device)
+    matrices = confusion(model, batches, len(classes), device=device)
+    metrics = {
+        **summary(matrices, classes),
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+    }
+    if config.resize is not None:
+        resized = confusion(model, batches, len(classes), device=device, resize=config.resize)
+        metrics["resized"] = {"short_side": config.resize, **_averages(scores(resized.sum(0)))}
+
+    shown = examples.read(prepared, examples.choose(prepared, config.overlays))
+    images = torch.from_numpy(shown.images).permute(0, 3, 1, 2)
+    with evaluating(model):
+        preds = classify(model, images.to(device)).to("cpu", torch.uint8).numpy()
+
+    folder.mkdir(parents=True, exist_ok=True)
+    write_numbers(folder, metrics, matrices, prepared)
+    maps: dict[str, Any] = dict(zip(shown.ids, preds, strict=True))
+    np.savez_compressed(folder / paths.PREDICTIONS, **maps)
+    style.save(pictures.confusion_matrix(matrices.sum(0), classes), folder / CONFUSION_PICTURE)
+    overlays = pictures.overlays(shown, {"prediction": preds}, classes, prepared.card.palette)
+    style.save(overlays, folder / OVERLAYS_PICTURE)
+    return Evaluated(metrics, images)
+
+
+def summary(matrices: NDArray[np.int64], classes: Sequence[str]) -> dict[str, Any]:
+    """Scores of a split's confusion matrices (N, K, K), as `metrics.json` has them."""
+    matrix = matrices.sum(0)
+    found = scores(matrix)
+    return {
+        **_averages(found),
+        "collapsed": collapsed(matrix),
+        "images": len(matrices),
+        "iou": dict(zip(classes, found["iou"], strict=True)),
+    }
+
+
+def write_numbers(
+    folder: Path, metrics: Mapping[str, Any], matrices: NDArray[np.int64], prepared: Prepared
+) -> None:
+    """Write `metrics.json`, `per_class.csv` and `confusion.npz`; see `evaluate`."""
+    (folder / paths.METRICS).write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+    matrix = matrices.sum(0)
+    found = scores(matrix)
+    per_class = pd.DataFrame(
+        {
+            "class": prepared.card.classes,
+            "iou": found["iou"],
+            "accuracy": found["accuracy"],
+            "pixels": matrix.sum(1),
+        }
+    )
+    per_class.to_csv(folder / paths.PER_CLASS, index=False, lineterminator="\n")
+    ids = prepared.split("val")["id"].to_numpy(dtype=str)
+    np.savez_compressed(folder / CONFUSION, ids=ids, matrices=matrices.astype(np.uint32))
+
+
+def write_attention(
+    folder: Path, images: Tensor, maps: Mapping[str, Mapping[str, NDArray[np.float32]]]
+) -> None:
+    """Write `attention.png`.
+
+    Args:
+        images: uint8 (B, 3, H, W).
+        maps: of a network, then of a place in it such as `encoder/refined`: energies (B, h, w).
+    """
+    figure = pictures.attention(images.permute(0, 2, 3, 1).numpy(), maps)
+    style.save(figure, folder / ATTENTION_PICTURE)
+
+
+def _averages(found: Scores) -> dict[str, float]:
+    return {
+        "miou": found["miou"],
+        "mean_accuracy": found["mean_accuracy"],
+        "pixel_accuracy": found["pixel_accuracy"],
+        "fw_iou": found["fw_iou"],
+    }

@@ -1,0 +1,131 @@
+"""Loaders: what they yield, in which order, and that it depends on seed and epoch alone."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from attnfd.data import loaders
+from attnfd.data.loaders import EpochBatches, Segmentation, eval_loader, train_loader
+from attnfd.data.prepared import Prepared
+from tests.data.trees import SIZES, prepared_tree, training
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Prepared:
+    monkeypatch.chdir(tmp_path)
+    for key in ("ATTNFD_CAMVID_ROOT", "ATTNFD_WORKERS"):
+        monkeypatch.delenv(key, raising=False)
+    return prepared_tree(tmp_path / "tree", {"train": SIZES, "val": SIZES})
+
+
+def epoch_of(loader: loaders.TrainLoader, epoch: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    loader.set_epoch(epoch)
+    return list(loader)
+
+
+def same(one: list, other: list) -> bool:
+    return all(torch.equal(a, b) for x, y in zip(one, other, strict=True) for a, b in zip(x, y, strict=True))
+
+
+def test_split_is_read_through_the_label_table(prepared: Prepared) -> None:
+    data = Segmentation(prepared, "train")
+    assert len(data) == len(SIZES)
+    for index, size in enumerate(SIZES):
+        image, mask = data[index]
+        pixels = np.array(Image.open(prepared.root / f"train/{index}.png"))
+        values = np.array(Image.open(prepared.root / f"trainannot/{index}.png"))
+        assert (image.dtype, mask.dtype) == (torch.uint8, torch.uint8)
+        assert (tuple(image.shape), tuple(mask.shape)) == ((3, *size), size)
+        np.testing.assert_array_equal(image.numpy(), pixels.transpose(2, 0, 1))
+        np.testing.assert_array_equal(mask.numpy(), np.where(values == 11, 255, values))
+
+
+def test_a_split_too_large_to_keep_is_read_alike(prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = Segmentation(prepared, "train")
+    monkeypatch.setattr(loaders, "KEEP_BYTES", 0)
+    read = Segmentation(prepared, "train")
+    assert kept.kept is not None
+    assert read.kept is None
+    assert same([kept[index] for index in range(5)], [read[index] for index in range(5)])
+
+
+def test_batches_do_not_depend_on_the_number_of_workers(prepared: Prepared) -> None:
+    alone = train_loader(prepared, training(), 3, device=CPU, workers=0)
+    helped = train_loader(prepared, training(), 3, device=CPU, workers=2)
+    for epoch in (0, 1):
+        assert same(epoch_of(alone, epoch), epoch_of(helped, epoch))
+
+
+def test_batches_follow_from_seed_and_epoch(prepared: Prepared) -> None:
+    loader = train_loader(prepared, training(), 3, device=CPU, workers=0)
+    first, second = epoch_of(loader, 0), epoch_of(loader, 1)
+    assert not same(first, second)
+    assert same(first, epoch_of(loader, 0))
+    assert same(second, epoch_of(train_loader(prepared, training(), 3, device=CPU, workers=0), 1))
+    assert not same(first, epoch_of(train_loader(prepared, training(), 4, device=CPU, workers=0), 0))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_callers_random_state_is_left_alone(prepared: Prepared, workers: int) -> None:
+    loader = train_loader(prepared, training(), 3, device=CPU, workers=workers)
+    torch.manual_seed(11)
+    before = torch.get_rng_state()
+    epoch_of(loader, 0)
+    list(eval_loader(prepared, "val", 2, device=CPU, workers=workers))
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_training_batches_are_crops(prepared: Prepared) -> None:
+    batches = epoch_of(train_loader(prepared, training(), 0, device=CPU), 0)
+    assert [len(images) for images, _ in batches] == [2, 2]
+    for images, masks in batches:
+        assert (images.dtype, masks.dtype) == (torch.uint8, torch.uint8)
+        assert (images.shape[1:], masks.shape[1:]) == ((3, 8, 10), (8, 10))
+
+
+@pytest.mark.parametrize(
+    ("images", "batch_size", "sizes"),
+    [(6, 2, [2, 2, 2]), (5, 2, [2, 2]), (6, 4, [4, 2]), (3, 8, [3]), (1, 4, [])],
+)
+def test_only_a_last_batch_of_one_is_left_out(images: int, batch_size: int, sizes: list[int]) -> None:
+    batches = EpochBatches(images, batch_size, seed=0)
+    assert [len(batch) for batch in batches] == sizes
+    assert len(batches) == len(sizes)
+    drawn = [draw.row for batch in batches for draw in batch]
+    assert len(set(drawn)) == len(drawn) == sum(sizes)
+
+
+def test_every_image_is_left_out_in_some_epoch() -> None:
+    batches = EpochBatches(5, 2, seed=0)
+    left_out = set()
+    for epoch in range(60):
+        batches.epoch = epoch
+        left_out |= set(range(5)) - {draw.row for batch in batches for draw in batch}
+    assert left_out == set(range(5))
+
+
+def test_evaluation_covers_the_split_in_batches_of_one_size(prepared: Prepared) -> None:
+    rows = prepared.split("val")
+    seen = []
+    for images, masks, indices in eval_loader(prepared, "val", 2, device=CPU):
+        assert len(images) == len(masks) == len(indices) <= 2
+        for image, mask, index in zip(images, masks, indices.tolist(), strict=True):
+            pixels = np.array(Image.open(prepared.root / rows["image"][index]))
+            np.testing.assert_array_equal(image.numpy(), pixels.transpose(2, 0, 1))
+            assert mask.shape == image.shape[1:]
+            seen.append(index)
+    assert sorted(seen) == list(range(len(SIZES)))
+
+
+def test_workers_are_the_machines_setting(prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert train_loader(prepared, training(), 0, device=CPU).num_workers == 0
+    monkeypatch.setenv("ATTNFD_WORKERS", "1")
+    assert train_loader(prepared, training(), 0, device=CPU).num_workers == 1
+    monkeypatch.delenv("ATTNFD_WORKERS")
+    monkeypatch.setattr(loaders, "KEEP_BYTES", 0)
+    assert train_loader(prepared, training(), 0, device=CPU).num_workers > 0

@@ -1,0 +1,32 @@
+"""`docs/methods.md` describes every method and every option, and no others."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from attnfd import discovery
+from attnfd.config import Method
+
+PAGE = Path(__file__).parents[2] / "docs" / "methods.md"
+METHODS = discovery.names("distillers")
+
+
+def sections() -> dict[str, str]:
+    """Text below each heading that is a method's name; what comes before them is under ``."""
+    first, *parts = re.split(r"^## `(\w+)`$", PAGE.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return {"": first, **dict(zip(parts[::2], parts[1::2], strict=True))}
+
+
+def test_every_method_has_a_section() -> None:
+    assert sorted(sections()) == ["", *sorted(METHODS)]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_option_is_named(name: str) -> None:
+    shared, own = sections()[""], sections()[name].split("**Options:**")[1]
+    fields = discovery.component("distillers", name).Config.model_fields
+    missing = [
+        field for field in fields if f"`{field}`" not in (shared if field in Method.model_fields else own)
+    ]
+    assert not missing

@@ -1,0 +1,90 @@
+"""The whole pipeline in miniature: `python -m tests.miniature FOLDER` copies the project there and runs it.
+
+Small enough for a test, and still every stage, both kinds of cells and the real commands.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+PROJECT = Path(__file__).parents[1]
+
+SHAPES = {
+    "prepare": {"train": 8, "val": 4, "size": [32, 32]},
+    "training": {"batch_size": 4, "crop": [32, 32], "epochs": 2, "weights": "none"},
+    "train_teacher": {"backbone": "resnet18"},
+    "evaluate": {"overlays": 2},
+}
+
+RUN = {
+    "datasets": ["shapes"],
+    "students": ["mobilenetv2"],
+    "methods": ["none", "attnfd"],
+    "seeds": [0],
+    "ablate": {"students": ["mobilenetv2"], "variants": ["b"], "seeds": [0]},
+}
+
+
+def clone(folder: Path) -> Path:
+    """A repository of its own in `folder`: the working tree as it is, with the miniature's params."""
+    listed = _git(PROJECT, "ls-files", "--cached", "--others", "--exclude-standard", "-z")
+    for name in filter(None, listed.split("\0")):
+        source, target = PROJECT / name, folder / name
+        if source.is_file():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(source.read_bytes())
+    change(folder, {"run": RUN, "recipes": {"shapes": SHAPES}})
+    _git(folder, "init", "--quiet", "--initial-branch", "main")
+    commit(folder, "miniature")
+    return folder
+
+
+def change(folder: Path, changes: Mapping[str, Any]) -> None:
+    """Lay `changes` over the folder's `params.yaml`."""
+    yaml = YAML()
+    file = folder / "params.yaml"
+    params = yaml.load(file)
+    _lay_over(params, changes)
+    yaml.dump(params, file)
+
+
+def commit(folder: Path, message: str) -> None:
+    _git(folder, "add", "--all")
+    author = ("-c", "user.name=tests", "-c", "user.email=tests@localhost")
+    _git(folder, *author, "commit", "--quiet", "--message", message)
+
+
+def environment() -> dict[str, str]:
+    """What a user's shell would hold: nothing of an outer pipeline, and this Python first on the path."""
+    outer = ("DVC_", "MLFLOW_", "ATTNFD_")
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(outer)}
+    return {**kept, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+
+
+def run(folder: Path, *command: str, **extra: str) -> subprocess.CompletedProcess[str]:
+    """Run a command in the folder; output is captured, and a failure is the caller's to judge."""
+    return subprocess.run(
+        command, cwd=folder, env={**environment(), **extra}, capture_output=True, text=True, check=False
+    )
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    return subprocess.run(["git", *arguments], cwd=folder, check=True, capture_output=True, text=True).stdout
+
+
+def _lay_over(base: Any, changes: Mapping[str, Any]) -> None:
+    for key, value in changes.items():
+        if isinstance(value, Mapping) and isinstance(base.get(key), Mapping):
+            _lay_over(base[key], value)
+        else:
+            base[key] = value
+
+
+if __name__ == "__main__":
+    target = clone(Path(sys.argv[1]))
+    sys.exit(subprocess.run(["dvc", "repro"], cwd=target, env=environment(), check=False).returncode)

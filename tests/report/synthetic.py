@@ -1,0 +1,110 @@
+"""A dataset of four images and the results of cells that never trained, below the working directory."""
+
+import json
+from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from attnfd import paths
+from attnfd.config import Prepare, Report, Run
+from attnfd.data.prepared import Card, Prepared, Split
+from attnfd.paths import Cell
+from attnfd.report import tables
+
+CLASSES = ("ground", "square", "star")
+PALETTE = ((0, 0, 0), (0, 114, 178), (230, 159, 0))
+SIZE = (6, 8)
+
+
+def params(
+    seeds: Sequence[int] = (0,),
+    methods: Sequence[str] = ("none", "kd", "attnfd"),
+    students: Sequence[str] = ("resnet18",),
+    ablate: Mapping[str, Any] | None = None,
+) -> Any:
+    """The part of `Params` that `report` reads; the ablation has the variants b and ed."""
+    axes = {"students": ["resnet18"], "variants": ["b", "ed"], "seeds": list(seeds), **(ablate or {})}
+    layers = {None: ("backbone", "encoder", "decoder"), "b": ("backbone",), "ed": ("encoder", "decoder")}
+    run = {"datasets": ["tiny"], "students": students, "methods": methods, "seeds": seeds, "ablate": axes}
+    return SimpleNamespace(
+        run=Run.model_validate_json(json.dumps(run)),
+        report=Report(title="Tiny"),
+        prepare=lambda dataset: Prepare(reader="shapes"),
+        method=lambda method, dataset, variant=None: SimpleNamespace(layers=layers[variant]),
+    )
+
+
+def dataset(sizes: Sequence[tuple[int, int]] = (SIZE,) * 4) -> Prepared:
+    """Image `i` is grey of level 10·i, and its mask is class 1 left of the diagonal, void in one corner."""
+    folder = paths.prepared("tiny")
+    (folder / "val").mkdir(parents=True)
+    rows = []
+    for number, (height, width) in enumerate(sizes):
+        mask = np.tril(np.ones((height, width), dtype=np.uint8))
+        mask[0, -1] = 255
+        names = f"val/{number}.png", f"val/{number}_mask.png"
+        Image.fromarray(np.full((height, width, 3), 10 * number, dtype=np.uint8)).save(folder / names[0])
+        Image.fromarray(mask).save(folder / names[1])
+        row = {"split": "val", "id": f"image{number}", "image": names[0], "mask": names[1]}
+        row |= {"height": height, "width": width, "image_sha256": "", "mask_sha256": "", "void": 1}
+        row |= {
+            f"{kind}_bytes": (folder / name).stat().st_size
+            for kind, name in zip(("image", "mask"), names, strict=True)
+        }
+        rows.append(row | dict.fromkeys(CLASSES, 0))
+    split = Split(images=len(sizes), height=(1, 99), width=(1, 99), void=0, pixels=dict.fromkeys(CLASSES, 0))
+    card = Card(
+        name="tiny", reader="shapes", classes=CLASSES, palette=PALETTE, void=255,
+        labels={0: 0, 1: 1, 2: 2, 255: 255}, splits={"val": split}, sha256="",
+    )  # fmt: skip
+    prepared = Prepared(card, pd.DataFrame(rows), folder)
+    prepared.write(folder)
+    return prepared
+
+
+def write(cell: Cell, miou: float, *, collapsed: bool = False) -> None:
+    """Results and history of a cell; its mean class accuracy is 0.1 above the mIoU."""
+    cell.results.mkdir(parents=True, exist_ok=True)
+    cell.model.mkdir(parents=True, exist_ok=True)
+    metrics = {
+        "miou": miou, "mean_accuracy": miou + 0.1, "pixel_accuracy": 0.9, "fw_iou": 0.8,
+        "collapsed": collapsed, "images": 4, "parameters": 16_608_181,
+        "iou": {"ground": miou, "square": miou, "star": None},
+    }  # fmt: skip
+    (cell.results / paths.METRICS).write_text(json.dumps(metrics))
+    (cell.results / paths.PER_CLASS).write_text(
+        f"class,iou,accuracy,pixels\nground,{miou},0.5,9\nsquare,{miou},0.5,9\nstar,,,0\n"
+    )
+    maps: dict[str, Any] = {name: np.ones(SIZE, dtype=np.uint8) for name in ("image1", "image3")}
+    np.savez_compressed(cell.results / paths.PREDICTIONS, **maps)
+    (cell.model / paths.HISTORY).write_text(
+        f"epoch,loss,ce,lr,miou\n1,2.0,1.5,0.01,\n2,1.5,1.0,0.001,{miou}\n"
+    )
+
+
+def results(settings: Any, mious: Mapping[str, float], collapsed: Sequence[str] = ()) -> list[Cell]:
+    """Results of every cell that the axes name, by the cell's name."""
+    cells = tables.cells(settings.run, "tiny")
+    assert {cell.name for cell in cells} == set(mious)
+    for cell in cells:
+        write(cell, mious[cell.name], collapsed=cell.name in collapsed)
+    return cells
+
+
+ONE_SEED = {
+    "teacher": 0.8, "resnet18-none-0": 0.6, "resnet18-kd-0": 0.55, "resnet18-attnfd-0": 0.7,
+    "resnet18-attnfd-b-0": 0.65, "resnet18-attnfd-ed-0": 0.68,
+}  # fmt: skip
+
+THREE_SEEDS = {
+    "teacher": 0.8,
+    "resnet18-none-0": 0.60, "resnet18-none-1": 0.62, "resnet18-none-2": 0.64,
+    "resnet18-kd-0": 0.60, "resnet18-kd-1": 0.60, "resnet18-kd-2": 0.60,
+    "resnet18-attnfd-0": 0.70, "resnet18-attnfd-1": 0.71, "resnet18-attnfd-2": 0.75,
+    "resnet18-attnfd-b-0": 0.61, "resnet18-attnfd-b-1": 0.65, "resnet18-attnfd-b-2": 0.66,
+    "resnet18-attnfd-ed-0": 0.67, "resnet18-attnfd-ed-1": 0.68, "resnet18-attnfd-ed-2": 0.69,
+}  # fmt: skip

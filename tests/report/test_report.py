@@ -1,0 +1,107 @@
+"""The report stage, on results that are known."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from attnfd.errors import UserError
+from attnfd.report import style
+from stages.report import report
+
+from . import synthetic
+
+FOLDER = Path("reports/tiny")
+
+
+def contents():
+    return {file.name: file.read_bytes() for file in sorted(FOLDER.iterdir())}
+
+
+def test_the_folder():
+    settings = synthetic.params(students=["mobilenetv2", "resnet18"])
+    more = {
+        name.replace("resnet18", "mobilenetv2"): 0.5
+        for name in ("resnet18-none-0", "resnet18-kd-0", "resnet18-attnfd-0")
+    }
+    synthetic.dataset()
+    synthetic.results(settings, synthetic.ONE_SEED | more)
+    report(settings, "tiny")
+    assert set(contents()) == {
+        "report.md", "metrics.json", "comparison.csv", "comparison.md", "ablation.csv", "ablation.md",
+        "curves.csv", "curves.png", "per_class.png", "comparison.png", "overlays.png",
+    }  # fmt: skip
+    text = (FOLDER / "report.md").read_text()
+    assert "AttnFD changes resnet18 by **+10.00 mIoU**: 70.00 against 60.00" in text
+    assert "AttnFD changes mobilenetv2 by **+0.00 mIoU**" in text
+    assert "one seed" in text
+    assert "Collapsed" not in text
+    for table in ("comparison.md", "ablation.md"):
+        assert (FOLDER / table).read_text() in text
+    for picture in re.findall(r"\]\((.*?)\)", text):
+        assert Image.open(FOLDER / picture).format == "PNG"
+    assert json.loads((FOLDER / "metrics.json").read_text())["mobilenetv2"]["kd"]["miou"] == 0.5
+    assert pd.read_csv(FOLDER / "comparison.csv").loc[0, "student"] == "teacher"
+
+
+def test_three_seeds():
+    settings = synthetic.params(seeds=[0, 1, 2])
+    synthetic.dataset()
+    synthetic.results(settings, synthetic.THREE_SEEDS)
+    report(settings, "tiny")
+    text = (FOLDER / "report.md").read_text()
+    assert (
+        "by **+10.00 mIoU**: 72.00 ± 2.65 against 62.00 ± 2.00 of the undistilled student (3 seeds)" in text
+    )
+    assert "| resnet18 | attnfd | 72.00 ± 2.65 | +10.00 | 82.00 | 90.00 | 16.6 M | n = 3 |" in text
+    table = pd.read_csv(FOLDER / "comparison.csv").set_index("method")
+    assert table.loc["attnfd", "miou_std"] == pytest.approx(np.std([0.70, 0.71, 0.75], ddof=1), abs=1e-12)
+
+
+def test_a_collapsed_student_is_named():
+    settings = synthetic.params()
+    synthetic.dataset()
+    synthetic.results(settings, synthetic.ONE_SEED, collapsed=["resnet18-kd-0"])
+    report(settings, "tiny")
+    assert "**Collapsed**: resnet18-kd-0 predicts one class" in (FOLDER / "report.md").read_text()
+
+
+def test_equal_results_give_equal_bytes(monkeypatch):
+    settings = synthetic.params()
+    synthetic.dataset()
+    synthetic.results(settings, synthetic.ONE_SEED)
+    report(settings, "tiny")
+    first = contents()
+    monkeypatch.setenv("MPLBACKEND", "svg")
+    with style.matplotlib.rc_context({"font.size": 30, "axes.facecolor": "red"}):
+        report(settings, "tiny")
+    assert contents() == first
+    assert str(Path.cwd()).encode() not in b"".join(first.values())
+
+
+def test_only_none_is_enough():
+    settings = synthetic.params(methods=["none"])
+    kept = {
+        name: miou
+        for name, miou in synthetic.ONE_SEED.items()
+        if name not in ("resnet18-kd-0", "resnet18-attnfd-0")
+    }
+    synthetic.dataset()
+    synthetic.results(settings, kept)
+    report(settings, "tiny")
+    assert "AttnFD changes" not in (FOLDER / "report.md").read_text()
+    assert list(pd.read_csv(FOLDER / "ablation.csv")["variant"]) == ["none", "b", "ed"]
+
+
+def test_a_missing_cell_writes_nothing():
+    settings = synthetic.params()
+    synthetic.dataset()
+    cells = synthetic.results(settings, synthetic.ONE_SEED)
+    (cells[0].results / "predictions.npz").unlink()
+    with pytest.raises(UserError, match=r"results/tiny/teacher/predictions.npz: not found: teacher"):
+        report(settings, "tiny")
+    assert not FOLDER.exists()

@@ -1,0 +1,450 @@
+"""One store for the whole file, as MLflow takes seconds to create one; every test has a cell of its own."""
+
+import hashlib
+import itertools
+import json
+import logging
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from types import SimpleNamespace
+from urllib.parse import unquote, urlsplit
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from attnfd import tracking
+from attnfd.errors import UserError
+from attnfd.models import checkpoint
+from attnfd.models.deeplab import DeepLabV3Plus
+from attnfd.paths import Cell
+from attnfd.results import Evaluated
+
+if find_spec("mlflow") is None:
+    pytest.skip("without MLflow", allow_module_level=True)
+mlflow = tracking._mlflow()
+
+SEEDS = itertools.count()
+PASSWORD = "hunter2"
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return f"sqlite:///{tmp_path_factory.mktemp('store')}/mlflow.db"
+
+
+@pytest.fixture(autouse=True)
+def surroundings(store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("DVC_ROOT", "DVC_STAGE", "DVC_EXP_NAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def cell() -> Cell:
+    """A cell that no other test uses, whose training has left its files."""
+    cell = Cell(stage="distill", dataset="toy", student="r18", method="kd", seed=next(SEEDS))
+    write_outs(cell)
+    return cell
+
+
+def write_outs(cell: Cell) -> None:
+    cell.model.mkdir(parents=True)
+    (cell.model / "model.safetensors").write_bytes(b"weights")
+    (cell.model / "card.json").write_text("{}")
+    history = pd.DataFrame({"epoch": [1, 2], "loss": [2.5, 1.5], "miou": [None, 0.25]})
+    history.to_csv(cell.model / "history.csv", index=False)
+
+
+def train(cell: Cell) -> str:
+    """Track a training of the cell as its stage does, and return the run's id."""
+    with tracking.open_run(cell, {"distill": {"lr": 0.5, "crop": [64, 32]}, "method": {"on": None}}) as run:
+        run.metrics({"step/loss": 3.0}, step=1)
+        run.trained(checkpoint.fingerprint(cell.model))
+    return run.id
+
+
+def read(run_id: str) -> SimpleNamespace:
+    found = mlflow.MlflowClient().get_run(run_id)
+    data = found.data
+    return SimpleNamespace(status=found.info.status, tags=data.tags, params=data.params, metrics=data.metrics)
+
+
+def curve(run_id: str, name: str) -> list[tuple[int, float]]:
+    return [(point.step, point.value) for point in mlflow.MlflowClient().get_metric_history(run_id, name)]
+
+
+class TestRun:
+    def test_says_which_cell_it_is_and_how_it_was_made(
+        self, cell: Cell, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for command in ("init -q", "-c user.name=a -c user.email=a@b commit -q --allow-empty -m first"):
+            subprocess.run(["git", *command.split()], check=True)
+        monkeypatch.setenv("DVC_EXP_NAME", "wide-cat")
+        client = mlflow.MlflowClient()
+        found = client.get_run(train(cell))
+
+        assert found.info.run_name == f"r18-kd-{cell.seed}"
+        assert client.get_experiment(found.info.experiment_id).name == "toy"
+        head = subprocess.check_output(["git", "rev-parse", "HEAD"], text=True).strip()
+        expected = {
+            "stage": "distill",
+            "dataset": "toy",
+            "student": "r18",
+            "method": "kd",
+            "seed": str(cell.seed),
+            "dvc_experiment": "wide-cat",
+            "mlflow.source.git.commit": head,
+            "model": hashlib.sha256(b"weights").hexdigest(),
+        }
+        assert expected.items() <= found.data.tags.items()
+        assert found.data.params == {"distill.lr": "0.5", "distill.crop": "[64, 32]", "method.on": "null"}
+
+    def test_is_resumed_with_what_it_had(self, cell: Cell) -> None:
+        run_id = train(cell)
+        with tracking.resume_run(cell, {"other": 1}) as run:
+            run.metrics({"val/miou": 0.5}, step=0)
+        assert run.id == run_id
+        assert curve(run_id, "step/loss") == [(1, 3.0)]
+        assert curve(run_id, "val/miou") == [(0, 0.5)]
+        assert read(run_id).status == "FINISHED"
+
+    def test_newest_of_the_same_model_is_resumed(self, cell: Cell) -> None:
+        older, newer = train(cell), train(cell)
+        with tracking.resume_run(cell, {}) as run:
+            assert run.id == newer != older
+
+    def test_is_made_anew_with_the_curves_if_the_store_lacks_the_model(self, cell: Cell) -> None:
+        other = train(cell)
+        (cell.model / "model.safetensors").write_bytes(b"weights of a colleague")
+        with tracking.resume_run(cell, {"lr": 1}) as run:
+            assert run.id != other
+        assert curve(run.id, "epoch/loss") == [(1, 2.5), (2, 1.5)]
+        assert curve(run.id, "epoch/miou") == [(2, 0.25)]
+        assert read(run.id).params == {"lr": "1"}
+        with tracking.resume_run(cell, {}) as again:
+            assert again.id == run.id
+
+    @pytest.mark.parametrize(("error", "status"), [(KeyboardInterrupt, "KILLED"), (ValueError, "FAILED")])
+    def test_broken_off_ends_as_such_and_keeps_its_metrics(
+        self, cell: Cell, error: type[BaseException], status: str
+    ) -> None:
+        with pytest.raises(error):
+            self.break_off(cell, error)
+        (found,) = mlflow.search_runs(
+            search_all_experiments=True, filter_string=f"tags.seed = '{cell.seed}'", output_format="list"
+        )
+        assert found.info.status == status
+        assert "model" not in found.data.tags
+        assert curve(found.info.run_id, "step/loss") == [(1, 3.0)]
+
+    def break_off(self, cell: Cell, error: type[BaseException]) -> None:
+        with tracking.open_run(cell, {}) as run:
+            run.metrics({"step/loss": 3.0}, step=1)
+            raise error
+
+    def test_left_open_by_a_dead_process_is_closed_by_the_next_training(self, cell: Cell) -> None:
+        client = mlflow.MlflowClient()
+        dead = subprocess.Popen([sys.executable, "-c", ""])
+        dead.wait()
+        owners = {"dead": dead.pid, "alive": os.getppid()}
+        left = {}
+        for owner, pid in owners.items():
+            left[owner] = train(cell)
+            client.set_tag(left[owner], "process", f"{socket.gethostname()} {pid}")
+            client.update_run(left[owner], status="RUNNING")
+        train(cell)
+        assert read(left["dead"]).status == "KILLED"
+        assert read(left["alive"]).status == "RUNNING"
+
+    def test_takes_any_class_name_for_a_metric(self, cell: Cell) -> None:
+        with tracking.open_run(cell, {}) as run:
+            run.metrics({"iou/sky (blue), day": 0.5}, step=0)
+        assert curve(run.id, "iou/sky _blue__ day") == [(0, 0.5)]
+
+    def test_watches_the_machine(self, cell: Cell, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.1")
+        with tracking.open_run(cell, {}) as run:
+            time.sleep(0.5)
+        found = read(run.id).metrics
+        assert 0 <= found["system/cpu_utilization_percentage"] <= 100
+        assert found["system/system_memory_usage_megabytes"] > 0
+
+
+def test_evaluated_model_predicts_images_of_any_size(cell: Cell) -> None:
+    torch.manual_seed(0)
+    network = DeepLabV3Plus("mobilenetv2", classes=3)
+    with torch.no_grad():  # BN statistics of noise, so that the classes vary over an image
+        for _ in range(5):
+            network(torch.randn(2, 3, 64, 64))
+    checkpoint.save(cell.model, network.eval(), {})
+    cell.results.mkdir(parents=True)
+    (cell.results / "per_class.csv").write_text("class,iou\n")
+    (cell.results / "weights.safetensors").write_bytes(b"")
+    images = torch.randint(0, 256, (1, 3, 72, 80), dtype=torch.uint8)
+    metrics = {"miou": 0.5, "iou": {"sky": 0.75, "sea": float("nan")}, "collapsed": ["sea"]}
+    with tracking.open_run(cell, {}) as run:
+        run.evaluated(Evaluated(metrics, images))
+
+    values = {name: value for name, value in read(run.id).metrics.items() if name.startswith("val/")}
+    assert values == {"val/miou": 0.5, "val/iou.sky": 0.75}
+    files = mlflow.MlflowClient().list_artifacts(run.id, "evaluation")
+    assert [file.path for file in files] == ["evaluation/per_class.csv"]
+
+    uri = f"runs:/{run.id}/model"
+    loaded, served = mlflow.pytorch.load_model(uri), mlflow.pyfunc.load_model(uri)
+    mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+    for size in ((3, 33, 97), (1, 129, 50)):
+        batch = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+        normal = torch.from_numpy(((batch / 255 - mean) / std).transpose(0, 3, 1, 2)).float()
+        with torch.no_grad():
+            scores = network(normal).logits
+            given = loaded(torch.from_numpy(batch))
+        best = scores.topk(2, dim=1)
+        # Ties apart, which rounding may break either way.
+        sure = (best.values[:, 0] - best.values[:, 1]).numpy() > 1e-4
+        assert sure.mean() > 0.9
+        assert len(np.unique(best.indices[:, 0])) > 1
+        for found in (given.numpy(), served.predict(batch)):
+            assert found.shape == size
+            np.testing.assert_array_equal(found[sure], best.indices[:, 0].numpy()[sure])
+
+
+def test_processes_that_start_at_once_share_one_store_at_the_main_root(tmp_path: Path) -> None:
+    root = tmp_path / "main root"
+    root.mkdir()
+    processes = []
+    for seed in range(2):
+        clone = tmp_path / f"clone{seed}"
+        clone.mkdir()
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
+        environment |= {"DVC_ROOT": str(root), "PYTHONPATH": str(Path(tracking.__file__).parents[1])}
+        processes.append(
+            subprocess.Popen(
+                [sys.executable, "-c", IN_A_CLONE, str(seed)],
+                cwd=clone,
+                env=environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        )
+    outputs = [process.communicate(timeout=120) for process in processes]
+    for process, (_, errors) in zip(processes, outputs, strict=True):
+        assert (process.returncode, errors) == (0, "")
+    for output, _ in outputs:
+        found = json.loads(output)
+        assert found["uri"] == f"sqlite:///{root}/mlflow.db"
+        assert found["runs"] >= 1
+        folder = Path(unquote(urlsplit(found["folder"]).path))
+        assert folder.is_relative_to(root / "mlruns")
+        assert (folder / "training" / "history.csv").read_text() == "curves"
+    assert sorted(path.name for path in root.iterdir()) == ["mlflow.db", "mlflow.db.lock", "mlruns"]
+    for seed in range(2):
+        assert [path.name for path in (tmp_path / f"clone{seed}").iterdir()] == ["models"]
+
+
+IN_A_CLONE = """
+import json, sys
+from attnfd import tracking
+from attnfd.paths import Cell
+cell = Cell(stage="distill", dataset="toy", student="r18", method="kd", seed=int(sys.argv[1]))
+cell.model.mkdir(parents=True)
+(cell.model / "history.csv").write_text("curves")
+(cell.model / "card.json").write_text("{}")
+with tracking.open_run(cell, {}) as run:
+    run.trained("0" * 64)
+import mlflow
+client = mlflow.MlflowClient()
+experiment = client.get_experiment_by_name("toy").experiment_id
+folder = client.get_run(run.id).info.artifact_uri
+found = {"uri": mlflow.get_tracking_uri(), "runs": len(client.search_runs([experiment])), "folder": folder}
+print(json.dumps(found))
+"""
+
+
+class TestStoreOutOfReach:
+    @pytest.mark.parametrize("scheme", ["http", "postgresql"])
+    def test_stops_a_training_before_it_starts(
+        self, scheme: str, cell: Cell, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            port = server.getsockname()[1]
+        self.check(cell, f"{scheme}://", f"127.0.0.1:{port}", monkeypatch)
+
+    def test_server_that_never_answers_is_not_waited_for(
+        self, cell: Cell, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            self.check(cell, "http://", f"127.0.0.1:{server.getsockname()[1]}", monkeypatch)
+
+    def check(self, cell: Cell, scheme: str, host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"{scheme}me:{PASSWORD}@{host}")
+        start = time.monotonic()
+        with pytest.raises(UserError) as error:
+            train(cell)
+        assert time.monotonic() - start < 10
+        assert "\n" not in str(error.value)
+        assert f"{scheme}{host}" in str(error.value)
+        assert PASSWORD not in str(error.value)
+
+    def test_file_that_is_no_database_is_named(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        (tmp_path / "notes.txt").write_text("not a database, only some text" * 10)
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///notes.txt")
+        with pytest.raises(UserError, match=r"notes\.txt: file is not a database"):
+            tracking.check_store()
+
+    def test_deleted_experiment_says_how_to_restore_it(self, cell: Cell) -> None:
+        gone = Cell(stage="distill", dataset="gone", student="r18", method="kd", seed=0)
+        write_outs(gone)
+        client = mlflow.MlflowClient()
+        number = client.get_run(train(gone)).info.experiment_id
+        client.delete_experiment(number)
+        with pytest.raises(UserError, match=f"'gone'.*restore --experiment-id {number}"):
+            train(gone)
+
+
+@contextmanager
+def serving(port: int) -> Iterator[int]:
+    """MLflow's own server, on the store of this file."""
+    from mlflow.server import app
+    from werkzeug.serving import make_server
+
+    server = make_server("127.0.0.1", port, app, threaded=True)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield server.server_port
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+class TestServerLost:
+    @pytest.fixture(autouse=True)
+    def server(
+        self, store: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> Iterator[Callable[[], None]]:
+        """Lets tracking use a server; calling it takes the server away."""
+        settings = {"FILE_STORE": store, "ARTIFACT_ROOT": "mlflow-artifacts:/", "SERVE_ARTIFACTS": "true"}
+        for key, value in (settings | {"ARTIFACT_DESTINATION": str(tmp_path / "files")}).items():
+            monkeypatch.setenv(f"_MLFLOW_SERVER_{key}", value)
+        monkeypatch.setattr(tracking, "FLUSH_SECONDS", 0)
+        logging.getLogger("werkzeug").setLevel(logging.ERROR)
+        with ExitStack() as running:
+            self.port = running.enter_context(serving(0))
+            # With its first request a server points its own process, here ours, at the store behind it.
+            mlflow.MlflowClient(f"http://127.0.0.1:{self.port}").search_experiments()
+            monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:{PASSWORD}@127.0.0.1:{self.port}")
+            yield running.close
+
+    def test_training_goes_on_and_one_line_says_what_was_lost(
+        self, server: Callable[[], None], cell: Cell, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        with tracking.open_run(cell, {}) as run:
+            run.metrics({"step/loss": 3.0}, step=0)
+            server()
+            start = time.monotonic()
+            for step in range(1, 2001):
+                run.metrics({"step/loss": 3.0, "step/ce": 2.0}, step)
+            run.trained("0" * 64)
+        assert time.monotonic() - start < 5
+        (record,) = [record for record in caplog.records if record.name == "attnfd.tracking"]
+        line = record.getMessage()
+        assert "\n" not in line
+        for lost in ("4000 × metric value", "2 × file", "1 × end of the run"):
+            assert lost in line
+        assert f"http://127.0.0.1:{self.port}" in line
+        assert "evaluating the model logs it anew" in line
+        assert PASSWORD not in caplog.text
+
+    def test_run_with_gaps_is_not_resumed(
+        self, server: Callable[[], None], cell: Cell, store: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with tracking.open_run(cell, {}) as run:
+            server()
+            run.trained(checkpoint.fingerprint(cell.model))
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+        with tracking.resume_run(cell, {}) as anew:
+            assert anew.id != run.id
+
+    def test_metrics_wait_for_the_server_to_come_back(
+        self, server: Callable[[], None], cell: Cell, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        again = ExitStack()
+        with tracking.open_run(cell, {}) as run:
+            server()
+            for step in range(1500):
+                run.metrics({"step/loss": float(step)}, step)
+            again.enter_context(serving(self.port))
+        with again:
+            assert curve(run.id, "step/loss") == [(step, float(step)) for step in range(1500)]
+            assert read(run.id).status == "FINISHED"
+        assert not [record for record in caplog.records if record.name == "attnfd.tracking"]
+
+
+@pytest.mark.parametrize(
+    ("uri", "expected"),
+    [
+        ("http://me:hunter2@host:5000/team", "http://host:5000/team"),
+        ("http://me:hun/ter2@host", "http://host"),
+        ("http://me:hun?ter2@host", "http://host"),
+        ("postgresql://host/db?password=hunter2", "postgresql://host/db"),
+        ("http://host:5000", "http://host:5000"),
+        ("sqlite:////home/a@b/mlflow.db", "sqlite:////home/a@b/mlflow.db"),
+    ],
+)
+def test_shown_address_has_no_secrets(uri: str, expected: str) -> None:
+    assert tracking.shown(uri) == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (None, "sqlite:////main/mlflow.db"),
+        ("sqlite:///runs/all.db", "sqlite:////main/runs/all.db"),
+        ("sqlite:////elsewhere/all.db", "sqlite:////elsewhere/all.db"),
+        ("http://host", "http://host"),
+    ],
+)
+def test_store_lies_at_the_main_root(given: str, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DVC_ROOT", "/main")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    if given:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", given)
+    assert tracking.address() == expected
+
+
+class TestUi:
+    def test_hides_the_address_from_the_command_line(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        calls = []
+        monkeypatch.setattr(os, "execve", lambda *call: calls.append(call))
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"postgresql://me:{PASSWORD}@host/db")
+        tracking.ui(5123)
+        ((_, command, environment),) = calls
+        assert "--host 127.0.0.1 --port 5123" in " ".join(command)
+        assert PASSWORD not in " ".join(command)
+        assert environment["MLFLOW_BACKEND_STORE_URI"] == os.environ["MLFLOW_TRACKING_URI"]
+        assert environment["MLFLOW_DISABLE_TELEMETRY"] == "true"
+
+    @pytest.mark.parametrize(
+        ("uri", "message"),
+        [("sqlite:///none.db", r"none\.db: not found"), (f"http://me:{PASSWORD}@host", "http://host serves")],
+    )
+    def test_says_why_there_is_nothing_to_show(
+        self, uri: str, message: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        with pytest.raises(UserError, match=message):
+            tracking.ui(5123)
