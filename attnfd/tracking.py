@@ -441,7 +441,7 @@ def _log_model(network: "nn.Module", example: "np.ndarray") -> None:
     from mlflow.models import ModelSignature
     from mlflow.types import Schema, TensorSpec
 
-    from attnfd.models.classmap import ClassMap
+    from attnfd.classmap import ClassMap
 
     # On the CPU: MLflow loads an exported model only on the kind of device that it was exported on.
     model = ClassMap(copy.deepcopy(network).cpu()).eval()
