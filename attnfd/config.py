@@ -13,7 +13,7 @@ import json
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from ruamel.yaml import YAML
@@ -356,10 +356,7 @@ def _explain(kind: type[Section], error: ValidationError) -> str:
     path = [str(part) for part in first["loc"]]
     key = ".".join(path)
     if first["type"] == "extra_forbidden":
-        owner: Any = kind
-        for part in path[:-1]:
-            owner = owner.model_fields[part].annotation
-        allowed = tuple(owner.model_fields)
+        allowed = _keys(kind, path[:-1])
         near = difflib.get_close_matches(path[-1], allowed, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
         return f"{key}: unknown key; {hint}allowed: {', '.join(allowed)}"
@@ -369,6 +366,17 @@ def _explain(kind: type[Section], error: ValidationError) -> str:
         return str(first["ctx"]["error"])
     message = first["msg"].removeprefix("Input should be ").removeprefix("a valid ")
     return f"{key}: found {json.dumps(first['input'])}; allowed: {message}"
+
+
+def _keys(kind: type[Section], path: list[str]) -> tuple[str, ...]:
+    """The keys of the section that lies at `path` inside a section."""
+    for part in path:
+        annotation = kind.model_fields[part].annotation
+        # `Attention | None` has its section among its alternatives.
+        kind = next(
+            option for option in (annotation, *get_args(annotation)) if hasattr(option, "model_fields")
+        )
+    return tuple(kind.model_fields)
 
 
 def _check_keys(raw: Any, allowed: tuple[str, ...], where: str) -> None:

@@ -27,7 +27,7 @@ def distill(params: Params, cell: Cell, log: training.Log) -> str:
     student_config = params.student(cell.student)
     prepared = open_prepared(params, cell.dataset)
     fabric = start_fabric(config.precision)
-    teacher, _ = checkpoint.load(paths.frozen(cell.dataset))
+    teacher = checkpoint.load(paths.frozen(cell.dataset))[0].to(memory_format=torch.channels_last)
 
     torch.manual_seed(cell.seed)
     student = DeepLabV3Plus(

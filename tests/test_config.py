@@ -170,3 +170,14 @@ def test_a_file_that_is_no_params_is_named(minimal: Callable[[str], Path], text:
 def test_a_missing_file_says_where_to_run(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not found; run this from the repository's root"):
         config.load(tmp_path / "params.yaml")
+
+
+def test_an_unknown_key_in_an_optional_section_is_named() -> None:
+    class Inner(config.Section):
+        width: int = 1
+
+    class Outer(config.Section):
+        inner: Inner | None = None
+
+    with pytest.raises(UserError, match=r"card\.inner\.widht: unknown key; did you mean 'width'"):
+        config.validate(Outer, {"inner": {"widht": 2}}, "card")

@@ -56,12 +56,14 @@ def test_comparison_finds_a_difference_where_it_begins(trained, images):
     assert differences["logits"] > 1e-4
 
 
-def test_comparison_is_nan_if_an_output_is(trained, images):
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+@pytest.mark.parametrize("broken", ["live", "frozen"])
+def test_comparison_fails_if_an_output_is_not_finite(value, broken, trained, images):
     live = trained("mobilenetv2")
     frozen = freeze(live)
     with torch.no_grad():
-        frozen.classifier.bias[0] = torch.nan
-    assert np.isnan(compare(live, frozen, images)["logits"])
+        {"live": live, "frozen": frozen}[broken].classifier.bias[0] = value
+    assert compare(live, frozen, images)["logits"] == np.inf
 
 
 @pytest.mark.parametrize(
