@@ -44,6 +44,7 @@ def distill(params: Params, cell: Cell, log: training.Log) -> str:
         objective, prepared, config, seed=cell.seed, fabric=fabric, log=log, title=cell.name
     )
     checkpoint.save(cell.model, student, {"val_miou": history["miou"].max()})
-    save_file(distiller.state_dict(), cell.model / DISTILLER)
+    state = {name: tensor.contiguous() for name, tensor in distiller.state_dict().items()}
+    save_file(state, cell.model / DISTILLER)
     history.to_csv(cell.model / HISTORY, index=False)
     return checkpoint.fingerprint(cell.model)

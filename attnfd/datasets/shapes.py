@@ -1,7 +1,7 @@
 """The embedded dataset: textured shapes that overlap on a textured ground, drawn from a seed.
 
-Colours never tell a class: every object takes its own. Five classes differ in outline; two more are discs
-that differ in texture only. What else lies about (clutter) is background, in the same colours and textures.
+Colours only hint at a class, if at all: every object takes its own. Five classes differ in outline; two more
+are discs that differ in texture only. What else lies about (clutter) is background, in any colour and texture.
 """
 
 from collections.abc import Callable
@@ -36,6 +36,9 @@ class Options(Section):
     warp: NonNegative = Field(description="how far outlines are bent, relative to the radius")
     contrast: float = Field(
         gt=0, le=1, description="distance of the two colours of a texture; 1: black to white"
+    )
+    hint: float = Field(
+        ge=0, le=1, description="how far an object's colour leans to its class's; 0: colour tells nothing"
     )
     noise: NonNegative = Field(description="standard deviation of the pixel noise; 1: black to white")
 
@@ -157,7 +160,7 @@ def draw(options: Options, rng: np.random.Generator) -> tuple[np.ndarray, np.nda
     height, width = options.size
     fine = (FINE * height, FINE * width)
     y, x = np.indices(fine) / (min(fine) * options.radius[1])
-    canvas = _coloured(x, y, _any_texture(rng), options, rng)
+    canvas = _coloured(x, y, 0, _any_texture(rng), options, rng)
     mask = np.zeros(fine, dtype=np.uint8)
     for _ in range(rng.integers(*options.clutter, endpoint=True)):
         _add(canvas, mask, 0, _blob, _any_texture(rng), options, rng)
@@ -199,15 +202,17 @@ def _add(
     x, y = _turned(right, down, rng)
     bend_x, bend_y = rng.uniform(0, 2 * np.pi, 2)
     inside = outline(x + options.warp * np.sin(3 * y + bend_x), y + options.warp * np.sin(3 * x + bend_y))
-    canvas[box][inside] = _coloured(x[inside], y[inside], texture, options, rng)
+    canvas[box][inside] = _coloured(x[inside], y[inside], value, texture, options, rng)
     mask[box][inside] = value
 
 
 def _coloured(
-    x: np.ndarray, y: np.ndarray, texture: Pattern, options: Options, rng: np.random.Generator
+    x: np.ndarray, y: np.ndarray, value: int, texture: Pattern, options: Options, rng: np.random.Generator
 ) -> np.ndarray:
-    """A texture in two random colours under slanting light: RGB of the points (x, y)."""
+    """A texture in two random colours under slanting light: RGB of the points (x, y) of a class."""
     middle = rng.uniform(0.2, 0.8, 3)
+    if value:
+        middle += options.hint * (np.array(Shapes.palette[value]) / 255 - middle)
     step = rng.uniform(-1, 1, 3)
     step *= options.contrast / 2 / np.abs(step).max()
     frequency = np.pi * rng.uniform(2.5, 4.5)

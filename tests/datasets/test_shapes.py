@@ -14,7 +14,7 @@ from attnfd.datasets.shapes import OUTLINES, Options, Shapes, draw
 def small(**changes: Any) -> Options:
     options: dict[str, Any] = {
         "train": 4, "val": 2, "size": (24, 32), "seed": 0, "objects": (2, 4), "clutter": (0, 2),
-        "radius": (0.2, 0.4), "warp": 0.05, "contrast": 0.6, "noise": 0.05,
+        "radius": (0.2, 0.4), "warp": 0.05, "contrast": 0.6, "hint": 0.5, "noise": 0.05,
     }  # fmt: skip
     return Options(**(options | changes))
 
@@ -80,8 +80,9 @@ def test_outlines_have_their_area(name: str) -> None:
     assert np.hypot(x, y)[inside].max() <= 1.01
 
 
-def test_colour_does_not_tell_the_class() -> None:
-    options = small(size=(48, 48), objects=(4, 4), noise=0.0)
+@pytest.mark.parametrize(("hint", "tells"), [(0.0, False), (0.9, True)])
+def test_colour_tells_the_class_as_far_as_the_hint_goes(hint: float, tells: bool) -> None:
+    options = small(size=(48, 48), objects=(4, 4), noise=0.0, hint=hint)
     colours: dict[int, list[np.ndarray]] = {value: [] for value in range(1, len(Shapes.classes))}
     for seed in range(150):
         image, mask = draw(options, np.random.default_rng(seed))
@@ -90,7 +91,7 @@ def test_colour_does_not_tell_the_class() -> None:
                 found.append(image[mask == value].mean(axis=0))
     middles = np.array([np.mean(found, axis=0) for found in colours.values()])
     spread = np.mean([np.std(found, axis=0) for found in colours.values()])
-    assert np.ptp(middles, axis=0).max() < spread
+    assert (np.ptp(middles, axis=0).max() > spread) == tells
 
 
 @pytest.mark.parametrize(
