@@ -191,11 +191,11 @@ class Params:
         for name, recipe in self._mapping("recipes").items():
             _check_keys(recipe, RECIPE, f"{source}: recipes.{name}")
         self._check_axes()
+        # By itself, too: a recipe may hide a value of it, but not make it hold.
+        self._section(Training, "training")
         for dataset in self.raw["recipes"]:
             for stage in RECIPE[0], *RECIPE[2:]:
                 getattr(self, stage)(dataset)
-        # By itself, too: a recipe may hide a value of it, but not make it hold.
-        self._section(Training, "training")
         _ = self.freeze, self.report
         for student in self.raw["students"]:
             self.student(student)
