@@ -13,6 +13,9 @@ from attnfd.paths import Cell
 from attnfd.report import examples, figures, pictures, style, tables
 from attnfd.report.page import page
 
+TABLES = "tables"
+FIGURES = "figures"
+
 
 def report(params: Params, dataset: str) -> None:
     """Read the results of the dataset's cells and write `report.md` with its tables and figures.
@@ -33,15 +36,13 @@ def report(params: Params, dataset: str) -> None:
     }
 
     folder = paths.report(dataset)
-    folder.mkdir(parents=True, exist_ok=True)
+    for part in (folder / TABLES, folder / FIGURES, paths.summary(dataset).parent):
+        part.mkdir(parents=True, exist_ok=True)
     for name, table in {"comparison": comparison, "ablation": ablation, "curves": curves}.items():
-        table.to_csv(folder / f"{name}.csv", index=False, lineterminator="\n")
-    for name, table in {"comparison": comparison, "ablation": ablation}.items():
-        (folder / f"{name}.md").write_text(tables.markdown(table), encoding="utf-8")
+        table.to_csv(folder / TABLES / f"{name}.csv", index=False, lineterminator="\n")
     for name, figure in charts.items():
-        style.save(figure, folder / f"{name}.png")
+        style.save(figure, folder / FIGURES / f"{name}.png")
     summary = json.dumps(tables.nested(comparison), indent=2)
-    paths.summary(dataset).parent.mkdir(exist_ok=True)
     paths.summary(dataset).write_text(summary + "\n", encoding="utf-8")
     text = page(params.report.title, dataset, found, comparison, ablation)
     (folder / "report.md").write_text(text, encoding="utf-8")

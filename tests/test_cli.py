@@ -35,9 +35,7 @@ Refused = Callable[..., str]
 
 
 @pytest.fixture
-def refused(
-    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Refused:
+def refused(project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Refused:
     """Run a command that must fail with status 2 and one message; returns the message."""
 
     def call(*arguments: str, changes: dict[str, Any] | None = None) -> str:
@@ -84,14 +82,12 @@ def test_the_real_command_fails_without_a_traceback(project: Path) -> None:
     assert done.returncode == 2
     assert done.stderr.strip() == (
         "error: params.yaml: training.epochz: unknown key; did you mean 'epochs'? allowed: "
-        "epochs, batch_size, lr, head_lr_factor, momentum, nesterov, weight_decay, schedule, crop, scale, flip, "
-        "precision, validate_every"
+        "epochs, batch_size, lr, head_lr_factor, momentum, nesterov, weight_decay, schedule, crop, scale, "
+        "flip, precision, validate_every"
     )
 
 
-def test_check_accepts_the_miniature(
-    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
-) -> None:
+def test_check_accepts_the_miniature(project: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     monkeypatch.setattr(sys, "argv", ["attnfd", "check"])
     with pytest.raises(SystemExit) as stopped:
         cli.main()

@@ -1,7 +1,7 @@
 """The embedded dataset: textured shapes that overlap on a textured ground, drawn from a seed.
 
 Colours only hint at a class, if at all: every object takes its own. Five classes differ in outline; two more
-are discs that differ in texture only. What else lies about (clutter) is background, in any colour and texture.
+are discs that differ in texture only. What else lies about (clutter) is background, in any colours.
 """
 
 from collections.abc import Callable

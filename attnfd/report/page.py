@@ -14,22 +14,22 @@ over the seeds.
 ## Comparison
 
 {comparison}
-![mIoU of every method](comparison.png)
+![mIoU of every method](figures/comparison.png)
 
 ## Ablation: the layers that AttnFD distils
 
 {ablation}
 ## Learning curves
 
-![Cross-entropy and validation mIoU over the epochs](curves.png)
+![Cross-entropy and validation mIoU over the epochs](figures/curves.png)
 
 ## Classes
 
-![IoU of every class](per_class.png)
+![IoU of every class](figures/per_class.png)
 
 ## Examples
 
-![Images, ground truth and predictions](overlays.png)
+![Images, ground truth and predictions](figures/overlays.png)
 """
 
 

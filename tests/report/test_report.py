@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from attnfd import paths
 from attnfd.errors import UserError
 from attnfd.report import style
 from stages.report import report
@@ -19,7 +20,8 @@ FOLDER = Path("reports/tiny")
 
 
 def contents():
-    return {file.name: file.read_bytes() for file in sorted(FOLDER.iterdir())}
+    files = sorted(path for path in FOLDER.rglob("*") if path.is_file())
+    return {str(file.relative_to(FOLDER)): file.read_bytes() for file in files}
 
 
 def test_the_folder():
@@ -32,20 +34,18 @@ def test_the_folder():
     synthetic.results(settings, synthetic.ONE_SEED | more)
     report(settings, "tiny")
     assert set(contents()) == {
-        "report.md", "metrics.json", "comparison.csv", "comparison.md", "ablation.csv", "ablation.md",
-        "curves.csv", "curves.png", "per_class.png", "comparison.png", "overlays.png",
+        "report.md", "tables/comparison.csv", "tables/ablation.csv", "tables/curves.csv",
+        "figures/curves.png", "figures/per_class.png", "figures/comparison.png", "figures/overlays.png",
     }  # fmt: skip
     text = (FOLDER / "report.md").read_text()
     assert "AttnFD changes resnet18 by **+10.00 mIoU**: 70.00 against 60.00" in text
     assert "AttnFD changes mobilenetv2 by **+0.00 mIoU**" in text
     assert "one seed" in text
     assert "Collapsed" not in text
-    for table in ("comparison.md", "ablation.md"):
-        assert (FOLDER / table).read_text() in text
     for picture in re.findall(r"\]\((.*?)\)", text):
         assert Image.open(FOLDER / picture).format == "PNG"
-    assert json.loads((FOLDER / "metrics.json").read_text())["mobilenetv2"]["kd"]["miou"] == 0.5
-    assert pd.read_csv(FOLDER / "comparison.csv").loc[0, "student"] == "teacher"
+    assert json.loads(paths.summary("tiny").read_text())["mobilenetv2"]["kd"]["miou"] == 0.5
+    assert pd.read_csv(FOLDER / "tables/comparison.csv").loc[0, "student"] == "teacher"
 
 
 def test_three_seeds():
@@ -58,7 +58,7 @@ def test_three_seeds():
         "by **+10.00 mIoU**: 72.00 ± 2.65 against 62.00 ± 2.00 of the undistilled student (3 seeds)" in text
     )
     assert "| resnet18 | attnfd | 72.00 ± 2.65 | +10.00 | 82.00 | 90.00 | 16.6 M | n = 3 |" in text
-    table = pd.read_csv(FOLDER / "comparison.csv").set_index("method")
+    table = pd.read_csv(FOLDER / "tables/comparison.csv").set_index("method")
     assert table.loc["attnfd", "miou_std"] == pytest.approx(np.std([0.70, 0.71, 0.75], ddof=1), abs=1e-12)
 
 
@@ -94,7 +94,7 @@ def test_only_none_is_enough():
     synthetic.results(settings, kept)
     report(settings, "tiny")
     assert "AttnFD changes" not in (FOLDER / "report.md").read_text()
-    assert list(pd.read_csv(FOLDER / "ablation.csv")["variant"]) == ["none", "b", "ed"]
+    assert list(pd.read_csv(FOLDER / "tables/ablation.csv")["variant"]) == ["none", "b", "ed"]
 
 
 def test_a_missing_cell_writes_nothing():
