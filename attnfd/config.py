@@ -73,7 +73,8 @@ class Prepare(Section):
 class Training(Section):
     """Optimisation and augmentation, shared by teacher and students (paper sec. 4.2)."""
 
-    epochs: Positive = Field(description="passes over the training split")
+    splits: tuple[str, ...] = Field(min_length=1, description="splits of the dataset to train on")
+    epochs: Positive = Field(description="passes over these splits")
     batch_size: Positive = Field(description="images per step; a last batch of one image is dropped (BN)")
     lr: float = Field(gt=0, description="learning rate of the backbone")
     head_lr_factor: float = Field(gt=0, description="everything but the backbone learns at lr times this")
@@ -90,6 +91,12 @@ class Training(Section):
     flip: float = Field(ge=0, le=1, description="probability of a horizontal flip")
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = Field(description="arithmetic of the step")
     validate_every: Positive = Field(description="epochs between validations; the last epoch always is one")
+
+    @model_validator(mode="after")
+    def _no_validation_image(self) -> "Training":
+        if "val" in self.splits:
+            raise ValueError(f"splits: found {list(self.splits)}; allowed: any but val, which evaluates")
+        return self
 
     @model_validator(mode="after")
     def _scale_in_order(self) -> "Training":

@@ -15,7 +15,7 @@ from ruamel.yaml import YAML
 PROJECT = Path(__file__).parents[1]
 
 SHAPES = {
-    "prepare": {"train": 8, "val": 4, "size": [32, 32]},
+    "prepare": {"train": 8, "extra": 8, "val": 4, "size": [32, 32]},
     "training": {"batch_size": 4, "crop": [32, 32], "epochs": 2, "weights": "none"},
     "train_teacher": {"backbone": "resnet18"},
     "evaluate": {"overlays": 2},

@@ -29,10 +29,10 @@ SMALL_PIXELS = 128 * 128
 
 
 class Segmentation(Dataset[tuple[Tensor, Tensor]]):
-    """The images and masks of a split at their original size, in the order of the index."""
+    """The images and masks of some splits at their original size, in the order of the index."""
 
-    def __init__(self, prepared: Prepared, split: str) -> None:
-        rows = prepared.split(split)
+    def __init__(self, prepared: Prepared, *splits: str) -> None:
+        rows = prepared.split(*splits)
         self.files = [
             (prepared.root / image, prepared.root / mask)
             for image, mask in zip(rows["image"], rows["mask"], strict=True)
@@ -115,11 +115,11 @@ class TrainLoader(DataLoader[tuple[Tensor, Tensor]]):
 def train_loader(
     prepared: Prepared, training: Training, seed: int, *, device: torch.device, workers: int | None = None
 ) -> TrainLoader:
-    """Augmented batches (images, masks) of the training split.
+    """Augmented batches (images, masks) of `training.splits`.
 
     `workers`: loader processes; unset: ATTNFD_WORKERS, or else chosen from cores and image size.
     """
-    images = Segmentation(prepared, "train")
+    images = Segmentation(prepared, *training.splits)
     return TrainLoader(
         Augmented(images, training, seed),
         batch_sampler=EpochBatches(len(images), training.batch_size, seed),

@@ -10,13 +10,14 @@ from typing import Self
 
 import pandas as pd
 
-from attnfd import machine, paths
+from attnfd import discovery, machine, paths
 from attnfd.config import Params, Prepare, Section
 from attnfd.datasets.base import VOID, Reader
 from attnfd.errors import UserError
 
 INDEX = "index.csv"
 SPLITS = ("train", "val")
+"""Every dataset has these; further ones can be named in `training.splits`."""
 TEXT_COLUMNS = ("split", "id", "image", "mask", "image_sha256", "mask_sha256")
 COLUMNS = (
     "split", "id", "image", "mask", "height", "width",
@@ -80,10 +81,15 @@ class Prepared:
         (folder / paths.CARD).write_text(self.card.model_dump_json(indent=2) + "\n", encoding="utf-8")
         self.index.to_csv(folder / INDEX, index=False, lineterminator="\n")
 
-    def split(self, name: str) -> pd.DataFrame:
-        """The rows of a split, numbered from 0."""
-        assert name in SPLITS, name
-        return self.index[self.index["split"] == name].reset_index(drop=True)
+    def split(self, *names: str) -> pd.DataFrame:
+        """The rows of one or several splits, numbered from 0.
+
+        Raises:
+            UserError: there is no such split.
+        """
+        for name in names:
+            discovery.one_of(name, tuple(self.card.splits), f"splits of {self.card.name}")
+        return self.index[self.index["split"].isin(names)].reset_index(drop=True)
 
     def _check_sizes(self) -> None:
         for kind in ("image", "mask"):
@@ -126,7 +132,10 @@ def describe(name: str, settings: Prepare, reader: Reader, index: pd.DataFrame) 
         palette=reader.palette,
         void=VOID,
         labels=dict(reader.labels),
-        splits={split: _describe_split(index[index["split"] == split], reader.classes) for split in SPLITS},
+        splits={
+            split: _describe_split(index[index["split"] == split], reader.classes)
+            for split in index["split"].unique()
+        },
         sha256=hashlib.sha256(lines.encode()).hexdigest(),
     )
 

@@ -114,7 +114,8 @@ def _repeated(rows: pd.DataFrame) -> list[str]:
 
 
 def _leaked(rows: pd.DataFrame) -> list[str]:
-    train, val = (rows[rows["split"] == split] for split in SPLITS)
+    val = rows[rows["split"] == "val"]
+    train = rows[rows["split"] != "val"]
     # An image that is listed in both splits has been named already.
     both = val[~val["id"].isin(train["id"])].merge(
         train.dropna(subset="image_sha256").drop_duplicates("image_sha256"),

@@ -22,8 +22,11 @@ FINE = 2
 class Options(Section):
     """How much is drawn, and how hard it is."""
 
-    train: Positive = Field(description="training images")
-    val: Positive = Field(description="validation images")
+    train: Positive = Field(description="images of the split train")
+    extra: Annotated[int, Field(ge=0)] = Field(
+        description="images of the split extra: a recipe may give them to the teacher alone"
+    )
+    val: Positive = Field(description="images of the split val")
     size: tuple[Positive, Positive] = Field(description="height, width of an image in pixels")
     seed: Annotated[int, Field(ge=0)] = Field(description="an image follows from seed, split and number")
     objects: tuple[Positive, Positive] = Field(description="fewest and most objects in an image")
@@ -151,8 +154,12 @@ class Shapes(Reader):
                 Pair(Path("images", f"{split}_{number:05d}.png"), Path("masks", f"{split}_{number:05d}.png"))
                 for number in range(images)
             ]
-            for split, images in (("train", self.options.train), ("val", self.options.val))
+            for split, images in self._sizes().items()
         }
+
+    def _sizes(self) -> dict[str, int]:
+        sizes = {"train": self.options.train, "val": self.options.val, "extra": self.options.extra}
+        return {split: images for split, images in sizes.items() if images}
 
 
 def draw(options: Options, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

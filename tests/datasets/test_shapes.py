@@ -13,7 +13,7 @@ from attnfd.datasets.shapes import OUTLINES, Options, Shapes, draw
 
 def small(**changes: Any) -> Options:
     options: dict[str, Any] = {
-        "train": 4, "val": 2, "size": (24, 32), "seed": 0, "objects": (2, 4), "clutter": (0, 2),
+        "train": 4, "val": 2, "extra": 0, "size": (24, 32), "seed": 0, "objects": (2, 4), "clutter": (0, 2),
         "radius": (0.2, 0.4), "warp": 0.05, "contrast": 0.6, "hint": 0.5, "noise": 0.05,
     }  # fmt: skip
     return Options(**(options | changes))
