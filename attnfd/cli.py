@@ -124,7 +124,9 @@ def ablate(dataset: Dataset, student: Student, variant: Variant, seed: Seed) -> 
     from stages.ablate import ablate as stage
 
     with tracking.open_run(cell, params.resolve(cell)) as run:
-        stage(params, cell, run)
+        fingerprint, evaluated = stage(params, cell, run)
+        run.trained(fingerprint)
+        run.evaluated(evaluated)
 
 
 @app.command(epilog="Example: attnfd report --dataset shapes")

@@ -2,9 +2,11 @@
 
 import json
 import re
-import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import mlflow
 import pytest
 from ruamel.yaml import YAML
 
@@ -26,17 +28,20 @@ CELLS = {
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A clone in which `dvc repro` has run to the end; tests that change it take a copy."""
+    """A clone in which `dvc repro` has run to the end, with its lock committed."""
     folder = miniature.clone(tmp_path_factory.mktemp("finished"))
     done = miniature.run(folder, "dvc", "repro")
     assert done.returncode == 0, done.stdout + done.stderr
+    miniature.commit(folder, "finished")
     return folder
 
 
 @pytest.fixture
-def copy(finished: Path, tmp_path: Path) -> Path:
-    """The finished clone, to be changed at will."""
-    return Path(shutil.copytree(finished, tmp_path / "copy", symlinks=True))
+def project(finished: Path) -> Iterator[Path]:
+    """The finished clone, to be changed at will: what git tracks comes back afterwards."""
+    yield finished
+    for command in (("checkout", "--quiet", "."), ("clean", "--quiet", "-d", "--force", "-x", "--", ".env")):
+        assert miniature.run(finished, "git", *command).returncode == 0
 
 
 def stale(folder: Path) -> set[str]:
@@ -106,31 +111,77 @@ STUDENT = {cell for cell in CELLS if cell.startswith(("distill", "evaluate@", "a
     ],
     ids=["weight", "unused method", "student", "unused student", "epochs", "variant", "seed", "title"],
 )
-def test_a_param_makes_stale_what_uses_it(copy: Path, changes: dict, expected: set[str]) -> None:
-    miniature.change(copy, changes)
-    assert stale(copy) == expected
+def test_a_param_makes_stale_what_uses_it(project: Path, changes: dict, expected: set[str]) -> None:
+    miniature.change(project, changes)
+    assert stale(project) == expected
 
 
-def test_a_distillers_file_makes_stale_its_own_cells(copy: Path) -> None:
-    with (copy / "attnfd/distillers/attnfd.py").open("a") as file:
+def test_a_distillers_file_makes_stale_its_own_cells(project: Path) -> None:
+    with (project / "attnfd/distillers/attnfd.py").open("a") as file:
         file.write("\n# a change\n")
-    assert stale(copy) == ATTNFD
-    with (copy / "attnfd/distillers/kd.py").open("a") as file:
+    assert stale(project) == ATTNFD
+    with (project / "attnfd/distillers/kd.py").open("a") as file:
         file.write("\n# a change\n")
-    assert stale(copy) == ATTNFD
+    assert stale(project) == ATTNFD
 
 
-def test_a_machine_setting_makes_nothing_stale(copy: Path) -> None:
-    (copy / ".env").write_text("ATTNFD_DEVICE=cpu\nATTNFD_WORKERS=1\n")
-    assert stale(copy) == set()
+def test_a_machine_setting_makes_nothing_stale(project: Path) -> None:
+    (project / ".env").write_text("ATTNFD_DEVICE=cpu\nATTNFD_WORKERS=1\n")
+    assert stale(project) == set()
 
 
-def test_another_dataset_and_back_recomputes_nothing(copy: Path) -> None:
-    recipes = YAML(typ="safe").load((copy / "params.yaml").read_text())["recipes"]
-    before = lock(copy)
-    miniature.change(copy, {"recipes": {"other": recipes["shapes"]}, "run": {"datasets": ["other"]}})
-    switched = miniature.run(copy, "dvc", "repro", "prepare@other")
+def test_another_dataset_and_back_recomputes_nothing(project: Path) -> None:
+    recipes = YAML(typ="safe").load((project / "params.yaml").read_text())["recipes"]
+    before = lock(project)
+    miniature.change(project, {"recipes": {"other": recipes["shapes"]}, "run": {"datasets": ["other"]}})
+    switched = miniature.run(project, "dvc", "repro", "prepare@other")
     assert switched.returncode == 0, switched.stderr
-    miniature.change(copy, {"run": {"datasets": ["shapes"]}})
-    assert stale(copy) == set()
-    assert {name: lock(copy)[name] for name in before} == before
+    miniature.change(project, {"run": {"datasets": ["shapes"]}})
+    assert stale(project) == set()
+    assert {name: lock(project)[name] for name in before} == before
+
+
+def runs(folder: Path) -> list[Any]:
+    client = mlflow.MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("shapes")
+    assert experiment is not None
+    return client.search_runs([experiment.experiment_id])
+
+
+def test_every_model_is_one_run_that_holds_everything(finished: Path) -> None:
+    client = mlflow.MlflowClient(f"sqlite:///{finished / 'mlflow.db'}")
+    found = {run.info.run_name: run for run in runs(finished)}
+    students = {"mobilenetv2-none-0", "mobilenetv2-attnfd-0", "mobilenetv2-attnfd-b-0"}
+    assert len(runs(finished)) == 4
+    assert set(found) == {"teacher", *students}
+    for name, run in found.items():
+        assert run.info.status == "FINISHED"
+        assert {
+            "step/ce",
+            "epoch/loss",
+            "epoch/miou",
+            "val/miou",
+            "val/iou/background",
+        } <= run.data.metrics.keys()
+        section = "train_teacher" if name == "teacher" else "distill"
+        assert run.data.params[f"{section}.momentum"] == "0.9"
+        assert len(client.get_metric_history(run.info.run_id, "epoch/loss")) == 2
+        pictures = {file.path for file in client.list_artifacts(run.info.run_id, "evaluation")}
+        for picture in ("confusion", "overlays", "attention"):
+            assert f"evaluation/{picture}.png" in pictures
+    logged = finished / "results/shapes/mobilenetv2/attnfd/0/metrics.json"
+    student = found["mobilenetv2-attnfd-0"]
+    assert student.data.metrics["val/miou"] == json.loads(logged.read_text())["miou"]
+    assert "step/attnfd" in student.data.metrics
+
+
+@pytest.mark.slow
+def test_a_temporary_experiment_tracks_into_the_same_store(project: Path) -> None:
+    before = {run.info.run_id for run in runs(project)}
+    change = ("--set-param", "methods.attnfd.weight=2")
+    done = miniature.run(project, "dvc", "exp", "run", "--temp", *change)
+    assert done.returncode == 0, done.stderr
+    new = [run for run in runs(project) if run.info.run_id not in before]
+    assert {run.info.run_name for run in new} == {"mobilenetv2-attnfd-0", "mobilenetv2-attnfd-b-0"}
+    assert all(run.data.params["method.weight"] in ("2", "2.0") for run in new)
+    assert all("dvc_experiment" in run.data.tags for run in new)

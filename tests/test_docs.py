@@ -1,0 +1,60 @@
+"""What the documents show: code that runs, commands and files that exist."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from typer.main import get_command
+
+from attnfd.cli import app
+
+PROJECT = Path(__file__).parents[1]
+DOCUMENTS = [PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md"))]
+
+
+def blocks(document: Path, language: str) -> list[str]:
+    return re.findall(
+        rf"^ *```{language}\n(.*?)^ *```", document.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
+    )
+
+
+def test_the_readme_trains_a_student_in_a_loop_of_its_own() -> None:
+    library = blocks(PROJECT / "README.md", "python")[0]
+    torch.manual_seed(0)
+    scope: dict[str, object] = {}
+    exec(compile(library, "README.md", "exec"), scope)
+    loss = scope["loss"]
+    assert isinstance(loss, torch.Tensor)
+    assert loss.isfinite()
+    student = scope["student"]
+    assert isinstance(student, torch.nn.Module)
+    assert all(parameter.grad is not None for parameter in student.parameters())
+    teacher = scope["teacher"]
+    assert isinstance(teacher, torch.nn.Module)
+    assert all(parameter.grad is None for parameter in teacher.parameters())
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_lead_to_files(document: Path) -> None:
+    text = document.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#\s]+)", text):
+        if not target.startswith("http"):
+            assert (document.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_commands_exist(document: Path) -> None:
+    commands = get_command(app).commands  # type: ignore[attr-defined]
+    targets = set(re.findall(r"^([a-z]+):.*##", (PROJECT / "Makefile").read_text(), re.MULTILINE))
+    for block in [*blocks(document, "sh"), *re.findall(r"`([^`\n]+)`", document.read_text())]:
+        for line in block.splitlines():
+            if match := re.match(r"attnfd ([a-z_]+)", line.strip()):
+                assert match[1] in commands, line
+            if match := re.match(r"make ([a-z]+)", line.strip()):
+                assert match[1] in targets, line
+
+
+def test_no_place_holder_is_left() -> None:
+    for document in DOCUMENTS:
+        assert not re.search(r"@[A-Z]+@|TODO|COST TABLE", document.read_text(encoding="utf-8")), document
