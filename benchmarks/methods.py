@@ -1,6 +1,6 @@
-"""Cost of a training step of each method relative to the undistilled student: `python benchmarks/methods.py`.
+"""Cost of a step of each method, relative to the undistilled student: `python benchmarks/methods.py`.
 
-Methods take turns, round after round, so that a change of the machine's speed falls on all of them; the figure
+Methods take turns, round after round, so that a change of the machine's speed falls on all. The figure
 is the median over the rounds of the ratio to `none` in the same round. Random weights and images, frozen
 ResNet-101 teacher, ResNet-18 student, float32. Prints a Markdown table.
 """
