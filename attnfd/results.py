@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
+from rich.progress import track
 from torch import Tensor, nn
 
 from attnfd import paths
@@ -41,13 +42,14 @@ def evaluate(model: nn.Module, prepared: Prepared, config: Evaluate, folder: Pat
     device = next(model.parameters()).device
     classes = prepared.card.classes
     batches = eval_loader(prepared, "val", config.batch_size, device=device)
-    matrices = confusion(model, batches, len(classes), device=device)
+    matrices = confusion(model, track(batches, "Evaluating"), len(classes), device=device)
     metrics = {
         **summary(matrices, classes),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
     }
     if config.resize is not None:
-        resized = confusion(model, batches, len(classes), device=device, resize=config.resize)
+        shrunk = track(batches, f"Evaluating at {config.resize}")
+        resized = confusion(model, shrunk, len(classes), device=device, resize=config.resize)
         metrics["resized"] = {"short_side": config.resize, **_averages(scores(resized.sum(0)))}
 
     shown = examples.read(prepared, examples.choose(prepared, config.overlays))

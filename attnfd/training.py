@@ -137,6 +137,7 @@ def fit(
                 log.metrics({f"step/{name}": value for name, value in values.items()}, step)
             row = {"epoch": epoch + 1, **curves.mean().to_dict(), "lr": optimizer.param_groups[0]["lr"]}
             if (epoch + 1) % config.validate_every == 0 or epoch + 1 == config.epochs:
+                bar.update(task, note="validating")
                 row["miou"] = _validate(objective.model, validation, len(prepared.card.classes), fabric)
                 if row["miou"] > best:
                     best, kept = row["miou"], deepcopy(objective.state_dict())
