@@ -20,6 +20,7 @@ from attnfd.config import Training
 from attnfd.data.images import decode_image, decode_mask, label_table
 from attnfd.data.prepared import Prepared
 from attnfd.data.transforms import augmentation
+from attnfd.errors import UserError
 
 KEEP_BYTES = 512 * 2**20
 """A split that is smaller than this when decoded stays in memory."""
@@ -118,8 +119,16 @@ def train_loader(
     """Augmented batches (images, masks) of `training.splits`.
 
     `workers`: loader processes; unset: ATTNFD_WORKERS, or else chosen from cores and image size.
+
+    Raises:
+        UserError: the dataset lacks such a split, or there is no batch of at least two images.
     """
     images = Segmentation(prepared, *training.splits)
+    if len(images) < 2 or training.batch_size < 2:
+        raise UserError(
+            f"{prepared.card.name}: found {len(images)} training images in batches of {training.batch_size}; "
+            "allowed: at least 2 of both, since batch norm needs them"
+        )
     return TrainLoader(
         Augmented(images, training, seed),
         batch_sampler=EpochBatches(len(images), training.batch_size, seed),

@@ -10,6 +10,7 @@ from PIL import Image
 from attnfd.data import loaders
 from attnfd.data.loaders import EpochBatches, Segmentation, eval_loader, train_loader
 from attnfd.data.prepared import Prepared
+from attnfd.errors import UserError
 from tests.data.trees import SIZES, prepared_tree, training
 
 CPU = torch.device("cpu")
@@ -129,3 +130,22 @@ def test_workers_are_the_machines_setting(prepared: Prepared, monkeypatch: pytes
     monkeypatch.delenv("ATTNFD_WORKERS")
     monkeypatch.setattr(loaders, "KEEP_BYTES", 0)
     assert train_loader(prepared, training(), 0, device=CPU).num_workers > 0
+
+
+@pytest.mark.parametrize(("images", "batch_size"), [(1, 4), (3, 1)])
+def test_a_training_without_a_batch_of_two_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, images: int, batch_size: int
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    tiny = prepared_tree(tmp_path / "tiny", {"train": SIZES[:images], "val": SIZES[:1]})
+    with pytest.raises(UserError, match="at least 2 of both"):
+        train_loader(tiny, training(batch_size=batch_size), 0, device=CPU)
+
+
+def test_an_unknown_split_is_named(prepared: Prepared) -> None:
+    with pytest.raises(UserError, match=r"splits of .*: unknown name 'extra'"):
+        train_loader(prepared, training(splits=("extra",)), 0, device=CPU)
+
+
+def test_several_splits_are_read_together(prepared: Prepared) -> None:
+    assert len(Segmentation(prepared, "train", "val")) == 2 * len(SIZES)
