@@ -1,6 +1,7 @@
 """The one loop that trains teacher and students alike."""
 
 import math
+import time
 from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any, Protocol
@@ -122,6 +123,7 @@ def fit(
         for epoch in range(config.epochs):
             train.set_epoch(epoch)
             taken: list[dict[str, Tensor]] = []
+            seen, start = 0, time.perf_counter()
             for images, target in train:
                 images, target = fabric.to_device((images, target))
                 progress = (epoch * len(train) + len(taken)) / steps
@@ -131,8 +133,10 @@ def fit(
                 wrapped_optimizer.step()
                 schedule.step()
                 taken.append({name: term.detach() for name, term in terms.items()})
+                seen += len(target)
                 bar.advance(task)
             curves = _read(taken, epoch)
+            log.metrics(_speed(seen, time.perf_counter() - start, fabric.device), epoch + 1)
             for step, values in enumerate(curves.to_dict("records"), start=epoch * len(train) + 1):
                 log.metrics({f"step/{name}": value for name, value in values.items()}, step)
             row = {"epoch": epoch + 1, **curves.mean().to_dict(), "lr": optimizer.param_groups[0]["lr"]}
@@ -160,6 +164,14 @@ def _read(taken: list[dict[str, Tensor]], epoch: int) -> pd.DataFrame:
     curves = pd.DataFrame(values.numpy(), columns=names)
     curves.insert(0, "loss", curves.sum(axis=1))
     return curves
+
+
+def _speed(images: int, seconds: float, device: torch.device) -> dict[str, float]:
+    """For the log alone: an out of the pipeline must not differ between two runs."""
+    speed = {"speed/images_per_second": images / seconds}
+    if device.type == "cuda":
+        speed["speed/peak_device_memory_mib"] = torch.cuda.max_memory_allocated(device) / 2**20
+    return speed
 
 
 def _validate(model: DeepLabV3Plus, loader: Any, classes: int, fabric: Fabric) -> float:

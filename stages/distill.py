@@ -28,6 +28,7 @@ def distill(params: Params, cell: Cell, log: training.Log) -> str:
     prepared = open_prepared(params, cell.dataset)
     fabric = start_fabric(config.precision)
     teacher = checkpoint.load(paths.frozen(cell.dataset))[0].to(memory_format=torch.channels_last)
+    prepared.check_classes(teacher.info.classes, paths.frozen(cell.dataset))
 
     torch.manual_seed(cell.seed)
     student = DeepLabV3Plus(

@@ -17,6 +17,7 @@ def evaluate(params: Params, cell: Cell) -> results.Evaluated:
     prepared = open_prepared(params, cell.dataset)
     device = start_fabric("32-true").device
     student = checkpoint.load(cell.model)[0].to(device)
+    prepared.check_classes(student.info.classes, cell.model)
     evaluated = results.evaluate(student, prepared, params.evaluate(cell.dataset), cell.results)
 
     # What the attention of teacher and student looks at; the student's own lies beside its weights.

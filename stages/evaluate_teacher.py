@@ -13,6 +13,7 @@ def evaluate_teacher(params: Params, cell: Cell) -> results.Evaluated:
     """Write the teacher's metrics, per-class table and pictures into its results folder."""
     prepared = open_prepared(params, cell.dataset)
     teacher = checkpoint.load(cell.model)[0].to(start_fabric("32-true").device)
+    prepared.check_classes(teacher.info.classes, cell.model)
     evaluated = results.evaluate(teacher, prepared, params.evaluate(cell.dataset), cell.results)
     results.write_attention(cell.results, evaluated.images, {"teacher": energies(teacher, evaluated.images)})
     return evaluated

@@ -23,6 +23,7 @@ def freeze(params: Params, dataset: str) -> None:
     prepared = open_prepared(params, dataset)
     source = Cell(stage="train_teacher", dataset=dataset).model
     live, card = checkpoint.load(source)
+    prepared.check_classes(live.info.classes, source)
     folded = frozen.freeze(live)
 
     worst: dict[str, float] = {}

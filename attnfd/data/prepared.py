@@ -91,6 +91,18 @@ class Prepared:
             discovery.one_of(name, tuple(self.card.splits), f"splits of {self.card.name}")
         return self.index[self.index["split"].isin(names)].reset_index(drop=True)
 
+    def check_classes(self, classes: int, model: Path) -> None:
+        """See that a network has this dataset's number of classes.
+
+        Raises:
+            UserError: it has not.
+        """
+        if classes != len(self.card.classes):
+            raise UserError(
+                f"{model}: has {classes} classes, {self.card.name} has {len(self.card.classes)}; "
+                "train it on this dataset with `dvc repro`"
+            )
+
     def _check_sizes(self) -> None:
         for kind in ("image", "mask"):
             for name, size in zip(self.index[kind], self.index[f"{kind}_bytes"], strict=True):
