@@ -395,7 +395,7 @@ def _text(value: Any) -> str:
 def _numbers(group: str, nested: Mapping[Any, Any]) -> dict[str, float]:
     """The numbers among the leaves of a mapping; NaN stands for "there is none"."""
     return {
-        f"{group}/{key}": value
+        f"{group}/{key.replace('.', '/')}": value
         for key, value in flatten(nested).items()
         if isinstance(value, int | float) and not math.isnan(value)
     }

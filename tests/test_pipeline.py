@@ -45,10 +45,18 @@ def project(finished: Path) -> Iterator[Path]:
 
 
 def stale(folder: Path) -> set[str]:
-    """Cells that `dvc repro` would run, with all that follows from them."""
-    listed = miniature.run(folder, "dvc", "repro", "--dry")
-    assert listed.returncode == 0, listed.stderr
-    return set(re.findall(r"^Running stage '([^']+)'", listed.stdout, re.MULTILINE))
+    """Cells that `dvc repro` would run: those that DVC calls changed, and all that follows from them."""
+    status = miniature.run(folder, "dvc", "status", "--json")
+    assert status.returncode == 0, status.stderr
+    graph = miniature.run(folder, "dvc", "dag", "--dot")
+    assert graph.returncode == 0, graph.stderr
+    following = re.findall(r'"(.+?)" -> "(.+?)"', graph.stdout)
+    found: set[str] = set()
+    todo = set(json.loads(status.stdout))
+    while todo:
+        found |= todo
+        todo = {cell for before, cell in following if before in todo} - found
+    return found
 
 
 def lock(folder: Path) -> dict[str, object]:

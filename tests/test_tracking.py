@@ -197,7 +197,7 @@ def test_evaluated_model_predicts_images_of_any_size(cell: Cell) -> None:
         run.evaluated(Evaluated(metrics, images))
 
     values = {name: value for name, value in read(run.id).metrics.items() if name.startswith("val/")}
-    assert values == {"val/miou": 0.5, "val/iou.sky": 0.75}
+    assert values == {"val/miou": 0.5, "val/iou/sky": 0.75}
     files = mlflow.MlflowClient().list_artifacts(run.id, "evaluation")
     assert [file.path for file in files] == ["evaluation/per_class.csv"]
 
