@@ -139,14 +139,14 @@ def fit(
             log.metrics(_speed(seen, time.perf_counter() - start, fabric.device), epoch + 1)
             for step, values in enumerate(curves.to_dict("records"), start=epoch * len(train) + 1):
                 log.metrics({f"step/{name}": value for name, value in values.items()}, step)
-            row = {"epoch": epoch + 1, **curves.mean().to_dict(), "lr": optimizer.param_groups[0]["lr"]}
+            row = {**curves.mean().to_dict(), "lr": optimizer.param_groups[0]["lr"]}
             if (epoch + 1) % config.validate_every == 0 or epoch + 1 == config.epochs:
                 bar.update(task, note="validating")
                 row["miou"] = _validate(objective.model, validation, len(prepared.card.classes), fabric)
                 if row["miou"] > best:
                     best, kept = row["miou"], deepcopy(objective.state_dict())
             log.metrics({f"epoch/{name}": value for name, value in row.items()}, epoch + 1)
-            history.append(row)
+            history.append({"epoch": epoch + 1, **row})
             bar.update(task, note=f"loss {row['loss']:.3f}, best mIoU {100 * best:.1f} %")
     objective.load_state_dict(kept)
     return pd.DataFrame(history)

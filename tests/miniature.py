@@ -16,8 +16,9 @@ PROJECT = Path(__file__).parents[1]
 
 SHAPES = {
     "prepare": {"train": 8, "extra": 8, "val": 4, "size": [32, 32]},
-    "training": {"batch_size": 4, "crop": [32, 32], "epochs": 2, "weights": "none"},
-    "train_teacher": {"backbone": "resnet18"},
+    "training": {"batch_size": 4, "crop": [32, 32], "weights": "none"},
+    "train_teacher": {"backbone": "resnet18", "epochs": 2, "validate_every": 1},
+    "distill": {"epochs": 2, "validate_every": 1},
     "evaluate": {"overlays": 2},
 }
 

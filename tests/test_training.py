@@ -147,6 +147,7 @@ def test_history_and_curves(prepared: Prepared) -> None:
     # Five images in batches of two: the last batch of one is left out.
     assert list(log.values["step/ce"]) == [1, 2, 3, 4, 5, 6]
     assert list(log.values["epoch/miou"]) == [2, 3]
+    assert "epoch/epoch" not in log.values
     steps = list(log.values["step/attnfd"].values())
     assert np.mean(steps[:2]) == pytest.approx(history["attnfd"].iloc[0])
     assert all(value > 0 for value in log.values["speed/images_per_second"].values())
