@@ -220,7 +220,8 @@ def resume_run(cell: Cell, params: Mapping[str, Any]) -> Iterator[Run]:
         if not found:
             run.trained(weights)
             for row in pd.read_csv(cell.model / HISTORY).to_dict("records"):
-                run.metrics(_numbers("epoch", row), int(row["epoch"]))
+                epoch = int(row.pop("epoch"))
+                run.metrics(_numbers("epoch", row), epoch)
         yield run
 
 
