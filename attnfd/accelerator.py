@@ -8,9 +8,16 @@ from lightning_fabric import Fabric
 from attnfd import machine
 from attnfd.errors import UserError
 
+# What a CPU calls instructions that multiply bfloat16 numbers themselves.
+NATIVE_BF16 = ("avx512_bf16", "amx_bf16")
+
 
 def start_fabric(precision: Any) -> Fabric:
     """Device and arithmetic of a training or an evaluation.
+
+    Args:
+        precision: see `attnfd.config.Training`; `auto` is bf16-mixed where the device multiplies bfloat16
+            numbers itself, else 32-true.
 
     Raises:
         UserError: a GPU is asked for and there is none.
@@ -18,6 +25,15 @@ def start_fabric(precision: Any) -> Fabric:
     device = machine.settings().device
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("ATTNFD_DEVICE: found 'cuda', but no GPU is visible here; allowed: auto, cpu")
+    if precision == "auto":
+        precision = "bf16-mixed" if _has_bf16(device) else "32-true"
     fabric = Fabric(accelerator=device, devices=1, precision=precision)
     torch.set_float32_matmul_precision("high")
     return fabric
+
+
+def _has_bf16(device: str) -> bool:
+    if device != "cpu" and torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    found = torch.cpu.get_capabilities()
+    return any(found.get(name, False) for name in NATIVE_BF16)
