@@ -49,8 +49,7 @@ def version(cell: Cell, metrics: Mapping[str, Any], tags: Mapping[str, str]) -> 
     """The card of a registered version: what it is, how good, and from what it was made."""
     return (
         f"{title(cell)}\n\n{scores(metrics)}\n"
-        "Of all methods, this one has the student's highest mean mIoU over the seeds; of its seeds, this one has "
-        "the highest mIoU. The images that chose it are those that score it.\n\n"
+        "Chosen by its method's mean mIoU over the seeds, then by its own, on the images that score it.\n\n"
         f"- data, SHA-256: `{tags['data_sha256']}`\n"
         f"- weights, SHA-256: `{tags['weights_sha256']}`\n"
         f"- trained at git commit: `{tags['git_commit']}`\n"
@@ -68,8 +67,8 @@ def scores(metrics: Mapping[str, Any]) -> str:
     }
     rows = [list(cells), ["--:"] * len(cells), list(cells.values())]
     table = "".join(f"| {' | '.join(row)} |\n" for row in rows)
-    # A class without a pixel in the split has no IoU: NaN, which equals nothing.
-    known = {name: value for name, value in metrics["iou"].items() if value == value and value is not None}
+    # A class without a pixel in the split has no IoU.
+    known = {name: value for name, value in metrics["iou"].items() if pd.notna(value)}
     best, worst = max(known, key=known.__getitem__), min(known, key=known.__getitem__)
     ends = f"Best class: {best} ({percent(known[best])}); worst: {worst} ({percent(known[worst])})."
-    return f"{table}\nOn the validation images, at original size, in per cent. {ends}\n"
+    return f"{table}\nScores on the validation images at their original size, in per cent. {ends}\n"

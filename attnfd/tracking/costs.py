@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 PER_EPOCH = ("seconds_per_step", "images_per_second")
 PEAKS = ("peak_memory_mib", "peak_device_memory_mib")
 TOTAL = "training_seconds"
+TEXT = ("student", "method")
 
 
 def collect(client: "MlflowClient", experiment: str, chosen: Sequence[Cell]) -> pd.DataFrame:
@@ -38,8 +39,8 @@ def collect(client: "MlflowClient", experiment: str, chosen: Sequence[Cell]) -> 
 
 
 def table(collected: pd.DataFrame) -> pd.DataFrame:
-    """A row per student, method and variant: number of `seeds` and of `runs`, means over the runs, the highest
-    peaks, and `vs_none`, how many times the undistilled student's seconds a step takes.
+    """A row per student, method and variant: numbers of `seeds` and of `runs`, means over the runs, the
+    highest peaks, and `vs_none`, how many times the undistilled student's seconds a step takes.
     """
     by = ["student", "method", "variant"]
     costs = collected.groupby(by, sort=False, as_index=False).agg(
@@ -58,19 +59,19 @@ def table(collected: pd.DataFrame) -> pd.DataFrame:
 
 def markdown(costs: pd.DataFrame) -> str:
     """`table` in Markdown."""
-    cells = _shown(costs)
-    dashes = [":--" if name in ("student", "method") else "--:" for name in cells]
-    lines = [list(cells), dashes, *cells.to_numpy().tolist()]
+    columns = _shown(costs)
+    dashes = [":--" if name in TEXT else "--:" for name in columns]
+    lines = [list(columns), dashes, *zip(*columns.values(), strict=True)]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def drawn(costs: pd.DataFrame) -> Table:
     """`table` for the terminal."""
-    cells = _shown(costs)
+    columns = _shown(costs)
     drawn = Table(title="Cost of training, from the tracked runs", title_justify="left")
-    for name in cells:
-        drawn.add_column(name, justify="left" if name in ("student", "method") else "right")
-    for row in cells.to_numpy().tolist():
+    for name in columns:
+        drawn.add_column(name, justify="left" if name in TEXT else "right")
+    for row in zip(*columns.values(), strict=True):
         drawn.add_row(*row)
     return drawn
 
@@ -80,26 +81,26 @@ def gaps(costs: pd.DataFrame) -> str:
     missing, of = (costs["seeds"] - costs["runs"]).sum(), costs["seeds"].sum()
     if not missing:
         return ""
-    return f"The store has no run of {missing} of {of} trainings: they ran elsewhere, or before costs were logged."
+    return f"The store has no run of {missing} of {of} trainings: they ran elsewhere, or logged no costs."
 
 
-def _shown(costs: pd.DataFrame) -> pd.DataFrame:
-    """The table as text; columns of which nothing is known are left out."""
+def _shown(costs: pd.DataFrame) -> dict[str, list[str]]:
+    """The table's columns as text, without GPU memory where no GPU was used."""
     method = costs["method"] + (" " + costs["variant"]).where(costs["variant"] != "", "")
     columns = {
-        "student": costs["student"],
-        "method": method,
+        "student": list(costs["student"]),
+        "method": list(method),
         "ms per step": _text(1000 * costs["seconds_per_step"], "{:.0f}"),
         "× none": _text(costs["vs_none"], "{:.2f}"),
         "images/s": _text(costs["images_per_second"], "{:.1f}"),
         "peak RAM, MiB": _text(costs["peak_memory_mib"], "{:.0f}"),
         "peak GPU memory, MiB": _text(costs["peak_device_memory_mib"], "{:.0f}"),
         "training, s": _text(costs["training_seconds"], "{:.0f}"),
-        "runs": costs["runs"].astype(str) + " of " + costs["seeds"].astype(str),
+        "runs": [f"{runs} of {seeds}" for runs, seeds in zip(costs["runs"], costs["seeds"], strict=True)],
     }
     if costs["peak_device_memory_mib"].isna().all():
         del columns["peak GPU memory, MiB"]
-    return pd.DataFrame(columns)
+    return columns
 
 
 def _text(values: pd.Series, pattern: str) -> list[str]:

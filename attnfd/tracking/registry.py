@@ -15,6 +15,7 @@ from attnfd.tracking import cards, runs
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import LoggedModel, Run
 
 logger = logging.getLogger(__name__)
 
@@ -57,12 +58,10 @@ def register(client: "MlflowClient", experiment: str, chosen: Sequence[Cell], fo
 
 def _version(client: "MlflowClient", experiment: str, cell: Cell, name: str) -> str | None:
     """The version that holds a cell's model, made if there is none; None without a run to take it from."""
-    for run in runs.find(client, experiment, cell):
-        query = f"source_run_id = '{run.info.run_id}' AND status = 'READY'"
-        if models := client.search_logged_models([experiment], query):
-            break
-    else:
+    logged = _logged(client, experiment, cell)
+    if logged is None:
         return None
+    run, model = logged
     data = json.loads((paths.prepared(cell.dataset) / paths.CARD).read_bytes())
     metrics = json.loads((cell.results / paths.METRICS).read_bytes())
     tags = {
@@ -75,13 +74,22 @@ def _version(client: "MlflowClient", experiment: str, cell: Cell, name: str) -> 
     _ensure(client, name, cards.registered(cell.dataset, data["classes"]))
     query = f"name = '{name}' AND tags.weights_sha256 = '{tags['weights_sha256']}'"
     versions = client.search_model_versions(query) or [
-        client.create_model_version(name, models[0].model_uri, run.info.run_id, model_id=models[0].model_id)
+        client.create_model_version(name, model.model_uri, run.info.run_id, model_id=model.model_id)
     ]
     version = str(versions[0].version)
     for key, value in tags.items():
         client.set_model_version_tag(name, version, key, value)
     client.update_model_version(name, version, cards.version(cell, metrics, tags))
     return version
+
+
+def _logged(client: "MlflowClient", experiment: str, cell: Cell) -> tuple["Run", "LoggedModel"] | None:
+    """The newest run that holds a cell's model, and the model."""
+    for run in runs.find(client, experiment, cell):
+        for model in client.search_logged_models([experiment], f"source_run_id = '{run.info.run_id}'"):
+            if model.status == "READY":
+                return run, model
+    return None
 
 
 def _ensure(client: "MlflowClient", name: str, description: str) -> None:
