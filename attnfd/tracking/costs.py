@@ -5,6 +5,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 import pandas as pd
+from rich import box
 from rich.table import Table
 
 from attnfd.paths import Cell
@@ -68,9 +69,11 @@ def markdown(costs: pd.DataFrame) -> str:
 def drawn(costs: pd.DataFrame) -> Table:
     """`table` for the terminal."""
     columns = _shown(costs)
-    drawn = Table(title="Cost of training, from the tracked runs", title_justify="left")
+    drawn = Table(
+        title="Cost of training, from the tracked runs", title_justify="left", box=box.SIMPLE, padding=0
+    )
     for name in columns:
-        drawn.add_column(name, justify="left" if name in TEXT else "right")
+        drawn.add_column(name, justify="left" if name in TEXT else "right", no_wrap=True)
     for row in zip(*columns.values(), strict=True):
         drawn.add_row(*row)
     return drawn
@@ -90,16 +93,16 @@ def _shown(costs: pd.DataFrame) -> dict[str, list[str]]:
     columns = {
         "student": list(costs["student"]),
         "method": list(method),
-        "ms per step": _text(1000 * costs["seconds_per_step"], "{:.0f}"),
+        "ms/step": _text(1000 * costs["seconds_per_step"], "{:.0f}"),
         "× none": _text(costs["vs_none"], "{:.2f}"),
         "images/s": _text(costs["images_per_second"], "{:.1f}"),
-        "peak RAM, MiB": _text(costs["peak_memory_mib"], "{:.0f}"),
-        "peak GPU memory, MiB": _text(costs["peak_device_memory_mib"], "{:.0f}"),
-        "training, s": _text(costs["training_seconds"], "{:.0f}"),
+        "RAM, MiB": _text(costs["peak_memory_mib"], "{:.0f}"),
+        "GPU, MiB": _text(costs["peak_device_memory_mib"], "{:.0f}"),
+        "total, s": _text(costs["training_seconds"], "{:.0f}"),
         "runs": [f"{runs} of {seeds}" for runs, seeds in zip(costs["runs"], costs["seeds"], strict=True)],
     }
     if costs["peak_device_memory_mib"].isna().all():
-        del columns["peak GPU memory, MiB"]
+        del columns["GPU, MiB"]
     return columns
 
 

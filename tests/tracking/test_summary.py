@@ -178,7 +178,7 @@ class TestCosts:
 
     def test_tell_the_memory_of_a_gpu(self, table: Any) -> None:
         table["peak_device_memory_mib"] = 2048.0
-        assert "| peak GPU memory, MiB |" in costs.markdown(table)
+        assert "| GPU, MiB |" in costs.markdown(table)
 
 
 class TestBest:
