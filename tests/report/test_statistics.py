@@ -172,7 +172,9 @@ def test_files_are_paired_in_their_order(tmp_path):
 def test_files_of_other_images_are_refused(tmp_path, ids, matrices):
     save(tmp_path / "a.npz", ["x"], [np.eye(2)])
     save(tmp_path / "b.npz", ids, matrices)
-    with pytest.raises(UserError, match=r"b\.npz: found .*; allowed: the 1 images of 2 classes of .*a\.npz"):
+    with pytest.raises(
+        UserError, match=r"b\.npz: found \d images .*; allowed: the 1 images of 2 classes of .*a\.npz"
+    ):
         statistics.difference([tmp_path / "a.npz"], [tmp_path / "b.npz"])
 
 
