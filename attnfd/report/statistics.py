@@ -118,16 +118,23 @@ def sentence(found: Difference, a: str, b: str) -> str:
     Example:
         >>> sentence(Difference(0.0481, 0.0207, 0.074, seeds=3, images=100), "none", "attnfd")
         'attnfd is better than none by +4.81 mIoU (95 % CI +2.07 … +7.40; 3 seeds, 100 images)'
-        >>> sentence(Difference(0.0005, -0.0132, 0.0149, seeds=1, images=101), "none", "attnfd")
-        "attnfd is not distinguishable from none: +0.05 mIoU (95 % CI -1.32 … +1.49; one seed, 101 images: covers the images' chance only, not training's)"
-    """  # noqa: E501
-    by = f"{100 * found.mean:+.2f} mIoU"
+    """
+    by = f"{signed(found.mean)} mIoU"
     claim = f"from {a}: {by}" if found.verdict == "not distinguishable" else f"than {a} by {by}"
     extent = f"{found.seeds} seeds, {found.images} images"
     if found.seeds == 1:
         extent = f"one seed, {found.images} images: covers the images' chance only, not training's"
-    interval = f"95 % CI {100 * found.low:+.2f} … {100 * found.high:+.2f}"
-    return f"{b} is {found.verdict} {claim} ({interval}; {extent})"
+    return f"{b} is {found.verdict} {claim} (95 % CI {interval(found)}; {extent})"
+
+
+def interval(found: Difference) -> str:
+    """`+2.07 … +7.40` in per cent."""
+    return f"{signed(found.low)} … {signed(found.high)}"
+
+
+def signed(value: float) -> str:
+    """`0.0481` as `+4.81` in per cent, with a minus sign where it is below zero."""
+    return f"{100 * value:+.2f}".replace("-", "−")
 
 
 def _miou(weights: Counts, matrices: NDArray[np.integer]) -> Counts:
