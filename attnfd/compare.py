@@ -117,15 +117,18 @@ def _side(address: str) -> Side:
     where = f"results at {revision}" if revision else "results of the working tree"
     files = _files(revision)
     try:
-        folders = _folders(files)
-        chosen = _choose(name.strip("/"), folders, where)
+        chosen = _choose(PurePosixPath(name).as_posix(), _folders(files), where)
         found = [_result(files, folder, revision) for folder in chosen]
         params = files.read_text(config.PARAMS_FILE)
     except FileNotFoundError as error:
         raise UserError(f"{where}: not to be had ({error}); run dvc pull, or dvc repro") from None
+    found.sort(key=lambda result: result.cell.seed or 0)
     by_seed = {result.cell.seed: result for result in found}
-    source = f"{config.PARAMS_FILE}@{revision}" if revision else config.PARAMS_FILE
-    return Side(address, by_seed, _settings(params, source, found[0].cell))
+    return Side(address, by_seed, _settings(params, _at(config.PARAMS_FILE, revision), found[0].cell))
+
+
+def _at(file: str, revision: str) -> str:
+    return f"{file}@{revision}" if revision else file
 
 
 def _files(revision: str) -> fsspec.AbstractFileSystem:
@@ -146,7 +149,8 @@ def _files(revision: str) -> fsspec.AbstractFileSystem:
 def _folders(files: fsspec.AbstractFileSystem) -> list[PurePosixPath]:
     """Folders of all cells that are evaluated."""
     found = [PurePosixPath(file) for root in ROOTS for file in files.find(root)]
-    return sorted(file.parent for file in found if file.name == paths.CONFUSION)
+    folders = [file.parent for file in found if file.name == paths.CONFUSION]
+    return [folder for folder in folders if folder.name == "teacher" or folder.name.isdecimal()]
 
 
 def _choose(name: str, folders: Sequence[PurePosixPath], where: str) -> list[PurePosixPath]:
@@ -172,8 +176,7 @@ def _choose(name: str, folders: Sequence[PurePosixPath], where: str) -> list[Pur
 def _result(files: fsspec.AbstractFileSystem, folder: PurePosixPath, revision: str) -> Result:
     metrics = json.loads(files.read_bytes((folder / paths.METRICS).as_posix()))
     file = (folder / paths.CONFUSION).as_posix()
-    name = f"{file}@{revision}" if revision else file
-    evaluation = statistics.read(BytesIO(files.read_bytes(file)), name)
+    evaluation = statistics.read(BytesIO(files.read_bytes(file)), _at(file, revision))
     return Result(_cell(folder), metrics, evaluation)
 
 
@@ -265,6 +268,7 @@ def _table(*titles: str) -> Table:
 
 
 def _spread(values: Sequence[float]) -> str:
+    # A teacher beside several students is the same number several times, which has no deviation.
     return tables.spread(fmean(values), stdev(values) if len(set(values)) > 1 else nan)
 
 

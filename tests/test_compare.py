@@ -155,7 +155,7 @@ def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
     [
         ("shapes/resnet18/atnfd", ("working tree", "did you mean 'shapes/resnet18/attnfd'?")),
         ("shapes/resnet18/attnfd/7", ("did you mean 'shapes/resnet18/attnfd/1'?",)),
-        ("", ("unknown name ''",)),
+        ("", ("unknown name '.'",)),
         ("shapes/resnet18/none/2", ("found seed 2", "attnfd, seeds 0, 1")),
         ("shapes/teacher@HEAD", ("@HEAD", "git")),
     ],
@@ -177,13 +177,20 @@ def test_an_ambiguous_address_is_refused(refused: Refused) -> None:
     assert "ablation/shapes/resnet18/none" in refused("shapes/teacher", "shapes/resnet18/none")
 
 
+def test_seeds_count_as_numbers_and_other_folders_do_not_count() -> None:
+    write("results/shapes/resnet18/attnfd/10", 18)
+    write("results/shapes/resnet18/attnfd/0.old", 3)
+    found = compare.compare("./shapes/resnet18/attnfd", "shapes/resnet18/attnfd")
+    assert [a.cell.seed for a, _ in found.pairs] == [0, 1, 10]
+
+
 def test_nothing_is_there_yet(refused: Refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path / "empty")
     assert "dvc repro" in refused("shapes/teacher", "shapes/teacher")
 
 
-def test_a_revision_beside_the_working_tree(project: Path, refused: Refused) -> None:
+def test_revisions_and_experiments(project: Path, refused: Refused) -> None:
     def run(*command: str) -> None:
         done = miniature.run(project, *command)
         assert done.returncode == 0, done.stderr
@@ -202,6 +209,12 @@ def test_a_revision_beside_the_working_tree(project: Path, refused: Refused) -> 
     assert isinstance(found.b.settings, dict)
     assert compare.changed(found.a.settings, found.b.settings) == [("distill.epochs", "60", "7")]
 
+    run("dvc", "exp", "save", "--name", "more", "--force")
+    shutil.rmtree("results")
+    found = compare.compare("shapes/resnet18/none/0@HEAD", "shapes/resnet18/none/0@more")
+    assert found.difference.mean == pytest.approx(1 - 12 / 28)
+
+    write("results/shapes/resnet18/none/0", 20)
     (project / "params.yaml").write_text("{run: old}")
     found = compare.compare("shapes/resnet18/none/0@HEAD", "shapes/resnet18/none/0")
     assert "settings not compared: params.yaml: section 'training' is missing" in shown(found)
