@@ -231,7 +231,7 @@ def _show_settings(a: Settings | str, b: Settings | str, console: Console) -> No
         return
     rows = changed(a, b)
     if not rows:
-        console.print("no setting differs\n")
+        console.print(f"no setting differs in {', '.join(section for section in a if section in b)}\n")
         return
     table = _table("setting", "A", "B")
     for row in rows:

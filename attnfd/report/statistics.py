@@ -60,7 +60,7 @@ def paired(
     Seeds take part as Student's t, with σ̂ the sample standard deviation of the seeds' differences on all
     images. Resampling them instead would claim too much: three seeds can be drawn in ten ways only, and where
     training varies more than the images do, such an interval of "95 %" covers the truth in 75 % of all cases
-    (docs/compare.md). One seed says nothing of training's chance: its interval covers that of the images only.
+    (docs/compare.md). One seed says nothing of training's chance: the interval is that of the images only.
 
     Args:
         a: confusion matrices per image (N, K, K) of each seed, rows are ground truth.
