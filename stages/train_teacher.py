@@ -5,6 +5,7 @@ import torch
 from attnfd import training
 from attnfd.accelerator import start_fabric
 from attnfd.config import Params
+from attnfd.data.legend import legend
 from attnfd.data.prepared import Prepared, open_prepared
 from attnfd.models import checkpoint
 from attnfd.models.deeplab import DeepLabV3Plus
@@ -32,6 +33,7 @@ def train_teacher(params: Params, cell: Cell, log: training.Log) -> str:
     history = training.fit(
         objective, prepared, config, seed=config.seed, fabric=fabric, log=log, title=cell.name
     )
-    checkpoint.save(cell.model, model, {"val_miou": history["miou"].max()})
+    card = {**legend(prepared.card).model_dump(mode="json"), "val_miou": history["miou"].max()}
+    checkpoint.save(cell.model, model, card)
     history.to_csv(cell.model / HISTORY, index=False)
     return checkpoint.fingerprint(cell.model)
