@@ -81,7 +81,11 @@ def _inspect(reader: Reader, table: np.ndarray, split: str, pair: Pair) -> Findi
         row["void"] = int(counts[VOID])
     if image is not None and mask is not None and image.shape[:2] != mask.shape:
         sizes = f"{mask.shape[0]}×{mask.shape[1]}, its image {image.shape[0]}×{image.shape[1]}"
-        turned = " after its EXIF orientation; turn the mask likewise" if is_turned(reader.root / pair.image) else ""
+        turned = (
+            " after its EXIF orientation; turn the mask likewise"
+            if is_turned(reader.root / pair.image)
+            else ""
+        )
         finding.faults.append(f"{pair.mask}: height×width is {sizes}{turned}; allowed: the same")
     return finding
 
