@@ -4,6 +4,7 @@ Commands parse, check and dispatch. What one needs is imported when it runs, so 
 """
 
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -18,6 +19,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+data = typer.Typer(help="Datasets on this disk.", no_args_is_help=True)
+app.add_typer(data, name="data")
 
 Dataset = Annotated[str, typer.Option(help="A recipe of params.yaml, such as shapes.")]
 Student = Annotated[str, typer.Option(help="A student of params.yaml, such as resnet18.")]
@@ -138,6 +142,20 @@ def report(dataset: Dataset) -> None:
     from stages.report import report as stage
 
     stage(params, dataset)
+
+
+@data.command(epilog="Example: attnfd data fetch voc")
+def fetch(
+    name: Annotated[str, typer.Argument(help="voc, sbd, camvid or cityscapes.")],
+    to: Annotated[
+        Path | None,
+        typer.Option(help="Folder to put it in; unset: where its recipe looks.", show_default=False),
+    ] = None,
+) -> None:
+    """Download a published dataset, or tell how to get it where its terms ask for more."""
+    from attnfd import fetch as fetching
+
+    Console(soft_wrap=True, highlight=False).print(fetching.fetch(name, to), markup=False)
 
 
 @app.command(epilog="Example: attnfd ui --port 5001")
