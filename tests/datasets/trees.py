@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 from scipy.io import savemat
+from scipy.sparse import csc_array
 
 from tests.data.trees import camvid_tree
 
@@ -76,7 +77,7 @@ def sbd_tree(root: Path) -> Path:
 def sbd_mask(path: Path, values: np.ndarray) -> None:
     """`GTcls` as released: a struct with the segmentation, the boundaries and the classes that occur."""
     boundaries = np.empty((20, 1), dtype=object)
-    boundaries[:] = [[np.zeros(values.shape)] for _ in range(20)]
+    boundaries[:] = [[csc_array(values.shape)] for _ in range(20)]
     struct = {"Boundaries": boundaries, "Segmentation": values.astype(np.uint8), "CategoriesPresent": [[15]]}
     savemat(path, {"GTcls": struct}, do_compression=True)
 
