@@ -20,6 +20,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+data = typer.Typer(help="Datasets on this disk.", no_args_is_help=True)
+app.add_typer(data, name="data")
+
 Dataset = Annotated[str, typer.Option(help="A recipe of params.yaml, such as shapes.")]
 Student = Annotated[str, typer.Option(help="A student of params.yaml, such as resnet18.")]
 MethodName = Annotated[str, typer.Option("--method", help="A method of params.yaml, such as attnfd.")]
@@ -228,6 +231,20 @@ def benchmark(
 
     opened = [open_model(model) for model in models]
     run(opened, size=size, batch=batch, rounds=rounds, numbers=json, plot=plot)
+
+
+@data.command(epilog="Example: attnfd data fetch voc")
+def fetch(
+    name: Annotated[str, typer.Argument(help="voc, sbd, camvid or cityscapes.")],
+    to: Annotated[
+        Path | None,
+        typer.Option(help="Folder to put it in; unset: where its recipe looks.", show_default=False),
+    ] = None,
+) -> None:
+    """Download a published dataset, or tell how to get it where its terms ask for more."""
+    from attnfd import fetch as fetching
+
+    Console(soft_wrap=True, highlight=False).print(fetching.fetch(name, to), markup=False)
 
 
 @app.command(epilog="Example: attnfd ui --port 5001")
