@@ -114,6 +114,7 @@ class Attention(Section):
     kernel_size: Positive = Field(description="of the spatial convolution, odd")
     channel: bool = Field(description="with channel attention")
     spatial: bool = Field(description="with spatial attention")
+    learned: bool = Field(default=True, description="gates with weights; without: sums of pooled values")
 
     @model_validator(mode="after")
     def _odd_kernel(self) -> "Attention":

@@ -58,6 +58,21 @@ def test_equals_the_equations(channel, spatial, kernel_size):
     np.testing.assert_allclose(cbam(A).detach().numpy(), reference(cbam, A), rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.parametrize("channel", [True, False])
+@pytest.mark.parametrize("spatial", [True, False])
+def test_gates_without_weights_are_sums(channel, spatial):
+    cbam = CBAM(2, channel=channel, spatial=spatial, learned=False)
+    A = np.array([[[[1.0, -2.0]], [[0.5, 0.25]]]])  # C = 2, H×W = 1×2
+    expected = A
+    if channel:
+        # Per channel, mean and maximum: -0.5 + 1 and 0.375 + 0.5.
+        expected = expected * sigmoid(np.array([0.5, 0.875])).reshape(1, 2, 1, 1)
+    if spatial:
+        expected = expected * sigmoid(expected.mean(axis=1, keepdims=True) + expected.max(1, keepdims=True))
+    np.testing.assert_allclose(cbam(torch.from_numpy(A)).numpy(), expected, rtol=1e-12)
+    assert not cbam.state_dict()
+
+
 def test_gradients():
     cbam = make(channels=4, reduction=2)
     A = torch.randn(2, 4, 3, 3, dtype=torch.float64, requires_grad=True)
