@@ -52,6 +52,21 @@ class CBAM(nn.Module):
             feature = self.spatial(feature) * feature
         return feature
 
+    @torch.no_grad()
+    def halve(self) -> int:
+        """Set every gate to ½, whatever it sees; from there it learns fastest.
+
+        Returns:
+            The factor that makes up for it: 1, 2 or 4.
+        """
+        factor = 1
+        for gate, last in ((self.channel, "mlp.2"), (self.spatial, "bn")):
+            if gate is not None:
+                for parameter in gate.get_submodule(last).parameters():
+                    parameter.zero_()
+                factor *= 2
+        return factor
+
 
 class ChannelGate(nn.Module):
     """M_C (Woo et al. 2018, eq. 2): (B, C, H, W) → weights in (0, 1), (B, C, 1, 1)."""

@@ -85,6 +85,17 @@ def test_switched_off_gates_have_no_parameters():
     assert {name.split(".")[0] for name, _ in CBAM(8, spatial=False).named_parameters()} == {"channel"}
 
 
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(
+    ("channel", "spatial", "factor"), [(True, True, 4), (True, False, 2), (False, False, 1)]
+)
+def test_halved_gates(training, channel, spatial, factor):
+    cbam = make(channel=channel, spatial=spatial).train(training)
+    assert cbam.halve() == factor
+    A = torch.randn(2, 8, 5, 4, dtype=torch.float64)
+    assert torch.equal(factor * cbam(A), A)
+
+
 def test_parameter_count():
     C, r, k = 64, 16, 7
     mlp = C * (C // r) + C // r + (C // r) * C + C
