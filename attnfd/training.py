@@ -1,6 +1,8 @@
 """The one loop that trains teacher and students alike."""
 
 import math
+import resource
+import sys
 import time
 from collections.abc import Mapping
 from copy import deepcopy
@@ -118,12 +120,14 @@ def fit(
     objective.to(memory_format=torch.channels_last)
     wrapped, wrapped_optimizer = fabric.setup(objective, optimizer)
     best, kept, history = -1.0, {}, []
+    meter = Meter(fabric.device)
     with _progress_bar() as bar:
         task = bar.add_task(title, total=steps, note="")
         for epoch in range(config.epochs):
             train.set_epoch(epoch)
             taken: list[dict[str, Tensor]] = []
-            seen, start = 0, time.perf_counter()
+            seen = 0
+            meter.start_epoch()
             for images, target in train:
                 images, target = fabric.to_device((images, target))
                 progress = (epoch * len(train) + len(taken)) / steps
@@ -136,7 +140,7 @@ def fit(
                 seen += len(target)
                 bar.advance(task)
             curves = _read(taken, epoch)
-            log.metrics(_speed(seen, time.perf_counter() - start, fabric.device), epoch + 1)
+            log.metrics(meter.epoch(seen, len(taken)), epoch + 1)
             for step, values in enumerate(curves.to_dict("records"), start=epoch * len(train) + 1):
                 log.metrics({f"step/{name}": value for name, value in values.items()}, step)
             row = {**curves.mean().to_dict(), "lr": optimizer.param_groups[0]["lr"]}
@@ -148,8 +152,44 @@ def fit(
             log.metrics({f"epoch/{name}": value for name, value in row.items()}, epoch + 1)
             history.append({"epoch": epoch + 1, **row})
             bar.update(task, note=f"loss {row['loss']:.3f}, best mIoU {100 * best:.1f} %")
+    log.metrics(meter.total(), config.epochs)
     objective.load_state_dict(kept)
     return pd.DataFrame(history)
+
+
+class Meter:
+    """What a training costs, for the log alone: an out of the pipeline must not differ between two runs."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._start = self._start_epoch = time.perf_counter()
+
+    def start_epoch(self) -> None:
+        self._start_epoch = time.perf_counter()
+        if self._device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self._device)
+
+    def epoch(self, images: int, steps: int) -> dict[str, float]:
+        """Costs of the steps since `start_epoch`, data loading among them and validation not."""
+        seconds = time.perf_counter() - self._start_epoch
+        costs = {
+            "speed/seconds_per_step": seconds / steps,
+            "speed/images_per_second": images / seconds,
+            "speed/peak_memory_mib": _peak_memory() / 2**20,
+        }
+        if self._device.type == "cuda":
+            costs["speed/peak_device_memory_mib"] = torch.cuda.max_memory_allocated(self._device) / 2**20
+        return costs
+
+    def total(self) -> dict[str, float]:
+        """Seconds since the beginning, validation among them."""
+        return {"speed/training_seconds": time.perf_counter() - self._start}
+
+
+def _peak_memory() -> int:
+    """The most bytes of memory that this process has held, without its loader processes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def _read(taken: list[dict[str, Tensor]], epoch: int) -> pd.DataFrame:
@@ -164,14 +204,6 @@ def _read(taken: list[dict[str, Tensor]], epoch: int) -> pd.DataFrame:
     curves = pd.DataFrame(values.numpy(), columns=names)
     curves.insert(0, "loss", curves.sum(axis=1))
     return curves
-
-
-def _speed(images: int, seconds: float, device: torch.device) -> dict[str, float]:
-    """For the log alone: an out of the pipeline must not differ between two runs."""
-    speed = {"speed/images_per_second": images / seconds}
-    if device.type == "cuda":
-        speed["speed/peak_device_memory_mib"] = torch.cuda.max_memory_allocated(device) / 2**20
-    return speed
 
 
 def validate(model: DeepLabV3Plus, loader: Any, classes: int, fabric: Fabric) -> float:

@@ -151,7 +151,16 @@ def test_history_and_curves(prepared: Prepared) -> None:
     assert "epoch/epoch" not in log.values
     steps = list(log.values["step/attnfd"].values())
     assert np.mean(steps[:2]) == pytest.approx(history["attnfd"].iloc[0])
-    assert all(value > 0 for value in log.values["speed/images_per_second"].values())
+    # Two steps of two images per epoch.
+    pace = log.values["speed/seconds_per_step"]
+    assert log.values["speed/images_per_second"] == pytest.approx(
+        {1: 2 / pace[1], 2: 2 / pace[2], 3: 2 / pace[3]}
+    )
+    (total,) = log.values["speed/training_seconds"].items()
+    assert total[0] == 3
+    assert 2 * sum(pace.values()) < total[1] < 600
+    # PyTorch alone takes more than 100 MiB.
+    assert all(100 < value < 100_000 for value in log.values["speed/peak_memory_mib"].values())
 
 
 def test_the_best_validation_is_kept(prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
