@@ -90,7 +90,7 @@ class Training(Section):
     )
     flip: float = Field(ge=0, le=1, description="probability of a horizontal flip")
     precision: Literal["32-true", "bf16-mixed", "16-mixed", "auto"] = Field(
-        description="arithmetic of the step; auto: bf16-mixed where the device has it in hardware, else 32-true"
+        description="arithmetic of the step; auto: bf16-mixed where it is native to the device, else 32-true"
     )
     validate_every: Positive = Field(description="epochs between validations; the last epoch always is one")
 

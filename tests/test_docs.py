@@ -2,12 +2,15 @@
 
 import re
 from pathlib import Path
+from textwrap import dedent
+from typing import Any
 
 import pytest
 import torch
 from typer.main import get_command
 
 from attnfd.cli import app
+from attnfd.models.taps import NetInfo, Output
 
 PROJECT = Path(__file__).parents[1]
 DOCUMENTS = [PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md"))]
@@ -58,3 +61,14 @@ def test_commands_exist(document: Path) -> None:
 def test_no_place_holder_is_left() -> None:
     for document in DOCUMENTS:
         assert not re.search(r"@[A-Z]+@|TODO|COST TABLE", document.read_text(encoding="utf-8")), document
+
+
+def test_the_distiller_of_the_how_to_works() -> None:
+    page = PROJECT / "docs" / "add-a-distiller.md"
+    scope: dict[str, Any] = {"__name__": "attnfd.distillers.mse"}
+    exec(compile(dedent(blocks(page, "python")[0]), page.name, "exec"), scope)
+    assert scope["mse_loss"](torch.zeros(1, 2, 1, 1), torch.full((1, 2, 1, 1), 6.0), scale=2) == 9
+    info = NetInfo(channels={}, classes=2)
+    mse = scope["MSE"](scope["MSE"].Config(weight=3.0, scale=1.0), student=info, teacher=info)
+    zeros, ones = (Output(torch.full((1, 2, 1, 1), value), {}) for value in (0.0, 1.0))
+    assert mse(zeros, ones, torch.zeros(1, 1, 1), 0) == {"mse": 3}
