@@ -9,9 +9,10 @@ from attnfd.data.prepared import Prepared, open_prepared
 from attnfd.models import checkpoint
 from attnfd.models.deeplab import DeepLabV3Plus
 from attnfd.paths import HISTORY, Cell
+from attnfd.resume import Checkpoints
 
 
-def train_teacher(params: Params, cell: Cell, log: training.Log) -> str:
+def train_teacher(params: Params, cell: Cell, log: training.Log, checkpoints: Checkpoints) -> str:
     """Train the teacher on cross-entropy; write weights, card and history into its folder.
 
     Returns:
@@ -30,7 +31,14 @@ def train_teacher(params: Params, cell: Cell, log: training.Log) -> str:
     )
     objective = training.Objective(model)
     history = training.fit(
-        objective, prepared, config, seed=config.seed, fabric=fabric, log=log, title=cell.name
+        objective,
+        prepared,
+        config,
+        seed=config.seed,
+        fabric=fabric,
+        log=log,
+        title=cell.name,
+        checkpoints=checkpoints,
     )
     checkpoint.save(cell.model, model, {"val_miou": history["miou"].max()})
     history.to_csv(cell.model / HISTORY, index=False)
