@@ -112,8 +112,9 @@ class TestTracked:
             for name in ("DVC_ROOT", "MLFLOW_TRACKING_URI"):
                 patch.delenv(name, raising=False)
             from attnfd.tracking import runs  # MLflow may be missing
+            from tests.tracking.conftest import FRESH
 
-            with runs.open_run(CELL, {}) as run:
+            with runs.open_run(CELL, {}, FRESH) as run:
                 run.trained(checkpoint.fingerprint(CELL.model))
                 images = torch.zeros(2, 3, 64, 64, dtype=torch.uint8)
                 run.evaluated(Evaluated({"miou": 0.25}, images))

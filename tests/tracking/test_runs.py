@@ -30,11 +30,9 @@ from attnfd.results import Evaluated
 from attnfd.resume import Checkpoints
 from attnfd.tracking import runs
 from attnfd.tracking import store as tracking_store
-from tests.tracking.conftest import PASSWORD
+from tests.tracking.conftest import FRESH, PASSWORD
 
 mlflow = tracking_store.library()
-
-FRESH = Checkpoints(Path("none"))
 
 SEEDS = itertools.count()
 

@@ -16,14 +16,13 @@ from attnfd.config import Run
 from attnfd.errors import UserError
 from attnfd.paths import Cell
 from attnfd.report import tables
-from attnfd.resume import Checkpoints
 from attnfd.tracking import costs, registry, runs, store, summary
 from tests.report import synthetic
+from tests.tracking.conftest import FRESH
 
 mlflow = store.library()
 DATASETS = (f"tiny{number}" for number in itertools.count())
 DATA = "d" * 64
-FRESH = Checkpoints(Path("none"))
 
 
 def axes(**changed: Any) -> Run:
