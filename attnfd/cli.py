@@ -20,10 +20,21 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+data = typer.Typer(help="Datasets on this disk.", no_args_is_help=True)
+app.add_typer(data, name="data")
+
 Dataset = Annotated[str, typer.Option(help="A recipe of params.yaml, such as shapes.")]
 Student = Annotated[str, typer.Option(help="A student of params.yaml, such as resnet18.")]
 MethodName = Annotated[str, typer.Option("--method", help="A method of params.yaml, such as attnfd.")]
 Variant = Annotated[str, typer.Option(help="An entry of `ablate` in params.yaml, such as be.")]
+Address = Annotated[
+    str,
+    typer.Argument(
+        help="A folder below results/ or ablation/, such as shapes/resnet18/attnfd/0. Without the seed: all "
+        "seeds. With @REV behind it: at a Git revision or DVC experiment.",
+        show_default=False,
+    ),
+]
 Seed = Annotated[int, typer.Option(min=0, help="Of initial weights, order and augmentation.")]
 
 ModelName = Annotated[
@@ -150,6 +161,17 @@ def report(dataset: Dataset) -> None:
     stage(params, dataset)
 
 
+@app.command(
+    epilog="Example: attnfd compare shapes/resnet18/none shapes/resnet18/attnfd\n\n"
+    "One cell, before and now: attnfd compare shapes/resnet18/attnfd/0@HEAD shapes/resnet18/attnfd/0"
+)
+def compare(a: Address, b: Address) -> None:
+    """Compare two cells, or two methods over their seeds: settings, scores with interval, gains by class."""
+    from attnfd import compare
+
+    compare.show(compare.compare(a, b), Console(highlight=False))
+
+
 @app.command(epilog="Example: attnfd predict shapes/resnet18/attnfd/0 photos 'more/*.jpg' --out predictions")
 def predict(
     model: ModelName,
@@ -209,6 +231,20 @@ def benchmark(
 
     opened = [open_model(model) for model in models]
     run(opened, size=size, batch=batch, rounds=rounds, numbers=json, plot=plot)
+
+
+@data.command(epilog="Example: attnfd data fetch voc")
+def fetch(
+    name: Annotated[str, typer.Argument(help="voc, sbd, camvid or cityscapes.")],
+    to: Annotated[
+        Path | None,
+        typer.Option(help="Folder to put it in; unset: where its recipe looks.", show_default=False),
+    ] = None,
+) -> None:
+    """Download a published dataset, or tell how to get it where its terms ask for more."""
+    from attnfd import fetch as fetching
+
+    Console(soft_wrap=True, highlight=False).print(fetching.fetch(name, to), markup=False)
 
 
 @app.command(epilog="Example: attnfd ui --port 5001")
