@@ -123,6 +123,23 @@ def connect(dataset: str) -> tuple["MlflowClient", str]:
         return client, _experiment(client, dataset, uri)
 
 
+def connect_to_read(wanted: str) -> "MlflowClient":
+    """Client of the store, which is not created for it.
+
+    Raises:
+        UserError: there is no store to look `wanted` up in.
+    """
+    uri = address()
+    if uri.startswith(SQLITE) and not _database(uri).exists():
+        raise UserError(
+            f"{wanted}: no such folder, and no {_database(uri)} to look it up; run `dvc repro` first"
+        )
+    _probe(uri)
+    mlflow = library()
+    mlflow.set_tracking_uri(uri)
+    return mlflow.MlflowClient()
+
+
 def _probe(uri: str) -> None:
     """Raise an error within seconds where MLflow would retry for minutes."""
     parts = urlsplit(uri)
