@@ -52,7 +52,7 @@ def overlays(
         Patch(facecolor=_rgb(palette[index]), edgecolor=QUIET, linewidth=0.5, label=classes[index])
         for index in occurring[occurring != VOID]
     ]
-    a_row = int(1.0 * len(columns))
+    a_row = len(columns)
     figure, axes = _grid(
         shown.images,
         len(columns),
