@@ -4,6 +4,7 @@ Commands parse, check and dispatch. What one needs is imported when it runs, so 
 """
 
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -19,11 +20,31 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+data = typer.Typer(help="Datasets on this disk.", no_args_is_help=True)
+app.add_typer(data, name="data")
+
 Dataset = Annotated[str, typer.Option(help="A recipe of params.yaml, such as shapes.")]
 Student = Annotated[str, typer.Option(help="A student of params.yaml, such as resnet18.")]
 MethodName = Annotated[str, typer.Option("--method", help="A method of params.yaml, such as attnfd.")]
 Variant = Annotated[str, typer.Option(help="An entry of `ablate` in params.yaml, such as be.")]
+Address = Annotated[
+    str,
+    typer.Argument(
+        help="A folder below results/ or ablation/, such as shapes/resnet18/attnfd/0. Without the seed: all "
+        "seeds. With @REV behind it: at a Git revision or DVC experiment.",
+        show_default=False,
+    ),
+]
 Seed = Annotated[int, typer.Option(min=0, help="Of initial weights, order and augmentation.")]
+
+ModelName = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="A folder such as models/shapes/resnet18/attnfd/0, an MLflow run's id, or a registered model.",
+    ),
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Write over what is there.")]
 
 
 @app.command(epilog="Example: attnfd check")
@@ -138,6 +159,92 @@ def report(dataset: Dataset) -> None:
     from stages.report import report as stage
 
     stage(params, dataset)
+
+
+@app.command(
+    epilog="Example: attnfd compare shapes/resnet18/none shapes/resnet18/attnfd\n\n"
+    "One cell, before and now: attnfd compare shapes/resnet18/attnfd/0@HEAD shapes/resnet18/attnfd/0"
+)
+def compare(a: Address, b: Address) -> None:
+    """Compare two cells, or two methods over their seeds: settings, scores with interval, gains by class."""
+    from attnfd import compare
+
+    compare.show(compare.compare(a, b), Console(highlight=False))
+
+
+@app.command(epilog="Example: attnfd predict shapes/resnet18/attnfd/0 photos 'more/*.jpg' --out predictions")
+def predict(
+    model: ModelName,
+    images: Annotated[list[str], typer.Argument(help="Images of any size, folders, patterns.")],
+    out: Annotated[Path, typer.Option(help="A folder for class maps, overlays and areas.csv.")],
+    batch_size: Annotated[int, typer.Option(min=1, help="Images of one size per forward pass.")] = 8,
+    overlays: Annotated[bool, typer.Option(help="Whether to write overlays.")] = True,
+    overwrite: Overwrite = False,
+) -> None:
+    """Segment images: class maps with palette, overlays, and the areas of the classes."""
+    from attnfd.product.predict import predict as run
+    from attnfd.product.source import open_model
+
+    opened = open_model(model)
+    count = run(opened, images, out, batch_size=batch_size, overlays=overlays, overwrite=overwrite)
+    Console(soft_wrap=True).print(f"{count} images segmented into {out}")
+
+
+@app.command(epilog="Example: attnfd export shapes/resnet18/attnfd/0 --format onnx --out student.onnx")
+def export(
+    model: ModelName,
+    out: Annotated[Path, typer.Option(help="A file; its card is written beside it.")],
+    kind: Annotated[str, typer.Option("--format", help="onnx or torch-export.")] = "onnx",
+    images: Annotated[
+        list[str] | None,
+        typer.Option(help="To compare on instead of validation images; may be given again."),
+    ] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Write a model as one file that needs no attnfd; refused if it answers otherwise than the model."""
+    from attnfd.product.export import export as run
+    from attnfd.product.source import open_model
+
+    found = run(open_model(model), kind, out, images=images or [], overwrite=overwrite)
+    Console(soft_wrap=True).print(
+        f"{out}: compared on {found.images} images: logits differ by at most {found.difference:.1e} of the "
+        f"largest, {100 * found.agreement:.3f} % of the pixels have the same class"
+    )
+
+
+@app.command(
+    epilog="Example: attnfd benchmark shapes/teacher shapes/resnet18/attnfd/0 --size 256 256 --plot cost.png"
+)
+def benchmark(
+    models: Annotated[
+        list[str], typer.Argument(metavar="MODEL...", help="As of predict; the first is 1.00×.")
+    ],
+    size: Annotated[tuple[int, int], typer.Option(min=17, help="Height and width in pixels.")] = (512, 512),
+    batch: Annotated[int, typer.Option(min=1, help="Images at once.")] = 1,
+    rounds: Annotated[int, typer.Option(min=1, help="Timings of each model.")] = 30,
+    json: Annotated[Path | None, typer.Option(help="A file for the numbers.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="A PNG of mIoU over latency.")] = None,
+) -> None:
+    """Compare models on this machine: parameters, multiply-adds, latency, images per second, mIoU."""
+    from attnfd.product.benchmark import benchmark as run
+    from attnfd.product.source import open_model
+
+    opened = [open_model(model) for model in models]
+    run(opened, size=size, batch=batch, rounds=rounds, numbers=json, plot=plot)
+
+
+@data.command(epilog="Example: attnfd data fetch voc")
+def fetch(
+    name: Annotated[str, typer.Argument(help="voc, sbd, camvid or cityscapes.")],
+    to: Annotated[
+        Path | None,
+        typer.Option(help="Folder to put it in; unset: where its recipe looks.", show_default=False),
+    ] = None,
+) -> None:
+    """Download a published dataset, or tell how to get it where its terms ask for more."""
+    from attnfd import fetch as fetching
+
+    Console(soft_wrap=True, highlight=False).print(fetching.fetch(name, to), markup=False)
 
 
 @app.command(epilog="Example: attnfd ui --port 5001")

@@ -90,7 +90,7 @@ class Training(Section):
     )
     flip: float = Field(ge=0, le=1, description="probability of a horizontal flip")
     precision: Literal["32-true", "bf16-mixed", "16-mixed", "auto"] = Field(
-        description="arithmetic of the step; auto: bf16-mixed where the device has it in hardware, else 32-true"
+        description="arithmetic of the step; auto: bf16-mixed where it is native to the device, else 32-true"
     )
     validate_every: Positive = Field(description="epochs between validations; the last epoch always is one")
 
@@ -114,6 +114,7 @@ class Attention(Section):
     kernel_size: Positive = Field(description="of the spatial convolution, odd")
     channel: bool = Field(description="with channel attention")
     spatial: bool = Field(description="with spatial attention")
+    learned: bool = Field(default=True, description="gates with weights; without: sums of pooled values")
 
     @model_validator(mode="after")
     def _odd_kernel(self) -> "Attention":
@@ -131,6 +132,13 @@ class TrainTeacher(Training):
     )
     dropout: tuple[Probability, Probability] = Field(description="before the last two convs of the head")
     attention: Attention
+    checkpoint: str | None = Field(
+        description="a teacher trained elsewhere, taken instead of training one: a folder that train_teacher "
+        "wrote, or a DeepLabV3+ in the layout of the AttnFD authors; null: none"
+    )
+    fit_epochs: Annotated[int, Field(ge=0)] = Field(
+        description="epochs in which new CBAMs of such a teacher are trained, and nothing else of it"
+    )
     seed: Annotated[int, Field(ge=0)] = Field(description="of initial weights, order and augmentation")
 
 
@@ -327,19 +335,30 @@ def load(path: str | Path = PARAMS_FILE) -> Params:
     """
     path = Path(path)
     try:
-        raw = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise UserError(f"{path}: not found; run this from the repository's root") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read ({error})") from None
+    return parse(text, path.name)
+
+
+def parse(text: str, source: str) -> Params:
+    """Check the text of a params file; `source` opens the message when it does not hold.
+
+    Raises:
+        UserError: it is no YAML, or does not hold.
+    """
+    try:
+        raw = YAML(typ="safe", pure=True).load(text)
     except YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or "no YAML"
-        raise UserError(f"{path}{line}: {' '.join(str(problem).split())}") from None
+        raise UserError(f"{source}{line}: {' '.join(str(problem).split())}") from None
     if not isinstance(raw, dict):
-        raise UserError(f"{path}: found {type(raw).__name__}; allowed: the sections {', '.join(TOP)}")
-    return Params(raw, source=path.name)
+        raise UserError(f"{source}: found {type(raw).__name__}; allowed: the sections {', '.join(TOP)}")
+    return Params(raw, source=source)
 
 
 def validate(kind: type[SectionT], raw: Mapping[str, Any], where: str) -> SectionT:

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from attnfd.errors import UserError
-from attnfd.paths import CARD, HISTORY, Cell, main_root
+from attnfd.paths import CARD, HISTORY, METRICS, MODEL, Cell, main_root
 
 if TYPE_CHECKING:
     import numpy as np
@@ -225,6 +225,39 @@ def resume_run(cell: Cell, params: Mapping[str, Any]) -> Iterator[Run]:
         yield run
 
 
+def fetch(name: str, folder: Path) -> None:
+    """Write a logged model into a folder as its stages did: card, weights, and metrics if it was evaluated.
+
+    Args:
+        name: id of a run, a registered model's name (for its alias `best`), or a `models:/` or `runs:/` URI.
+
+    Raises:
+        UserError: the store does not answer, or has no such model.
+    """
+    uri = address()
+    if uri.startswith(SQLITE) and not _database(uri).exists():
+        raise UserError(
+            f"{name}: no such folder, and no {_database(uri)} to look it up; run `dvc repro` first"
+        )
+    if re.fullmatch("[0-9a-f]{32}", name):
+        name = f"runs:/{name}/model"
+    elif ":/" not in name:
+        name = f"models:/{name}@best"
+    with _store_errors():
+        _probe(uri)
+        mlflow = _mlflow()
+        mlflow.set_tracking_uri(uri)
+        from mlflow.exceptions import MlflowException
+
+        try:
+            _fetch(name, folder)
+        except MlflowException as error:
+            if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                raise
+            allowed = "allowed: an id or a model that `attnfd ui` shows"
+            raise UserError(f"{name}: {_reason(error)}; {allowed}") from None
+
+
 def check_store() -> None:
     """Make sure that the store answers.
 
@@ -275,6 +308,21 @@ def flatten(nested: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in nested.items():
         flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
     return flat
+
+
+def _fetch(name: str, folder: Path) -> None:
+    import mlflow.pytorch
+    import safetensors.torch
+
+    client = mlflow.MlflowClient()
+    run = mlflow.models.get_model_info(name).run_id
+    logged = {file.path for kind in ("training", "evaluation") for file in client.list_artifacts(run, kind)}
+    for file in {f"training/{CARD}", f"evaluation/{METRICS}"} & logged:
+        Path(client.download_artifacts(run, file, str(folder))).replace(folder / Path(file).name)
+    state = mlflow.pytorch.load_model(name).state_dict()
+    # What `ClassMap` holds is the network.
+    network = {key.removeprefix("network."): value.contiguous() for key, value in state.items()}
+    safetensors.torch.save_file(network, folder / MODEL)
 
 
 def _mlflow() -> ModuleType:

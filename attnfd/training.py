@@ -142,7 +142,7 @@ def fit(
             row = {**curves.mean().to_dict(), "lr": optimizer.param_groups[0]["lr"]}
             if (epoch + 1) % config.validate_every == 0 or epoch + 1 == config.epochs:
                 bar.update(task, note="validating")
-                row["miou"] = _validate(objective.model, validation, len(prepared.card.classes), fabric)
+                row["miou"] = validate(objective.model, validation, len(prepared.card.classes), fabric)
                 if row["miou"] > best:
                     best, kept = row["miou"], deepcopy(objective.state_dict())
             log.metrics({f"epoch/{name}": value for name, value in row.items()}, epoch + 1)
@@ -174,7 +174,8 @@ def _speed(images: int, seconds: float, device: torch.device) -> dict[str, float
     return speed
 
 
-def _validate(model: DeepLabV3Plus, loader: Any, classes: int, fabric: Fabric) -> float:
+def validate(model: DeepLabV3Plus, loader: Any, classes: int, fabric: Fabric) -> float:
+    """mIoU of a network on the batches of a split, in the arithmetic that it trains in."""
     with fabric.autocast():
         matrices = evaluation.confusion(model, loader, classes, device=fabric.device)
     return scores(matrices.sum(0))["miou"]

@@ -6,6 +6,7 @@ from safetensors.torch import save_file
 from attnfd import discovery, paths, training
 from attnfd.accelerator import start_fabric
 from attnfd.config import Params
+from attnfd.data.legend import legend
 from attnfd.data.prepared import open_prepared
 from attnfd.models import checkpoint
 from attnfd.models.deeplab import DeepLabV3Plus
@@ -44,7 +45,8 @@ def distill(params: Params, cell: Cell, log: training.Log) -> str:
     history = training.fit(
         objective, prepared, config, seed=cell.seed, fabric=fabric, log=log, title=cell.name
     )
-    checkpoint.save(cell.model, student, {"val_miou": history["miou"].max()})
+    card = {**legend(prepared.card).model_dump(mode="json"), "val_miou": history["miou"].max()}
+    checkpoint.save(cell.model, student, card)
     state = {name: tensor.contiguous() for name, tensor in distiller.state_dict().items()}
     save_file(state, cell.model / DISTILLER)
     history.to_csv(cell.model / HISTORY, index=False)

@@ -30,6 +30,7 @@ ATTNFD = AttnFD.Config(
     normalize="channel",
     connector="before_attention",
     attention=ATTENTION,
+    teacher_attention="trained",
     kd_weight=0,
     decay=0,
 )
@@ -161,7 +162,7 @@ def test_the_best_validation_is_kept(prepared: Prepared, monkeypatch: pytest.Mon
         seen.append({name: value.clone() for name, value in model.state_dict().items()})
         return next(given)
 
-    monkeypatch.setattr(training, "_validate", validate)
+    monkeypatch.setattr(training, "validate", validate)
     torch.manual_seed(0)
     objective = training.Objective(network())
     fit(objective, prepared, Curves(), epochs=3)

@@ -17,7 +17,7 @@ from torchvision import tv_tensors
 
 from attnfd import machine
 from attnfd.config import Training
-from attnfd.data.images import decode_image, decode_mask, label_table
+from attnfd.data.images import decode_image, label_table, read_classes
 from attnfd.data.prepared import Prepared
 from attnfd.data.transforms import augmentation
 from attnfd.errors import UserError
@@ -56,7 +56,7 @@ class Segmentation(Dataset[tuple[Tensor, Tensor]]):
 
     def _decode(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         image, mask = self.files[index]
-        return decode_image(image), self.table[decode_mask(mask)]
+        return decode_image(image), read_classes(mask, self.table)
 
 
 class Draw(NamedTuple):
