@@ -14,6 +14,7 @@ METRICS = "metrics.json"
 PER_CLASS = "per_class.csv"
 PREDICTIONS = "predictions.npz"
 CONFUSION = "confusion.npz"
+ATTENTION = "attention.npz"
 
 
 def main_root() -> Path:
@@ -69,6 +70,11 @@ class Cell:
     def tags(self) -> dict[str, str]:
         """The cell as MLflow tags."""
         return {key: str(value) for key, value in asdict(self).items() if value is not None}
+
+
+def checkpoints(cell: Cell) -> Path:
+    """Folder of a cell's unfinished trainings: the main root's, so that DVC neither removes nor copies it."""
+    return main_root() / ".attnfd" / "checkpoints" / cell.model
 
 
 def frozen(dataset: str) -> Path:
