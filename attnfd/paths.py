@@ -11,6 +11,7 @@ DISTILLER = "distiller.safetensors"
 METRICS = "metrics.json"
 PER_CLASS = "per_class.csv"
 PREDICTIONS = "predictions.npz"
+CONFUSION = "confusion.npz"
 
 
 def main_root() -> Path:

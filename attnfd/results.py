@@ -20,7 +20,6 @@ from attnfd.evaluation import classify, confusion, evaluating
 from attnfd.metrics import Scores, collapsed, scores
 from attnfd.report import examples, pictures, style
 
-CONFUSION = "confusion.npz"
 CONFUSION_PICTURE = "confusion.png"
 OVERLAYS_PICTURE = "overlays.png"
 ATTENTION_PICTURE = "attention.png"
@@ -96,7 +95,7 @@ def write_numbers(
     )
     per_class.to_csv(folder / paths.PER_CLASS, index=False, lineterminator="\n")
     ids = prepared.split("val")["id"].to_numpy(dtype=str)
-    np.savez_compressed(folder / CONFUSION, ids=ids, matrices=matrices.astype(np.uint32))
+    np.savez_compressed(folder / paths.CONFUSION, ids=ids, matrices=matrices.astype(np.uint32))
 
 
 def write_attention(
