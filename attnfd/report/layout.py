@@ -42,10 +42,9 @@ class Table:
 
 
 class Picture(NamedTuple):
-    """`figures/<name>.png`, the title of the section that it stands in, and what it shows."""
+    """`figures/<name>.png`, and what it shows."""
 
     name: str
-    section: str
     caption: str
 
 

@@ -2,7 +2,7 @@
 
 import re
 
-from attnfd.report.layout import Page, Section, Table, Value
+from attnfd.report.layout import Finding, Page, Section, Table, Value
 
 RULES = {"left": ":--", "center": ":-:", "right": "--:"}
 MARKS = {"best": ("**", "**"), "second": ("<ins>", "</ins>")}
@@ -37,10 +37,14 @@ def escape(text: str) -> str:
 def _section(section: Section) -> str:
     parts = [f"## {escape(section.title)}", *map(escape, section.text)]
     if section.findings:
-        parts.append("\n".join(f"- **{found.kind}**: {escape(found.sentence)}" for found in section.findings))
+        parts.append("\n".join(_finding(found) for found in section.findings))
     parts += map(table, section.tables)
     parts += (f"![{escape(picture.caption)}](figures/{picture.name}.png)" for picture in section.pictures)
     return "\n\n".join(parts)
+
+
+def _finding(found: Finding) -> str:
+    return f"- {'**Warning**: ' if found.kind == 'warning' else ''}{escape(found.sentence)}"
 
 
 def _value(value: Value) -> str:

@@ -2,21 +2,25 @@
 
 import itertools
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from attnfd import paths
 from attnfd.config import Params, Run
 from attnfd.errors import UserError
 from attnfd.paths import Cell
-from attnfd.report import paper, statistics
-from attnfd.report.paper import LAYERS, TEACHER, Score
+from attnfd.report import statistics
 from attnfd.report.statistics import Difference
 
+TEACHER = "teacher"
 SCORES = ["miou", "mean_accuracy", "pixel_accuracy", "fw_iou"]
+LAYERS = ("backbone", "encoder", "decoder")
+COMBINATIONS = [layers for count in range(4) for layers in itertools.combinations(LAYERS, count)]
+"""Rows of the paper's Table 3, in its order: no layer, one, two, all three."""
 
 
 def cells(run: Run, dataset: str) -> list[Cell]:
@@ -82,6 +86,24 @@ def curves(chosen: Sequence[Cell]) -> pd.DataFrame:
     return _stack(chosen, [cell.model / paths.HISTORY for cell in chosen])
 
 
+def confusion(chosen: Sequence[Cell], classes: Sequence[str]) -> pd.DataFrame:
+    """Confusions of the teacher and of AttnFD beside `none`, of the first seed: a row per pair of classes.
+
+    Columns: the cell's labels, `truth` and `prediction`, and `share` of the pixels of `truth`, from 0 to 1.
+
+    Raises:
+        UserError: a cell has no results yet.
+    """
+    tables = []
+    for cell in _representative(chosen):
+        with np.load(existing(cell, cell.results / paths.CONFUSION)) as stored:
+            matrix = stored["matrices"].sum(0, dtype=np.int64)
+        pairs = pd.DataFrame(itertools.product(classes, classes), columns=["truth", "prediction"])
+        pairs["share"] = (matrix / np.maximum(matrix.sum(1, keepdims=True), 1)).ravel()
+        tables.append(_labelled(pairs, cell))
+    return pd.concat(tables, ignore_index=True)
+
+
 def existing(cell: Cell, file: Path) -> Path:
     """`file` of a cell.
 
@@ -96,22 +118,16 @@ def existing(cell: Cell, file: Path) -> Path:
     return file
 
 
-def comparison(found: pd.DataFrame, reader: str) -> pd.DataFrame:
-    """The teacher, then a row per student and method (the paper's Tables 1 and 2); see `aggregate`.
-
-    Args:
-        found: of `results`.
-        reader: of the dataset, which tells whether the paper has numbers of it.
-    """
-    table = aggregate(found[found["variant"] == ""], "method", baseline="none")
-    return _beside_paper(table, paper.COMPARISON.get(reader, {}), table["method"])
+def comparison(found: pd.DataFrame) -> pd.DataFrame:
+    """The teacher, then a row per student and method (the paper's Tables 1 and 2); see `aggregate`."""
+    return aggregate(found[found["variant"] == ""], "method", baseline="none")
 
 
 def ablation(found: pd.DataFrame, params: Params, dataset: str) -> pd.DataFrame:
     """A row per student and set of distilled layers (the paper's Table 3, in its order); see `aggregate`.
 
-    The variants that change nothing but the layers, and two cells of `distill`: `none`, which distils no layer,
-    and `attnfd`, the full method. Differences are to `none`.
+    The variants that change nothing but the layers, and two cells of `distill`: `none`, which distils no
+    layer, and `attnfd`, the full method. Differences are to `none`.
     """
     layers = {
         "none": (),
@@ -122,12 +138,12 @@ def ablation(found: pd.DataFrame, params: Params, dataset: str) -> pd.DataFrame:
         },
         "attnfd": _in_order(params.method("attnfd", dataset).layers),
     }
-    variants = sorted(layers, key=lambda variant: paper.COMBINATIONS.index(layers[variant]))
+    variants = sorted(layers, key=lambda variant: COMBINATIONS.index(layers[variant]))
     table = aggregate(_ablated(found, params, variants), "variant", baseline="none")
     distilled = table["variant"].map(layers)
     for place, layer in enumerate(LAYERS, start=2):
         table.insert(place, layer, [layer in of_variant for of_variant in distilled])
-    return _beside_paper(table, paper.ABLATION.get(params.prepare(dataset).reader, {}), distilled)
+    return table
 
 
 def settings(found: pd.DataFrame, params: Params) -> pd.DataFrame:
@@ -145,18 +161,27 @@ def settings(found: pd.DataFrame, params: Params) -> pd.DataFrame:
     return table
 
 
+def networks(table: pd.DataFrame) -> pd.DataFrame:
+    """Parameters of the teacher and the students of `comparison`, and their `share` of the teacher's."""
+    sizes = table.groupby("student", sort=False)["parameters"].first()
+    return pd.DataFrame(
+        {"network": sizes.index, "parameters": sizes.values, "share": (sizes / sizes[TEACHER]).values}
+    )
+
+
 def changes(params: Params, variant: str) -> dict[str, Any]:
     """The settings of AttnFD that an ablation changes; nested ones by dotted keys."""
-    return pd.json_normalize(params.raw["ablate"][variant]).to_dict("records")[0]
+    (row,) = pd.json_normalize(params.raw["ablate"][variant]).to_dict("records")
+    return {str(key): value for key, value in row.items()}
 
 
 def aggregate(found: pd.DataFrame, by: str, baseline: str) -> pd.DataFrame:
     """Means over the seeds, a row per student and `by`, in the order of their first row.
 
-    Columns: `student`, `by`, number of `seeds`, mean `miou`, its sample standard deviation `miou_std` (empty for
-    one seed), mean `mean_accuracy`, `pixel_accuracy` and `fw_iou`, `parameters`, how many seeds `collapsed`;
-    then against the student's row `baseline`, where both have a seed: mean `difference` in mIoU, `low` and
-    `high` of its 95 % interval, and `verdict`, of `attnfd.report.statistics.paired`.
+    Columns: `student`, `by`, number of `seeds`, mean `miou`, its sample standard deviation `miou_std` (empty
+    for one seed), mean `mean_accuracy`, `pixel_accuracy` and `fw_iou`, `parameters`, how many seeds
+    `collapsed`; then against the student's row `baseline`, where both have a seed: mean `difference` in mIoU,
+    `low` and `high` of its 95 % interval, and `verdict`, of `attnfd.report.statistics.paired`.
     """
     table = found.groupby(["student", by], sort=False, as_index=False).agg(
         seeds=("miou", "size"),
@@ -200,14 +225,41 @@ def nested(table: pd.DataFrame) -> dict[str, dict]:
     return tree
 
 
+def percent(value: float) -> str:
+    """`0.7309` as `73.09`, or nothing where there is no score."""
+    return "" if pd.isna(value) else f"{100 * value:.2f}"
+
+
+def spread(mean: float, std: float) -> str:
+    """`73.09 ± 0.06` in per cent; without a deviation, as of one seed, `73.09`."""
+    return percent(mean) if pd.isna(std) else f"{percent(mean)} ± {percent(std)}"
+
+
+def signed(value: float) -> str:
+    """`+5.59` in per cent, or nothing where there is nothing to compare with."""
+    return "" if pd.isna(value) else f"{100 * value:+.2f}".replace("-", "−")
+
+
 def _stack(chosen: Sequence[Cell], files: Sequence[Path]) -> pd.DataFrame:
-    tables = []
-    for cell, file in zip(chosen, files, strict=True):
-        table = pd.read_csv(existing(cell, file))
-        for place, (key, value) in enumerate({"cell": cell.name, **labels(cell)}.items()):
-            table.insert(place, key, value)
-        tables.append(table)
+    tables = [
+        _labelled(pd.read_csv(existing(cell, file)), cell) for cell, file in zip(chosen, files, strict=True)
+    ]
     return pd.concat(tables, ignore_index=True)
+
+
+def _labelled(table: pd.DataFrame, cell: Cell) -> pd.DataFrame:
+    for place, (key, value) in enumerate({"cell": cell.name, **labels(cell)}.items()):
+        table.insert(place, key, value)
+    return table
+
+
+def _representative(chosen: Sequence[Cell]) -> list[Cell]:
+    """The teacher, and of every student the first seed without distillation and with AttnFD."""
+    first: dict[tuple[str | None, str | None], Cell] = {}
+    for cell in chosen:
+        if cell.variant is None and cell.method in (None, "none", "attnfd"):
+            first.setdefault((cell.student, cell.method), cell)
+    return list(first.values())
 
 
 def _ablated(found: pd.DataFrame, params: Params, variants: Sequence[str]) -> pd.DataFrame:
@@ -222,15 +274,6 @@ def _ablated(found: pd.DataFrame, params: Params, variants: Sequence[str]) -> pd
 
 def _in_order(layers: Sequence[str]) -> tuple[str, ...]:
     return tuple(layer for layer in LAYERS if layer in layers)
-
-
-def _beside_paper(table: pd.DataFrame, scores: Mapping[Any, Score], rows: Iterable[Any]) -> pd.DataFrame:
-    """The table with `paper_miou`, `paper_std` and `paper_accuracy`, between 0 and 1, if there are scores."""
-    if not scores:
-        return table
-    keys = zip(table["student"], rows, strict=True)
-    found = pd.DataFrame([scores.get(key, Score()) for key in keys], dtype=float, index=table.index) / 100
-    return table.join(found.add_prefix("paper_"))
 
 
 def _spelled(value: Any) -> str:
