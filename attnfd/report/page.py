@@ -103,7 +103,7 @@ def _findings(found: pd.DataFrame, comparison: pd.DataFrame) -> Iterator[Finding
     for student, rows in comparison[comparison["student"] != TEACHER].groupby("student", sort=False):
         miou = rows.set_index("method")["miou"]
         others = miou.drop(["none", "attnfd"], errors="ignore")
-        rivals = {"none": "none"}
+        rivals = {"none": "none (no distillation)"}
         if not others.empty:
             best = str(others.idxmax())
             rivals[best] = f"{best} (the best other method)"
