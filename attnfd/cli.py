@@ -23,6 +23,14 @@ Dataset = Annotated[str, typer.Option(help="A recipe of params.yaml, such as sha
 Student = Annotated[str, typer.Option(help="A student of params.yaml, such as resnet18.")]
 MethodName = Annotated[str, typer.Option("--method", help="A method of params.yaml, such as attnfd.")]
 Variant = Annotated[str, typer.Option(help="An entry of `ablate` in params.yaml, such as be.")]
+Address = Annotated[
+    str,
+    typer.Argument(
+        help="A folder below results/ or ablation/, such as shapes/resnet18/attnfd/0. Without the seed: all "
+        "seeds. With @REV behind it: at a Git revision or DVC experiment.",
+        show_default=False,
+    ),
+]
 Seed = Annotated[int, typer.Option(min=0, help="Of initial weights, order and augmentation.")]
 
 
@@ -138,6 +146,17 @@ def report(dataset: Dataset) -> None:
     from stages.report import report as stage
 
     stage(params, dataset)
+
+
+@app.command(
+    epilog="Example: attnfd compare shapes/resnet18/none shapes/resnet18/attnfd\n\n"
+    "One cell, before and now: attnfd compare shapes/resnet18/attnfd/0@HEAD shapes/resnet18/attnfd/0"
+)
+def compare(a: Address, b: Address) -> None:
+    """Compare two cells, or two methods over their seeds: settings, scores with interval, gains by class."""
+    from attnfd import compare
+
+    compare.show(compare.compare(a, b), Console(highlight=False))
 
 
 @app.command(epilog="Example: attnfd ui --port 5001")

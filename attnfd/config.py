@@ -324,19 +324,30 @@ def load(path: str | Path = PARAMS_FILE) -> Params:
     """
     path = Path(path)
     try:
-        raw = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise UserError(f"{path}: not found; run this from the repository's root") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read ({error})") from None
+    return parse(text, path.name)
+
+
+def parse(text: str, source: str) -> Params:
+    """Check the text of a params file; `source` opens the message when it does not hold.
+
+    Raises:
+        UserError: it is no YAML, or does not hold.
+    """
+    try:
+        raw = YAML(typ="safe", pure=True).load(text)
     except YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or "no YAML"
-        raise UserError(f"{path}{line}: {' '.join(str(problem).split())}") from None
+        raise UserError(f"{source}{line}: {' '.join(str(problem).split())}") from None
     if not isinstance(raw, dict):
-        raise UserError(f"{path}: found {type(raw).__name__}; allowed: the sections {', '.join(TOP)}")
-    return Params(raw, source=path.name)
+        raise UserError(f"{source}: found {type(raw).__name__}; allowed: the sections {', '.join(TOP)}")
+    return Params(raw, source=source)
 
 
 def validate(kind: type[SectionT], raw: Mapping[str, Any], where: str) -> SectionT:

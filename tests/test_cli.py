@@ -16,7 +16,7 @@ from tests import miniature
 
 COMMANDS = (
     "check", "prepare", "train_teacher", "evaluate_teacher", "freeze", "distill", "evaluate", "ablate",
-    "report", "ui",
+    "report", "compare", "ui",
 )  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import IO, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +10,14 @@ from numpy.typing import NDArray
 from attnfd.errors import UserError
 
 Counts = NDArray[np.float64]
+
+
+class Evaluation(NamedTuple):
+    """Confusion matrices (N, K, K) of an evaluation, the ids (N) of their images, and what to call it."""
+
+    name: str
+    ids: NDArray[np.str_]
+    matrices: NDArray[np.integer]
 
 
 class Difference(NamedTuple):
@@ -81,19 +89,27 @@ def difference(a: Sequence[Path], b: Sequence[Path]) -> Difference:
     """`paired` of the evaluations that lie in these files `confusion.npz`, one per seed.
 
     Raises:
-        UserError: two of them are not of the same images or classes.
+        UserError: two of them are not of the same images and classes.
     """
-    files = [*a, *b]
-    read = [_read(file) for file in files]
-    ids, matrices = read[0]
-    for file, (other_ids, others) in zip(files, read, strict=True):
-        if not np.array_equal(ids, other_ids) or others.shape != matrices.shape:
+    return between([read(file, file.as_posix()) for file in a], [read(file, file.as_posix()) for file in b])
+
+
+def between(a: Sequence[Evaluation], b: Sequence[Evaluation]) -> Difference:
+    """`paired` of evaluations that were read already; see `difference`."""
+    first, *others = *a, *b
+    for other in others:
+        if not np.array_equal(other.ids, first.ids) or other.matrices.shape != first.matrices.shape:
             raise UserError(
-                f"{file.as_posix()}: found {_extent(others)}; allowed: the {_extent(matrices)} of "
-                f"{files[0].as_posix()}, image by image; compare evaluations on the same data"
+                f"{other.name}: found {_extent(other)}; allowed: the {_extent(first)} of {first.name}, image "
+                "by image; compare evaluations on the same data"
             )
-    found = [matrices for _, matrices in read]
-    return paired(found[: len(a)], found[len(a) :])
+    return paired([one.matrices for one in a], [one.matrices for one in b])
+
+
+def read(file: Path | IO[bytes], name: str) -> Evaluation:
+    """The content of a `confusion.npz`; `name` stands for it in messages."""
+    with np.load(file) as content:
+        return Evaluation(name, content["ids"], content["matrices"])
 
 
 def sentence(found: Difference, a: str, b: str) -> str:
@@ -102,16 +118,23 @@ def sentence(found: Difference, a: str, b: str) -> str:
     Example:
         >>> sentence(Difference(0.0481, 0.0207, 0.074, seeds=3, images=100), "none", "attnfd")
         'attnfd is better than none by +4.81 mIoU (95 % CI +2.07 … +7.40; 3 seeds, 100 images)'
-        >>> sentence(Difference(0.0005, -0.0132, 0.0149, seeds=1, images=101), "none", "attnfd")
-        "attnfd is not distinguishable from none: +0.05 mIoU (95 % CI -1.32 … +1.49; one seed, 101 images: covers the images' chance only, not training's)"
-    """  # noqa: E501
-    by = f"{100 * found.mean:+.2f} mIoU"
+    """
+    by = f"{signed(found.mean)} mIoU"
     claim = f"from {a}: {by}" if found.verdict == "not distinguishable" else f"than {a} by {by}"
     extent = f"{found.seeds} seeds, {found.images} images"
     if found.seeds == 1:
         extent = f"one seed, {found.images} images: covers the images' chance only, not training's"
-    interval = f"95 % CI {100 * found.low:+.2f} … {100 * found.high:+.2f}"
-    return f"{b} is {found.verdict} {claim} ({interval}; {extent})"
+    return f"{b} is {found.verdict} {claim} (95 % CI {interval(found)}; {extent})"
+
+
+def interval(found: Difference) -> str:
+    """`+2.07 … +7.40` in per cent."""
+    return f"{signed(found.low)} … {signed(found.high)}"
+
+
+def signed(value: float) -> str:
+    """`0.0481` as `+4.81` in per cent, with a minus sign where it is below zero."""
+    return f"{100 * value:+.2f}".replace("-", "−")
 
 
 def _miou(weights: Counts, matrices: NDArray[np.integer]) -> Counts:
@@ -127,10 +150,6 @@ def _miou(weights: Counts, matrices: NDArray[np.integer]) -> Counts:
     return iou.sum(1) / np.maximum(occurs.sum(1), 1)
 
 
-def _read(file: Path) -> tuple[NDArray[np.str_], NDArray[np.integer]]:
-    with np.load(file) as content:
-        return content["ids"], content["matrices"]
-
-
-def _extent(matrices: NDArray[np.integer]) -> str:
-    return f"{len(matrices)} images of {matrices.shape[1]} classes"
+def _extent(evaluation: Evaluation) -> str:
+    images, classes, _ = evaluation.matrices.shape
+    return f"{images} images of {classes} classes"

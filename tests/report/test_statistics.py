@@ -172,12 +172,25 @@ def test_files_are_paired_in_their_order(tmp_path):
 def test_files_of_other_images_are_refused(tmp_path, ids, matrices):
     save(tmp_path / "a.npz", ["x"], [np.eye(2)])
     save(tmp_path / "b.npz", ids, matrices)
-    with pytest.raises(UserError, match=r"b\.npz: found .*; allowed: the 1 images of 2 classes of .*a\.npz"):
+    with pytest.raises(
+        UserError, match=r"b\.npz: found \d images .*; allowed: the 1 images of 2 classes of .*a\.npz"
+    ):
         statistics.difference([tmp_path / "a.npz"], [tmp_path / "b.npz"])
 
 
-def test_worse_in_words():
-    found = statistics.Difference(-0.0095, -0.0301, -0.0012, seeds=3, images=100)
-    assert statistics.sentence(found, "none", "kd") == (
-        "kd is worse than none by -0.95 mIoU (95 % CI -3.01 … -0.12; 3 seeds, 100 images)"
-    )
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        (
+            (-0.0095, -0.0301, -0.0012, 3, 100),
+            "kd is worse than none by −0.95 mIoU (95 % CI −3.01 … −0.12; 3 seeds, 100 images)",
+        ),
+        (
+            (0.0005, -0.0132, 0.0149, 1, 101),
+            "kd is not distinguishable from none: +0.05 mIoU (95 % CI −1.32 … +1.49; "
+            "one seed, 101 images: covers the images' chance only, not training's)",
+        ),
+    ],
+)
+def test_in_words(found, words):
+    assert statistics.sentence(statistics.Difference(*found), "none", "kd") == words
