@@ -31,7 +31,7 @@ def escape(text: str) -> str:
         >>> escape("kd_weight = 1 | *")
         'kd\\\\_weight = 1 \\\\| \\\\*'
     """
-    return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", text)
+    return re.sub(r"([\\`*_~&\[\]<>|#])", r"\\\1", text)
 
 
 def _section(section: Section) -> str:

@@ -157,7 +157,7 @@ def settings(found: pd.DataFrame, params: Params) -> pd.DataFrame:
         if changes(params, variant).keys() != {"layers"}
     }
     table = aggregate(_ablated(found, params, ["attnfd", *changed]), "variant", baseline="attnfd")
-    table.insert(2, "changed", table["variant"].map(changed).fillna(""))
+    table.insert(2, "changed", [changed.get(variant, "") for variant in table["variant"]])
     return table
 
 
