@@ -1,18 +1,14 @@
 """report: tables, figures and the page of everything that ran on a dataset."""
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from attnfd import paths
 from attnfd.config import Params
 from attnfd.data.prepared import Prepared, open_prepared
-from attnfd.paths import Cell
-from attnfd.report import examples, figures, html, latex, markdown, paper, pictures, style, tables
+from attnfd.report import gallery, html, latex, markdown, paper, style, tables
 from attnfd.report.page import page
 
 TABLES = "tables"
@@ -41,20 +37,15 @@ def report(params: Params, dataset: str) -> None:
         "per_class": tables.per_class(cells),
         "confusion": tables.confusion(cells, prepared.card.classes),
     }
-    charts = {
-        "comparison": figures.comparison(comparison),
-        "curves": figures.curves(plots["curves"]),
-        "per_class": figures.per_class(plots["per_class"]),
-        "overlays": _overlays(prepared, _pictured(cells)),
-    }
-    captions = {name: name for name in charts}
+    drawn = gallery.draw(prepared, cells, comparison, frames["ablation"], plots["curves"])
+    captions = {name: picture.caption for name, picture in drawn.items()}
     described = page(f"{params.report.title}: {dataset}", _subtitle(prepared), found, frames, captions)
 
     folder = paths.report(dataset)
     for part in (folder / TABLES, folder / FIGURES, folder / PLOTS, paths.summary(dataset).parent):
         part.mkdir(parents=True, exist_ok=True)
-    for name, figure in charts.items():
-        style.save(figure, folder / FIGURES / f"{name}.png")
+    for name, picture in drawn.items():
+        style.save(picture.figure, folder / FIGURES / f"{name}.png")
     for name, frame in plots.items():
         _write_csv(frame, folder / PLOTS / f"{name}.csv")
     for section in described.sections:
@@ -77,24 +68,3 @@ def _subtitle(prepared: Prepared) -> str:
 
 def _write_csv(frame: pd.DataFrame, file: Path) -> None:
     frame.to_csv(file, index=False, lineterminator="\n")
-
-
-def _pictured(cells: Sequence[Cell]) -> list[Cell]:
-    """The teacher, and of every student the first seed without distillation and with AttnFD."""
-    first: dict[tuple[str | None, str | None], Cell] = {}
-    for cell in cells:
-        if cell.variant is None and cell.method in (None, "none", "attnfd"):
-            first.setdefault((cell.student, cell.method), cell)
-    return list(first.values())
-
-
-def _overlays(prepared: Prepared, cells: Sequence[Cell]) -> Figure:
-    """Predictions of the cells beside each other, on the images that `evaluate` kept them of."""
-    preds = {}
-    for cell in cells:
-        title = "teacher" if cell.student is None else f"{cell.student}\n{cell.method}"
-        with np.load(tables.existing(cell, cell.results / paths.PREDICTIONS)) as maps:
-            ids = list(maps)
-            preds[title] = np.stack([maps[id] for id in ids])
-    shown = examples.read(prepared, ids)
-    return pictures.overlays(shown, preds, prepared.card.classes, prepared.card.palette)

@@ -39,7 +39,8 @@ def _section(section: Section) -> str:
     if section.findings:
         parts.append("\n".join(_finding(found) for found in section.findings))
     parts += map(table, section.tables)
-    parts += (f"![{escape(picture.caption)}](figures/{picture.name}.png)" for picture in section.pictures)
+    for picture in section.pictures:
+        parts += [f"![{escape(picture.name)}](figures/{picture.name}.png)", f"*{escape(picture.caption)}*"]
     return "\n\n".join(parts)
 
 

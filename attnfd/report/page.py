@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import pandas as pd
 
+from attnfd.report.gallery import runners_up
 from attnfd.report.layout import Align, Column, Finding, Page, Picture, Section, Table, Value
 from attnfd.report.statistics import sentence
 from attnfd.report.tables import LAYERS, TEACHER, difference, percent, signed, spread
@@ -102,16 +103,15 @@ def _findings(found: pd.DataFrame, comparison: pd.DataFrame) -> Iterator[Finding
     teacher = comparison.loc[comparison["student"] == TEACHER, "miou"].item()
     for student, rows in comparison[comparison["student"] != TEACHER].groupby("student", sort=False):
         miou = rows.set_index("method")["miou"]
-        others = miou.drop(["none", "attnfd"], errors="ignore")
         rivals = {"none": "none (no distillation)"}
-        if not others.empty:
-            best = str(others.idxmax())
-            rivals[best] = f"{best} (the best other method)"
+        if str(student) in runners_up(comparison):
+            rival = runners_up(comparison)[str(student)]
+            rivals.setdefault(rival, f"{rival} (the best other method)")
         for rival, called in rivals.items():
             pair = difference(distilled, "method", str(student), rival, "attnfd")
             if pair:
                 yield Finding(pair.verdict, f"{student}: {sentence(pair, called, 'attnfd')}.")
-        if not others.empty and "none" in miou:
+        if "none" in miou and len(miou) > 2:
             yield Finding("note", f"{student}, beside none: {_verdicts(rows)}.")
         if miou.get("none", 0) > teacher:
             undistilled = percent(miou["none"])
