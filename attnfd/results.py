@@ -24,6 +24,8 @@ CONFUSION_PICTURE = "confusion.png"
 OVERLAYS_PICTURE = "overlays.png"
 ATTENTION_PICTURE = "attention.png"
 CURVES_PICTURE = "curves.png"
+ATTENDED = 2
+"""Images of which the attention is drawn, out of those that are."""
 
 
 class Evaluated(NamedTuple):
@@ -107,21 +109,18 @@ def write_attention(
     """Write `attention.npz` (`ids`, and uint8 maps by `<network>/<place>`) and `attention.png`.
 
     Args:
-        maps: of a network, then of a place in it such as `encoder/refined`: energies (B, h, w) of the images
-            that are drawn.
+        maps: of a network, then of a place in it such as `encoder/refined`: energies (B, h, w) of
+            `evaluated.images`, of which two are shown.
     """
-    brightness = {
-        network: {place: pictures.brightness(energies) for place, energies in of_network.items()}
+    at = examples.evenly(ATTENDED, len(evaluated.ids))
+    levels: dict[str, Any] = {
+        f"{network}/{place}": pictures.brightness(energies[at])
         for network, of_network in maps.items()
+        for place, energies in of_network.items()
     }
-    flat: dict[str, Any] = {
-        f"{network}/{place}": values
-        for network, of_network in brightness.items()
-        for place, values in of_network.items()
-    }
-    np.savez_compressed(folder / paths.ATTENTION, ids=np.array(evaluated.ids), **flat)
-    figure = pictures.attention(evaluated.images.permute(0, 2, 3, 1).numpy(), brightness)
-    style.save(figure, folder / ATTENTION_PICTURE)
+    np.savez_compressed(folder / paths.ATTENTION, ids=np.array(evaluated.ids)[at], **levels)
+    images = evaluated.images[at].permute(0, 2, 3, 1).numpy()
+    style.save(pictures.attention(images, levels), folder / ATTENTION_PICTURE)
 
 
 def write_curves(folder: Path, history: Path) -> None:

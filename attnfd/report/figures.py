@@ -7,17 +7,16 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
-from attnfd.report.pictures import write_cells
+from attnfd.report.pictures import scale_curves, write_cells
 from attnfd.report.style import BASELINE, INK, OTHERS, OURS, PALE, WIDTH, colours, markers, styled
 from attnfd.report.tables import LAYERS, TEACHER, signed, spread
 
 HIGHLIGHTED = ("none", "attnfd")
 ROW = 0.25
 """Height of a row of a chart, in inches."""
-ASIDE = 1.025
+ASIDE = 1.04
 """Factor between the methods of one student where they would hide each other."""
 
 
@@ -61,18 +60,11 @@ def sizes(table: pd.DataFrame) -> Figure:
     methods = _methods(table)
     colour, marker = colours(methods), markers(methods)
     teacher = table[table["student"] == TEACHER].iloc[0]
-    axes.plot(
-        teacher["parameters"],
-        100 * teacher["miou"],
-        "*",
-        color=INK,
-        markersize=13,
-        linestyle="",
-        label=TEACHER,
-    )
-    sizes = {TEACHER: teacher["parameters"]}
+    size, miou = teacher["parameters"], 100 * teacher["miou"]
+    axes.plot(size, miou, "*", color=INK, markersize=13, linestyle="", label=TEACHER)
+    ticks = {TEACHER: size}
     for student, rows in _students(table).items():
-        sizes[student] = rows["parameters"].iloc[0]
+        ticks[student] = rows["parameters"].iloc[0]
         for place, row in enumerate(rows.to_dict("records")):
             method = row["method"]
             aside = ASIDE ** (place - (len(rows) - 1) / 2)
@@ -87,7 +79,7 @@ def sizes(table: pd.DataFrame) -> Figure:
                 label=method,
             )
     axes.set(xscale="log", xlabel="parameters", ylabel="mIoU, %")
-    axes.set_xticks(list(sizes.values()), [f"{size / 1e6:.1f} M\n{name}" for name, size in sizes.items()])
+    axes.set_xticks(list(ticks.values()), [f"{size / 1e6:.1f} M\n{name}" for name, size in ticks.items()])
     axes.set_xticks([], minor=True)
     axes.margins(0.12, 0.12)
     _legend(figure, [axes])
@@ -122,12 +114,8 @@ def curves(history: pd.DataFrame, rivals: Mapping[str, str]) -> Figure:
                 look = {"color": PALE, "label": "other methods"}
             _curve(left, of_method, "ce", 1, look)
             _curve(right, of_method, "miou", 100, {"marker": ".", **look})
-        left.set(yscale="log", title=f"{student}: cross-entropy")
-        right.set_title("validation mIoU, %")
-        right.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
-        left.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        left.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        left.yaxis.set_minor_formatter(NullFormatter())
+        left.set_title(f"{student}: cross-entropy")
+        scale_curves(left, right)
     for axes in all_axes[-1]:
         axes.set_xlabel("epoch")
     _legend(figure, all_axes.flat)
@@ -141,11 +129,13 @@ def per_class(table: pd.DataFrame) -> Figure:
     Args:
         table: of `attnfd.report.tables.per_class`; ablations are left out.
     """
-    means = _per_class(table)
+    table = table[table["variant"] == ""]
+    iou = table.groupby(["student", "method", "class"], sort=False)["iou"].mean()
+    means = 100 * iou.unstack(sort=False)
     classes = list(table["class"].unique())
     teacher = means.loc[TEACHER].rename(index={"": TEACHER})
     panels = {student: pd.concat([means.loc[student], teacher]) for student in _students(table)}
-    figure, all_axes = _panels({student: len(means) for student, means in panels.items()})
+    figure, all_axes = _panels({student: len(rows) for student, rows in panels.items()})
     for axes, of_student in zip(all_axes, panels.values(), strict=True):
         values = of_student[classes].to_numpy()
         axes.imshow(values, cmap="Blues", vmin=0, vmax=100, aspect="auto")
@@ -211,12 +201,6 @@ def _scores(table: pd.DataFrame, labels: pd.Series) -> tuple[Figure, NDArray[np.
             _beside(axes, label, f"{spread(row['miou'], row['miou_std'])}  {signed(row['difference'])}")
     all_axes[-1].set_xlabel("mIoU, %")
     return figure, all_axes
-
-
-def _per_class(table: pd.DataFrame) -> pd.DataFrame:
-    """IoU in per cent, mean over the seeds: rows by student and method, a column per class."""
-    ours = table[table["variant"] == ""]
-    return 100 * ours.groupby(["student", "method", "class"], sort=False)["iou"].mean().unstack(sort=False)
 
 
 def _panels(rows: Mapping[str, int]) -> tuple[Figure, NDArray[np.object_]]:

@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
 from attnfd import paths
 from attnfd.data.prepared import Prepared
@@ -14,8 +13,8 @@ from attnfd.paths import Cell
 from attnfd.report import examples, figures, pictures, tables
 from attnfd.report.tables import TEACHER
 
-EVEN, DIFFERENT, ATTENDED = 3, 3, 2
-"""Images of a student's overlays, spread evenly and chosen by their difference, and of its attention."""
+EVEN, DIFFERENT = 3, 3
+"""Images of a student's overlays: spread evenly, and chosen because its methods disagree."""
 
 
 class Picture(NamedTuple):
@@ -53,11 +52,6 @@ def draw(
             "Mean mIoU, ± its standard deviation, over the number of parameters. A student's methods have "
             "the same parameters and are drawn beside each other.",
         ),
-        "ablation": Picture(
-            figures.ablation(ablation),
-            "Mean mIoU, ± its standard deviation, of AttnFD's variants. The dots stand for backbone, encoder "
-            "and decoder; a full one is distilled. The scale does not start at 0.",
-        ),
         "curves": Picture(
             figures.curves(curves, rivals),
             "Training cross-entropy and validation mIoU over the epochs, mean over the seeds with their "
@@ -69,6 +63,12 @@ def draw(
             "occurs neither in the ground truth nor in the prediction.",
         ),
     }
+    if not ablation.empty:
+        drawn["ablation"] = Picture(
+            figures.ablation(ablation),
+            "Mean mIoU, ± its standard deviation, of AttnFD's variants. The dots stand for backbone, encoder "
+            "and decoder; a full one is distilled. The scale does not start at 0.",
+        )
     if "attnfd" in set(comparison["method"]) and rivals:
         drawn["gains"] = Picture(
             figures.gains(per_class, rivals),
@@ -76,7 +76,7 @@ def draw(
             "student: mean over the seeds and, as a line, ± the standard deviation of the difference.",
         )
     drawn["confusion"] = _confusion(prepared, cells, comparison)
-    for student in dict.fromkeys(cell.student for cell in cells if cell.student):
+    for student in dict.fromkeys(cell.student for cell in cells if cell.student and not cell.variant):
         chosen = [
             cell
             for method in dict.fromkeys(("none", rivals.get(student), "attnfd"))
@@ -132,27 +132,18 @@ def _overlays(prepared: Prepared, chosen: Sequence[Cell]) -> Picture:
         [*["evenly\nspread"] * len(even), *["most\ndifferent"] * len(different)],
     )
     caption = (
-        f"Predictions of {chosen[0].student}, seed {chosen[0].seed}, and of the teacher. Rows: {len(even)} of "
-        f"{len(kept.ids)} validation images, evenly spread"
+        f"Predictions of {chosen[0].student}, seed {chosen[0].seed}, and of the teacher. Rows: {len(even)} "
+        f"of {len(kept.ids)} validation images, evenly spread"
     )
     if different:
-        caption += (
-            f"; then the {len(different)} others on which the methods shown disagree in most pixels, "
-            "whoever is right"
-        )
+        caption += f"; then {len(different)} more, on which these methods disagree most, right or wrong"
     return Picture(figure, f"{caption}.")
 
 
 def _attention(prepared: Prepared, cell: Cell) -> Picture:
     """What the attention of the teacher and of its student looks at."""
-    stored = _arrays(cell, paths.ATTENTION)
-    ids = stored.pop("ids")
-    at = examples.evenly(ATTENDED, len(ids))
-    maps: dict[str, dict[str, NDArray[np.uint8]]] = {}
-    for name, levels in stored.items():
-        network, place = name.split("/", 1)
-        maps.setdefault(network, {})[place] = levels[at]
-    shown = examples.read(prepared, ids[at])
+    maps = _arrays(cell, paths.ATTENTION)
+    shown = examples.read(prepared, maps.pop("ids").tolist())
     return Picture(
         pictures.attention(shown.images, maps),
         f"Energy (mean square over the channels) of the features of the teacher and of {cell.student} "

@@ -89,11 +89,10 @@ def _section(name: str) -> str:
 
 
 def _tables(frames: Mapping[str, pd.DataFrame]) -> Iterator[Table]:
-    """Tables of the frames; one that only repeats rows of the comparison is left out."""
     yield _comparison(frames["comparison"])
-    if set(frames["ablation"]["variant"]) - {"none", "attnfd"}:
+    if not frames["ablation"].empty:
         yield _ablation(frames["ablation"])
-    if frames["settings"]["changed"].any():
+    if not frames["settings"].empty:
         yield _settings(frames["settings"])
     yield _networks(frames["networks"])
 

@@ -3,6 +3,7 @@
 Every function returns a figure and saves nothing.
 """
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 
@@ -12,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Patch
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
 from attnfd.datasets.base import VOID
@@ -23,7 +24,6 @@ VOID_COLOUR = (255, 255, 255)
 RIGHT, WRONG = (205, 222, 235), (213, 94, 0)
 TILE = 1.15
 """Width of a small picture, in inches."""
-KINDS = ("raw", "refined")
 
 
 @styled
@@ -52,7 +52,7 @@ def overlays(
         Patch(facecolor=_rgb(palette[index]), edgecolor=QUIET, linewidth=0.5, label=classes[index])
         for index in occurring[occurring != VOID]
     ]
-    a_row = int(1.0 * len(columns))
+    a_row = len(columns)
     figure, axes = _grid(
         shown.images,
         len(columns),
@@ -112,32 +112,30 @@ def write_cells(axes: Axes, values: NDArray[np.floating]) -> None:
 
 
 @styled
-def attention(images: NDArray[np.uint8], maps: Mapping[str, Mapping[str, NDArray[np.uint8]]]) -> Figure:
+def attention(images: NDArray[np.uint8], maps: Mapping[str, NDArray[np.uint8]]) -> Figure:
     """A row per image and layer: of every network the energy of its features, raw and refined by attention.
 
     Args:
         images: RGB (B, H, W, 3).
-        maps: of a network, then of a place in it such as `encoder/refined`: `brightness` (B, h, w).
+        maps: `brightness` (B, h, w) by network and place, such as `student/encoder/refined`.
     """
-    layers = list(dict.fromkeys(place.split("/")[0] for of_network in maps.values() for place in of_network))
-    figure, axes = _grid(
-        np.repeat(images, len(layers), axis=0), 1 + len(KINDS) * len(maps), left=0.2, bottom=0
-    )
-    columns = [(network, kind) for network in maps for kind in KINDS]
-    height, width = images.shape[1:3]
-    for row, (index, layer) in enumerate((index, layer) for index in range(len(images)) for layer in layers):
-        axes[row, 0].imshow(images[index])
-        axes[row, 0].set_ylabel(layer)
-        for axis, (network, kind) in zip(axes[row, 1:], columns, strict=True):
-            if (place := f"{layer}/{kind}") in maps[network]:
-                energy = maps[network][place][index]
-                extent = (0, width, height, 0)
-                axis.imshow(energy, cmap="magma", vmin=0, vmax=255, interpolation="bilinear", extent=extent)
-            else:
-                axis.set_visible(False)
-    axes[0, 0].set_title("image")
-    for axis, (network, kind) in zip(axes[0, 1:], columns, strict=True):
-        axis.set_title(f"{network}\n{kind}")
+    parts = [name.split("/") for name in maps]
+    layers = list(dict.fromkeys(layer for _, layer, _ in parts))
+    columns = list(dict.fromkeys((network, kind) for network, _, kind in parts))
+    figure, axes = _grid(np.repeat(images, len(layers), axis=0), 1 + len(columns), left=0.2, bottom=0)
+    extent = (0, images.shape[2], images.shape[1], 0)
+    for row, (index, layer) in zip(axes, itertools.product(range(len(images)), layers), strict=True):
+        row[0].imshow(images[index])
+        row[0].set_ylabel(layer)
+        for axis, (network, kind) in zip(row[1:], columns, strict=True):
+            levels = maps.get(f"{network}/{layer}/{kind}")
+            axis.set_visible(levels is not None)
+            if levels is not None:
+                axis.imshow(
+                    levels[index], cmap="magma", vmin=0, vmax=255, interpolation="bilinear", extent=extent
+                )
+    for axis, title in zip(axes[0], ("image", *map("\n".join, columns)), strict=True):
+        axis.set_title(title)
     return figure
 
 
@@ -155,19 +153,28 @@ def curves(history: pd.DataFrame) -> Figure:
         history: of `attnfd.training.fit`.
     """
     figure = Figure((WIDTH, 2.6))
-    left, right = figure.subplots(1, 2)
+    left, right = figure.subplots(1, 2, sharex=True)
     terms = [name for name in history if name not in ("epoch", "loss", "lr", "miou")]
     for term, colour in zip(terms, (INK, *OTHERS), strict=False):
         left.plot(history["epoch"], history[term], color=colour, label=term)
-    left.set(yscale="log", title="loss")
     left.legend()
     validated = history.dropna(subset="miou")
     right.plot(validated["epoch"], 100 * validated["miou"], marker=".", color=OURS)
-    right.set(title="validation mIoU, %")
+    left.set_title("loss")
     for axes in (left, right):
-        axes.set(xlabel="epoch")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_xlabel("epoch")
+    scale_curves(left, right)
     return figure
+
+
+def scale_curves(loss: Axes, miou: Axes) -> None:
+    """Axes over whole epochs: a loss on a log scale in plain numbers, a validation's mIoU."""
+    loss.set_yscale("log")
+    loss.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    loss.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    loss.yaxis.set_minor_formatter(NullFormatter())
+    miou.set_title("validation mIoU, %")
+    miou.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
 
 
 def _rgb(colour: Sequence[int]) -> tuple[float, float, float]:

@@ -127,17 +127,15 @@ def ablation(found: pd.DataFrame, params: Params, dataset: str) -> pd.DataFrame:
     """A row per student and set of distilled layers (the paper's Table 3, in its order); see `aggregate`.
 
     The variants that change nothing but the layers, and two cells of `distill`: `none`, which distils no
-    layer, and `attnfd`, the full method. Differences are to `none`.
+    layer, and `attnfd`, the full method. Differences are to `none`. Empty if no such variant runs.
     """
     layers = {
-        "none": (),
-        **{
-            variant: _in_order(params.method("attnfd", dataset, variant).layers)
-            for variant in params.run.ablate.variants
-            if changes(params, variant).keys() == {"layers"}
-        },
-        "attnfd": _in_order(params.method("attnfd", dataset).layers),
+        variant: _in_order(params.method("attnfd", dataset, variant).layers)
+        for variant in params.run.ablate.variants
+        if changes(params, variant).keys() == {"layers"}
     }
+    if layers:
+        layers |= {"none": (), "attnfd": _in_order(params.method("attnfd", dataset).layers)}
     variants = sorted(layers, key=lambda variant: COMBINATIONS.index(layers[variant]))
     table = aggregate(_ablated(found, params, variants), "variant", baseline="none")
     distilled = table["variant"].map(layers)
@@ -149,14 +147,16 @@ def ablation(found: pd.DataFrame, params: Params, dataset: str) -> pd.DataFrame:
 def settings(found: pd.DataFrame, params: Params) -> pd.DataFrame:
     """A row per student and variant that changes more than the layers, after `attnfd`; see `aggregate`.
 
-    `changed` lists the settings, as in `kd_weight = 1`. Differences are to `attnfd`, the full method.
+    `changed` lists the settings, as in `kd_weight = 1`. Differences are to `attnfd`, the full method. Empty
+    if no such variant runs.
     """
     changed = {
         variant: ", ".join(f"{key} = {_spelled(value)}" for key, value in changes(params, variant).items())
         for variant in params.run.ablate.variants
         if changes(params, variant).keys() != {"layers"}
     }
-    table = aggregate(_ablated(found, params, ["attnfd", *changed]), "variant", baseline="attnfd")
+    variants = ["attnfd", *changed] if changed else []
+    table = aggregate(_ablated(found, params, variants), "variant", baseline="attnfd")
     table.insert(2, "changed", [changed.get(variant, "") for variant in table["variant"]])
     return table
 

@@ -151,6 +151,7 @@ def test_pictures_stand_in_their_sections():
     assert section(described, "Predictions").pictures == (Picture("overlays_resnet18", "seen"),)
 
 
+SECOND = Value("−3", "second")
 SAMPLE = Page(
     NASTY,
     NASTY,
@@ -165,9 +166,7 @@ SAMPLE = Page(
                     NASTY,
                     (
                         Column("name", "left", [Value(NASTY), Value("two"), Value("")]),
-                        Column(
-                            "50 %", "right", [Value("1 ± 2", "best"), Value("−3", "second"), Value("", "best")]
-                        ),
+                        Column("50 %", "right", [Value("1 ± 2", "best"), SECOND, Value("", "best")]),
                         Column("on", "center", [Value("✓"), Value("0 … 1"), Value("better", "better")]),
                     ),
                     (1, 2),

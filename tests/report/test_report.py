@@ -45,7 +45,11 @@ def test_the_folder():
     assert "mobilenetv2: attnfd is not distinguishable from none (no distillation): +0.00 mIoU" in text
     assert "4 validation images of 3 classes" in text
     pictures = re.findall(r"\]\((.*?)\)", text)
-    assert len(pictures) == len(list((FOLDER / "figures").iterdir()))
+    figures = ["comparison", "sizes", "ablation", "curves", "per_class", "gains", "confusion"]
+    for student in ("mobilenetv2", "resnet18"):
+        figures += [f"overlays_{student}", f"attention_{student}"]
+    assert sorted(pictures) == sorted(f"figures/{name}.png" for name in figures)
+    assert {name for name in contents() if name.startswith("figures/")} == set(pictures)
     for picture in pictures:
         assert Image.open(FOLDER / picture).format == "PNG"
     assert pd.read_csv(FOLDER / "tables/comparison.csv").loc[0, "student"] == "teacher"
@@ -106,6 +110,30 @@ def test_equal_results_give_equal_bytes(monkeypatch):
         report(settings, "tiny")
     assert contents() == first
     assert str(Path.cwd()).encode() not in b"".join(first.values())
+
+
+def test_only_none_is_enough():
+    settings = synthetic.params(methods=["none"])
+    kept = {
+        name: miou
+        for name, miou in synthetic.ONE_SEED.items()
+        if name not in ("resnet18-kd-0", "resnet18-attnfd-0")
+    }
+    synthetic.dataset()
+    synthetic.results(settings, kept)
+    report(settings, "tiny")
+    assert list(pd.read_csv(FOLDER / "tables/ablation.csv")["variant"]) == ["none", "b", "ed"]
+    assert {name for name in contents() if "gains" in name or "attention" in name} == set()
+
+
+def test_ablations_of_one_kind_are_enough():
+    axes = {"variants": ["plain"], "students": ["mobilenetv2"]}
+    settings = synthetic.params(methods=["kd"], ablate=axes)
+    synthetic.dataset()
+    synthetic.results(settings, {"teacher": 0.8, "resnet18-kd-0": 0.5, "mobilenetv2-attnfd-plain-0": 0.6})
+    report(settings, "tiny")
+    assert list(pd.read_csv(FOLDER / "tables/settings.csv")["variant"]) == ["plain"]
+    assert {name for name in contents() if "ablation" in name} == set()
 
 
 def test_a_missing_cell_writes_nothing():
