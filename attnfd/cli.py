@@ -4,12 +4,16 @@ Commands parse, check and dispatch. What one needs is imported when it runs, so 
 """
 
 import sys
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
-from attnfd.errors import UserError
+from attnfd.errors import StoppedError, UserError
+
+if TYPE_CHECKING:
+    from attnfd.config import Run
 
 app = typer.Typer(
     help="Attention-guided Feature Distillation for semantic segmentation: a DVC pipeline tracked by MLflow.",
@@ -18,6 +22,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+data = typer.Typer(help="Datasets on this disk.", no_args_is_help=True)
+app.add_typer(data, name="data")
 
 Dataset = Annotated[str, typer.Option(help="A recipe of params.yaml, such as shapes.")]
 Student = Annotated[str, typer.Option(help="A student of params.yaml, such as resnet18.")]
@@ -32,6 +39,15 @@ Address = Annotated[
     ),
 ]
 Seed = Annotated[int, typer.Option(min=0, help="Of initial weights, order and augmentation.")]
+
+ModelName = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="A folder such as models/shapes/resnet18/attnfd/0, an MLflow run's id, or a registered model.",
+    ),
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Write over what is there.")]
 
 
 @app.command(epilog="Example: attnfd check")
@@ -57,15 +73,18 @@ def prepare(dataset: Dataset) -> None:
 @app.command("train_teacher", epilog="Example: attnfd train_teacher --dataset shapes")
 def train_teacher(dataset: Dataset) -> None:
     """Train the teacher: DeepLabV3+ with CBAM at the three taps in its forward path."""
-    from attnfd import preflight, tracking
+    from attnfd import preflight, resume
     from attnfd.paths import Cell
+    from attnfd.tracking import runs
 
     params = preflight.check_params()
     cell = Cell(stage="train_teacher", dataset=dataset)
     from stages.train_teacher import train_teacher as stage
 
-    with tracking.open_run(cell, params.resolve(cell)) as run:
-        run.trained(stage(params, cell, run))
+    checkpoints = resume.checkpoints(params, cell)
+    with runs.open_run(cell, params.resolve(cell), checkpoints) as run:
+        run.trained(stage(params, cell, run, checkpoints))
+    checkpoints.clear()
 
 
 @app.command(epilog="Example: attnfd freeze --dataset shapes")
@@ -82,70 +101,94 @@ def freeze(dataset: Dataset) -> None:
 @app.command(epilog="Example: attnfd distill --dataset shapes --student resnet18 --method attnfd --seed 0")
 def distill(dataset: Dataset, student: Student, method: MethodName, seed: Seed) -> None:
     """Train one student by one method from one seed."""
-    from attnfd import preflight, tracking
+    from attnfd import preflight, resume
     from attnfd.paths import Cell
+    from attnfd.tracking import runs
 
     params = preflight.check_params()
     cell = Cell(stage="distill", dataset=dataset, student=student, method=method, seed=seed)
     from stages.distill import distill as stage
 
-    with tracking.open_run(cell, params.resolve(cell)) as run:
-        run.trained(stage(params, cell, run))
+    checkpoints = resume.checkpoints(params, cell)
+    with runs.open_run(cell, params.resolve(cell), checkpoints) as run:
+        run.trained(stage(params, cell, run, checkpoints))
+    checkpoints.clear()
 
 
 @app.command("evaluate_teacher", epilog="Example: attnfd evaluate_teacher --dataset shapes")
 def evaluate_teacher(dataset: Dataset) -> None:
     """Evaluate the teacher at original size: metrics, confusion matrix, overlays, attention maps."""
-    from attnfd import preflight, tracking
+    from attnfd import preflight
     from attnfd.paths import Cell
+    from attnfd.tracking import runs
 
     params = preflight.check_params()
     cell = Cell(stage="train_teacher", dataset=dataset)
     from stages.evaluate_teacher import evaluate_teacher as stage
 
-    with tracking.resume_run(cell, params.resolve(cell)) as run:
+    with runs.resume_run(cell, params.resolve(cell)) as run:
         run.evaluated(stage(params, cell))
 
 
 @app.command(epilog="Example: attnfd evaluate --dataset shapes --student resnet18 --method attnfd --seed 0")
 def evaluate(dataset: Dataset, student: Student, method: MethodName, seed: Seed) -> None:
     """Evaluate a student at original size: metrics, confusion matrix, overlays, attention maps."""
-    from attnfd import preflight, tracking
+    from attnfd import preflight
     from attnfd.paths import Cell
+    from attnfd.tracking import runs
 
     params = preflight.check_params()
     cell = Cell(stage="distill", dataset=dataset, student=student, method=method, seed=seed)
     from stages.evaluate import evaluate as stage
 
-    with tracking.resume_run(cell, params.resolve(cell)) as run:
+    with runs.resume_run(cell, params.resolve(cell)) as run:
         run.evaluated(stage(params, cell))
 
 
 @app.command(epilog="Example: attnfd ablate --dataset shapes --student resnet18 --variant be --seed 0")
 def ablate(dataset: Dataset, student: Student, variant: Variant, seed: Seed) -> None:
     """Train and evaluate one ablation of AttnFD."""
-    from attnfd import preflight, tracking
+    from attnfd import preflight, resume
     from attnfd.paths import Cell
+    from attnfd.tracking import runs
 
     params = preflight.check_params()
     cell = Cell(stage="ablate", dataset=dataset, student=student, method="attnfd", variant=variant, seed=seed)
     from stages.ablate import ablate as stage
 
-    with tracking.open_run(cell, params.resolve(cell)) as run:
-        fingerprint, evaluated = stage(params, cell, run)
+    checkpoints = resume.checkpoints(params, cell)
+    with runs.open_run(cell, params.resolve(cell), checkpoints) as run:
+        fingerprint, evaluated = stage(params, cell, run, checkpoints)
         run.trained(fingerprint)
         run.evaluated(evaluated)
+    checkpoints.clear()
 
 
 @app.command(epilog="Example: attnfd report --dataset shapes")
 def report(dataset: Dataset) -> None:
-    """Write tables and figures of everything that ran on a dataset into reports/<dataset>/."""
+    """Write tables and figures of everything that ran on a dataset into reports/<dataset>/, and log them."""
     from attnfd import preflight
 
     params = preflight.check_params()
     from stages.report import report as stage
 
     stage(params, dataset)
+    _publish(params.run, dataset)
+
+
+def _publish(axes: "Run", dataset: str) -> None:
+    """Log a report. It is written by now, so a store out of reach costs a warning and no more."""
+    from attnfd.tracking import costs, summary
+
+    try:
+        cost = summary.publish(axes, dataset)
+    except UserError as error:
+        Console(stderr=True, soft_wrap=True, highlight=False).print(
+            f"[bold yellow]warning:[/] the report is written, but not logged: {_plain(error)}; "
+            f"then run attnfd report --dataset {dataset}"
+        )
+        return
+    Console().print(costs.drawn(cost), costs.gaps(cost))
 
 
 @app.command(
@@ -159,18 +202,96 @@ def compare(a: Address, b: Address) -> None:
     compare.show(compare.compare(a, b), Console(highlight=False))
 
 
+@app.command(epilog="Example: attnfd predict shapes/resnet18/attnfd/0 photos 'more/*.jpg' --out predictions")
+def predict(
+    model: ModelName,
+    images: Annotated[list[str], typer.Argument(help="Images of any size, folders, patterns.")],
+    out: Annotated[Path, typer.Option(help="A folder for class maps, overlays and areas.csv.")],
+    batch_size: Annotated[int, typer.Option(min=1, help="Images of one size per forward pass.")] = 8,
+    overlays: Annotated[bool, typer.Option(help="Whether to write overlays.")] = True,
+    overwrite: Overwrite = False,
+) -> None:
+    """Segment images: class maps with palette, overlays, and the areas of the classes."""
+    from attnfd.product.predict import predict as run
+    from attnfd.product.source import open_model
+
+    opened = open_model(model)
+    count = run(opened, images, out, batch_size=batch_size, overlays=overlays, overwrite=overwrite)
+    Console(soft_wrap=True).print(f"{count} images segmented into {out}")
+
+
+@app.command(epilog="Example: attnfd export shapes/resnet18/attnfd/0 --format onnx --out student.onnx")
+def export(
+    model: ModelName,
+    out: Annotated[Path, typer.Option(help="A file; its card is written beside it.")],
+    kind: Annotated[str, typer.Option("--format", help="onnx or torch-export.")] = "onnx",
+    images: Annotated[
+        list[str] | None,
+        typer.Option(help="To compare on instead of validation images; may be given again."),
+    ] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Write a model as one file that needs no attnfd; refused if it answers otherwise than the model."""
+    from attnfd.product.export import export as run
+    from attnfd.product.source import open_model
+
+    found = run(open_model(model), kind, out, images=images or [], overwrite=overwrite)
+    Console(soft_wrap=True).print(
+        f"{out}: compared on {found.images} images: logits differ by at most {found.difference:.1e} of the "
+        f"largest, {100 * found.agreement:.3f} % of the pixels have the same class"
+    )
+
+
+@app.command(
+    epilog="Example: attnfd benchmark shapes/teacher shapes/resnet18/attnfd/0 --size 256 256 --plot cost.png"
+)
+def benchmark(
+    models: Annotated[
+        list[str], typer.Argument(metavar="MODEL...", help="As of predict; the first is 1.00×.")
+    ],
+    size: Annotated[tuple[int, int], typer.Option(min=17, help="Height and width in pixels.")] = (512, 512),
+    batch: Annotated[int, typer.Option(min=1, help="Images at once.")] = 1,
+    rounds: Annotated[int, typer.Option(min=1, help="Timings of each model.")] = 30,
+    json: Annotated[Path | None, typer.Option(help="A file for the numbers.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="A PNG of mIoU over latency.")] = None,
+) -> None:
+    """Compare models on this machine: parameters, multiply-adds, latency, images per second, mIoU."""
+    from attnfd.product.benchmark import benchmark as run
+    from attnfd.product.source import open_model
+
+    opened = [open_model(model) for model in models]
+    run(opened, size=size, batch=batch, rounds=rounds, numbers=json, plot=plot)
+
+
+@data.command(epilog="Example: attnfd data fetch voc")
+def fetch(
+    name: Annotated[str, typer.Argument(help="voc, sbd, camvid or cityscapes.")],
+    to: Annotated[
+        Path | None,
+        typer.Option(help="Folder to put it in; unset: where its recipe looks.", show_default=False),
+    ] = None,
+) -> None:
+    """Download a published dataset, or tell how to get it where its terms ask for more."""
+    from attnfd import fetch as fetching
+
+    Console(soft_wrap=True, highlight=False).print(fetching.fetch(name, to), markup=False)
+
+
 @app.command(epilog="Example: attnfd ui --port 5001")
 def ui(port: Annotated[int, typer.Option(min=1, max=65535, help="Port on 127.0.0.1.")] = 5000) -> None:
     """Open the MLflow UI on localhost, on the store that the pipeline writes to."""
-    from attnfd import tracking
+    from attnfd.tracking import store
 
-    tracking.ui(port)
+    store.ui(port)
 
 
 def main() -> None:
     """Run a command; what the user can mend is told in a line, with exit status 2."""
     try:
         app()
+    except StoppedError as interrupted:
+        Console(stderr=True, soft_wrap=True, highlight=False).print(_plain(interrupted))
+        sys.exit(interrupted.status)
     except UserError as error:
         Console(stderr=True, soft_wrap=True, highlight=False).print(f"[bold red]error:[/] {_plain(error)}")
         sys.exit(2)

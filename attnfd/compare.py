@@ -231,7 +231,7 @@ def _show_settings(a: Settings | str, b: Settings | str, console: Console) -> No
         return
     rows = changed(a, b)
     if not rows:
-        console.print("no setting differs\n")
+        console.print(f"no setting differs in {', '.join(section for section in a if section in b)}\n")
         return
     table = _table("setting", "A", "B")
     for row in rows:
@@ -284,4 +284,6 @@ def _seeds(found: Iterable[int | None]) -> str:
 def _flat(prefix: str, value: Any) -> dict[str, str]:
     if isinstance(value, dict):
         return {key: leaf for name in value for key, leaf in _flat(f"{prefix}.{name}", value[name]).items()}
-    return {prefix: ", ".join(map(str, value)) if isinstance(value, list) else json.dumps(value)}
+    if isinstance(value, list):
+        return {prefix: ", ".join(map(str, value))}
+    return {prefix: value if isinstance(value, str) else json.dumps(value)}

@@ -90,7 +90,7 @@ class Training(Section):
     )
     flip: float = Field(ge=0, le=1, description="probability of a horizontal flip")
     precision: Literal["32-true", "bf16-mixed", "16-mixed", "auto"] = Field(
-        description="arithmetic of the step; auto: bf16-mixed where the device has it in hardware, else 32-true"
+        description="arithmetic of the step; auto: bf16-mixed where it is native to the device, else 32-true"
     )
     validate_every: Positive = Field(description="epochs between validations; the last epoch always is one")
 
@@ -114,6 +114,7 @@ class Attention(Section):
     kernel_size: Positive = Field(description="of the spatial convolution, odd")
     channel: bool = Field(description="with channel attention")
     spatial: bool = Field(description="with spatial attention")
+    learned: bool = Field(default=True, description="gates with weights; without: sums of pooled values")
 
     @model_validator(mode="after")
     def _odd_kernel(self) -> "Attention":
@@ -131,6 +132,13 @@ class TrainTeacher(Training):
     )
     dropout: tuple[Probability, Probability] = Field(description="before the last two convs of the head")
     attention: Attention
+    checkpoint: str | None = Field(
+        description="a teacher trained elsewhere, taken instead of training one: a folder that train_teacher "
+        "wrote, or a DeepLabV3+ in the layout of the AttnFD authors; null: none"
+    )
+    fit_epochs: Annotated[int, Field(ge=0)] = Field(
+        description="epochs in which new CBAMs of such a teacher are trained, and nothing else of it"
+    )
     seed: Annotated[int, Field(ge=0)] = Field(description="of initial weights, order and augmentation")
 
 

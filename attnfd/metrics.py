@@ -48,11 +48,6 @@ def confusion_matrices(pred: Tensor, target: Tensor, classes: int) -> Tensor:
     return counts[:, :void_bin].reshape(-1, classes, classes)
 
 
-def confusion_matrix(pred: Tensor, target: Tensor, classes: int) -> Tensor:
-    """Confusion matrix (K, K) of all images together; see `confusion_matrices`."""
-    return confusion_matrices(pred, target, classes).sum(0)
-
-
 def scores(matrix: NDArray[np.integer]) -> Scores:
     r"""Scores of a confusion matrix (K, K) with rows of ground truth.
 

@@ -4,6 +4,8 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+MODELS = Path("models")
+RESULTS = Path("results")
 MODEL = "model.safetensors"
 CARD = "card.json"
 HISTORY = "history.csv"
@@ -52,9 +54,9 @@ class Cell:
     def model(self) -> Path:
         """Folder of weights, card and history."""
         if self.student is None:
-            return Path("models", self.dataset, "teacher")
+            return MODELS / self.dataset / "teacher"
         if self.variant is None:
-            return Path("models", self.dataset, self.student, str(self.method), str(self.seed))
+            return MODELS / self.dataset / self.student / str(self.method) / str(self.seed)
         return Path("ablation", self.dataset, self.student, self.variant, str(self.seed))
 
     @property
@@ -62,7 +64,7 @@ class Cell:
         """Folder of metrics and pictures of the evaluation."""
         if self.variant is not None:
             return self.model
-        return Path("results", *self.model.parts[1:])
+        return RESULTS.joinpath(*self.model.parts[1:])
 
     @property
     def tags(self) -> dict[str, str]:
@@ -70,9 +72,14 @@ class Cell:
         return {key: str(value) for key, value in asdict(self).items() if value is not None}
 
 
+def checkpoints(cell: Cell) -> Path:
+    """Folder of a cell's unfinished trainings: the main root's, so that DVC neither removes nor copies it."""
+    return main_root() / ".attnfd" / "checkpoints" / cell.model
+
+
 def frozen(dataset: str) -> Path:
     """Folder of the frozen teacher."""
-    return Path("models", dataset, "frozen")
+    return MODELS / dataset / "frozen"
 
 
 def report(dataset: str) -> Path:

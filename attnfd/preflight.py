@@ -24,11 +24,11 @@ def check_all() -> Params:
     check_components(params)
     check_weights(params)
 
-    from attnfd import tracking
     from attnfd.accelerator import start_fabric
+    from attnfd.tracking import store
 
     start_fabric("32-true")
-    tracking.check_store()
+    store.check()
     return params
 
 
@@ -52,8 +52,8 @@ def check_components(params: Params) -> None:
 
 
 def check_weights(params: Params) -> None:
-    """Find the initial weights of every network that is to be trained."""
-    from attnfd.models import backbones
+    """Find the initial weights of every network that is to be trained, and read every imported teacher."""
+    from attnfd.models import backbones, imported
 
     students = {*params.run.students, *params.run.ablate.students}
     wanted = {
@@ -62,5 +62,10 @@ def check_weights(params: Params) -> None:
         for student in students
     }
     teachers = [params.train_teacher(dataset) for dataset in params.run.datasets]
-    for backbone, weights in sorted(wanted | {(teacher.backbone, teacher.weights) for teacher in teachers}):
+    for teacher in teachers:
+        if teacher.checkpoint is None:
+            wanted.add((teacher.backbone, teacher.weights))
+        else:
+            imported.check_teacher(teacher)
+    for backbone, weights in sorted(wanted):
         backbones.check_weights(backbone, weights)

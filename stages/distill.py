@@ -6,13 +6,15 @@ from safetensors.torch import save_file
 from attnfd import discovery, paths, training
 from attnfd.accelerator import start_fabric
 from attnfd.config import Params
+from attnfd.data.legend import legend
 from attnfd.data.prepared import open_prepared
 from attnfd.models import checkpoint
 from attnfd.models.deeplab import DeepLabV3Plus
 from attnfd.paths import DISTILLER, HISTORY, Cell
+from attnfd.resume import Checkpoints
 
 
-def distill(params: Params, cell: Cell, log: training.Log) -> str:
+def distill(params: Params, cell: Cell, log: training.Log, checkpoints: Checkpoints) -> str:
     """Train a student beside the frozen teacher; write its weights, card and history into its folder.
 
     The student is saved without connectors and attention; those lie beside it, for pictures alone.
@@ -42,9 +44,17 @@ def distill(params: Params, cell: Cell, log: training.Log) -> str:
     )
     objective = training.Objective(student, distiller, teacher.to(fabric.device))
     history = training.fit(
-        objective, prepared, config, seed=cell.seed, fabric=fabric, log=log, title=cell.name
+        objective,
+        prepared,
+        config,
+        seed=cell.seed,
+        fabric=fabric,
+        log=log,
+        title=cell.name,
+        checkpoints=checkpoints,
     )
-    checkpoint.save(cell.model, student, {"val_miou": history["miou"].max()})
+    card = {**legend(prepared.card).model_dump(mode="json"), "val_miou": history["miou"].max()}
+    checkpoint.save(cell.model, student, card)
     state = {name: tensor.contiguous() for name, tensor in distiller.state_dict().items()}
     save_file(state, cell.model / DISTILLER)
     history.to_csv(cell.model / HISTORY, index=False)

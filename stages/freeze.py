@@ -4,6 +4,7 @@ import torch
 
 from attnfd import paths
 from attnfd.config import Params
+from attnfd.data.legend import legend
 from attnfd.data.loaders import eval_loader
 from attnfd.data.prepared import open_prepared
 from attnfd.data.transforms import normalize
@@ -46,6 +47,7 @@ def freeze(params: Params, dataset: str) -> None:
         paths.frozen(dataset),
         folded,
         {
+            **legend(prepared.card).model_dump(mode="json"),
             "val_miou": card["val_miou"],
             "taps": {tap.layer: list(features.shape[1:]) for tap, features in taps.items()},
             "image_size": list(images.shape[-2:]),

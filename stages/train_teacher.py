@@ -1,37 +1,82 @@
 """train_teacher: the teacher, DeepLabV3+ with CBAM at the three taps in its forward path."""
 
+from collections.abc import Callable
+from functools import partial
+from math import nan
+from typing import Any
+
+import pandas as pd
 import torch
+from lightning_fabric import Fabric
 
 from attnfd import training
 from attnfd.accelerator import start_fabric
-from attnfd.config import Params
+from attnfd.config import Params, TrainTeacher
+from attnfd.data.legend import legend
+from attnfd.data.loaders import eval_loader
 from attnfd.data.prepared import Prepared, open_prepared
-from attnfd.models import checkpoint
+from attnfd.models import checkpoint, imported
 from attnfd.models.deeplab import DeepLabV3Plus
 from attnfd.paths import HISTORY, Cell
+from attnfd.resume import Checkpoints
 
 
-def train_teacher(params: Params, cell: Cell, log: training.Log) -> str:
-    """Train the teacher on cross-entropy; write weights, card and history into its folder.
+def train_teacher(params: Params, cell: Cell, log: training.Log, checkpoints: Checkpoints) -> str:
+    """Train the teacher on cross-entropy, or import it; write weights, card and history into its folder.
 
     Returns:
         The fingerprint of the weights.
     """
     config = params.train_teacher(cell.dataset)
-    prepared: Prepared = open_prepared(params, cell.dataset)
+    prepared = open_prepared(params, cell.dataset)
     fabric = start_fabric(config.precision)
     torch.manual_seed(config.seed)
-    model = DeepLabV3Plus(
-        config.backbone,
-        len(prepared.card.classes),
-        dropout=config.dropout,
-        attention=config.attention,
-        weights=config.weights,
+    fit = partial(
+        training.fit,
+        prepared=prepared,
+        seed=config.seed,
+        fabric=fabric,
+        log=log,
+        title=cell.name,
+        checkpoints=checkpoints,
     )
-    objective = training.Objective(model)
-    history = training.fit(
-        objective, prepared, config, seed=config.seed, fabric=fabric, log=log, title=cell.name
-    )
-    checkpoint.save(cell.model, model, {"val_miou": history["miou"].max()})
+    card: dict[str, Any] = legend(prepared.card).model_dump(mode="json")
+    if config.checkpoint is None:
+        model = DeepLabV3Plus(
+            config.backbone,
+            len(prepared.card.classes),
+            dropout=config.dropout,
+            attention=config.attention,
+            weights=config.weights,
+        )
+        history = fit(training.Objective(model), config=config)
+    else:
+        model, new_attention = imported.import_teacher(config, len(prepared.card.classes))
+        history = _score(model, prepared, config, fabric, log)
+        if new_attention and config.fit_epochs and list(model.attention.parameters()):
+            history = pd.concat([history, _fit_attention(model, config, fit)], ignore_index=True)
+        card["imported_sha256"] = imported.fingerprint(config)
+    # What an imported teacher scored before a fit is not its score any more.
+    trained = history[history["epoch"] > 0] if len(history) > 1 else history
+    checkpoint.save(cell.model, model, {"val_miou": trained["miou"].max(), **card})
     history.to_csv(cell.model / HISTORY, index=False)
     return checkpoint.fingerprint(cell.model)
+
+
+def _score(
+    model: DeepLabV3Plus, prepared: Prepared, config: TrainTeacher, fabric: Fabric, log: training.Log
+) -> pd.DataFrame:
+    """Epoch 0 of a history: what an imported teacher comes with."""
+    validation = eval_loader(prepared, "val", config.batch_size, device=fabric.device)
+    miou = training.validate(model.to(fabric.device), validation, len(prepared.card.classes), fabric)
+    log.metrics({"epoch/miou": miou}, 0)
+    return pd.DataFrame([{"epoch": 0, "loss": nan, "ce": nan, "lr": nan, "miou": miou}])
+
+
+def _fit_attention(
+    model: DeepLabV3Plus, config: TrainTeacher, fit: Callable[..., pd.DataFrame]
+) -> pd.DataFrame:
+    """Train new CBAMs alone: the rest is as good as it came, neither weights nor BN statistics of it move."""
+    model.eval().requires_grad_(False)
+    model.attention.train().requires_grad_(True)
+    return fit(training.Objective(model), config=config.model_copy(update={"epochs": config.fit_epochs}))

@@ -16,7 +16,7 @@ from tests import miniature
 
 COMMANDS = (
     "check", "prepare", "train_teacher", "evaluate_teacher", "freeze", "distill", "evaluate", "ablate",
-    "report", "compare", "ui",
+    "report", "compare", "predict", "export", "benchmark", "ui", "data fetch",
 )  # fmt: skip
 
 
@@ -57,7 +57,7 @@ def refused(project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_has_an_example(command: str, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    monkeypatch.setattr(sys, "argv", ["attnfd", command, "--help"])
+    monkeypatch.setattr(sys, "argv", ["attnfd", *command.split(), "--help"])
     with pytest.raises(SystemExit) as stopped:
         cli.main()
     assert stopped.value.code == 0
@@ -162,6 +162,10 @@ def test_a_store_out_of_reach(refused: Refused, monkeypatch: pytest.MonkeyPatch)
     message = refused("check")
     assert "MLflow store http://127.0.0.1:1" in message
     assert "secret" not in message
+
+
+def test_a_dataset_to_fetch_that_nobody_publishes(refused: Refused) -> None:
+    assert "unknown name 'cityscape'; did you mean 'cityscapes'?" in refused("data", "fetch", "cityscape")
 
 
 def test_a_dataset_folder_that_is_not_there(refused: Refused) -> None:

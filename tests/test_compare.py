@@ -126,7 +126,7 @@ def test_colours_in_a_terminal() -> None:
 
 def test_equal_sides() -> None:
     text = shown(compare.compare("shapes/teacher", "shapes/teacher"))
-    assert "no setting differs" in text
+    assert "no setting differs in prepare, train_teacher, evaluate" in text
     assert "B is not distinguishable from A: +0.00 mIoU" in text
     assert "█" not in text
 

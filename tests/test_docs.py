@@ -1,13 +1,21 @@
 """What the documents show: code that runs, commands and files that exist."""
 
+import json
 import re
+import sys
 from pathlib import Path
+from textwrap import dedent
+from typing import Any
 
 import pytest
 import torch
+from ruamel.yaml import YAML
 from typer.main import get_command
 
+from attnfd import cli
 from attnfd.cli import app
+from attnfd.models.taps import NetInfo, Output
+from tests import miniature
 
 PROJECT = Path(__file__).parents[1]
 DOCUMENTS = [PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md"))]
@@ -35,6 +43,25 @@ def test_the_readme_trains_a_student_in_a_loop_of_its_own() -> None:
     assert all(parameter.grad is None for parameter in teacher.parameters())
 
 
+def test_your_data_in_20_minutes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    document = PROJECT / "docs/your-data.md"
+    monkeypatch.chdir(tmp_path)
+    for key in ("DVC_ROOT", "MLFLOW_TRACKING_URI", "ATTNFD_DEVICE", "ATTNFD_FOLDER_ROOT"):
+        monkeypatch.delenv(key, raising=False)
+    exec(compile(blocks(document, "python")[0], "your-data.md", "exec"), {})
+    (tmp_path / "params.yaml").write_bytes((PROJECT / "params.yaml").read_bytes())
+    miniature.change(tmp_path, YAML(typ="safe").load(blocks(document, "yaml")[0]))
+    miniature.change(tmp_path, {"run": miniature.RUN})
+    for command in blocks(document, "sh")[0].splitlines():
+        monkeypatch.setattr(sys, "argv", command.split())
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        assert stopped.value.code == 0, command
+    card = json.loads((tmp_path / "data/mine/card.json").read_text())
+    assert card["classes"] == ["ground", "disc"]
+    assert {name: split["images"] for name, split in card["splits"].items()} == {"train": 16, "val": 4}
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_links_lead_to_files(document: Path) -> None:
     text = document.read_text(encoding="utf-8")
@@ -58,3 +85,14 @@ def test_commands_exist(document: Path) -> None:
 def test_no_place_holder_is_left() -> None:
     for document in DOCUMENTS:
         assert not re.search(r"@[A-Z]+@|TODO|COST TABLE", document.read_text(encoding="utf-8")), document
+
+
+def test_the_distiller_of_the_how_to_works() -> None:
+    page = PROJECT / "docs" / "add-a-distiller.md"
+    scope: dict[str, Any] = {"__name__": "attnfd.distillers.mse"}
+    exec(compile(dedent(blocks(page, "python")[0]), page.name, "exec"), scope)
+    assert scope["mse_loss"](torch.zeros(1, 2, 1, 1), torch.full((1, 2, 1, 1), 6.0), scale=2) == 9
+    info = NetInfo(channels={}, classes=2)
+    mse = scope["MSE"](scope["MSE"].Config(weight=3.0, scale=1.0), student=info, teacher=info)
+    zeros, ones = (Output(torch.full((1, 2, 1, 1), value), {}) for value in (0.0, 1.0))
+    assert mse(zeros, ones, torch.zeros(1, 1, 1), 0) == {"mse": 3}

@@ -9,7 +9,7 @@ from torch import nn
 
 from attnfd.data.transforms import normalize
 from attnfd.evaluation import confusion
-from attnfd.metrics import confusion_matrix
+from attnfd.metrics import confusion_matrices
 
 K = 3
 
@@ -96,5 +96,5 @@ def test_resized_masks_keep_void():
     image = torch.zeros(1, 3, 4, 4, dtype=torch.uint8)
     found = confusion(Threshold(), [(image, mask, torch.tensor([0]))], K, device="cpu", resize=2)[0]
     np.testing.assert_array_equal(
-        found, confusion_matrix(torch.zeros(1, 2, 2).long(), torch.tensor([[[0, 255]] * 2]), K)
+        found, confusion_matrices(torch.zeros(1, 2, 2).long(), torch.tensor([[[0, 255]] * 2]), K)[0]
     )

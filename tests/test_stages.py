@@ -1,7 +1,10 @@
-"""Stages on their own: what they refuse."""
+"""Stages on their own: what they refuse, and what an imported teacher goes through."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 
@@ -10,10 +13,13 @@ from attnfd.config import Params
 from attnfd.errors import UserError
 from attnfd.models import checkpoint, frozen
 from attnfd.models.deeplab import DeepLabV3Plus
+from attnfd.models.imported import import_teacher
 from attnfd.paths import Cell
+from attnfd.resume import Checkpoints
 from stages.evaluate import evaluate
 from stages.freeze import freeze
 from stages.prepare import prepare
+from stages.train_teacher import train_teacher
 from tests import miniature
 
 
@@ -67,3 +73,77 @@ def test_evaluate_refuses_a_student_with_other_classes(params: Params) -> None:
     checkpoint.save(cell.model, DeepLabV3Plus("mobilenetv2", 5), {})
     with pytest.raises(UserError, match="mobilenetv2/none/0: has 5 classes, shapes has 8"):
         evaluate(params, cell)
+
+
+class Curves:
+    """A log that keeps everything."""
+
+    def __init__(self) -> None:
+        self.seen: dict[tuple[str, int], float] = {}
+
+    def metrics(self, values: Mapping[str, float], step: int) -> None:
+        self.seen |= {(key, step): value for key, value in values.items()}
+
+    def flush(self) -> None:
+        pass
+
+
+def importing(tmp_path: Path, checkpoint: str, **changes: Any) -> Params:
+    teacher = {**miniature.SHAPES["train_teacher"], "checkpoint": checkpoint, **changes}
+    miniature.change(tmp_path, {"recipes": {"shapes": {"train_teacher": teacher}}})
+    return config.load()
+
+
+TEACHER = Cell(stage="train_teacher", dataset="shapes")
+FRESH = Checkpoints(Path("none"))
+
+
+def save_student(folder: str) -> DeepLabV3Plus:
+    """A network without attention, with BN statistics of its own."""
+    torch.manual_seed(0)
+    model = DeepLabV3Plus("resnet18", 8)
+    with torch.no_grad():
+        model(torch.randn(4, 3, 33, 33))
+    checkpoint.save(Path(folder), model, {})
+    return model.eval()
+
+
+def test_an_imported_teacher_is_taken_as_it_is(params: Params, tmp_path: Path) -> None:
+    before = checkpoint.load(TEACHER.model)[0].state_dict()
+    TEACHER.model.rename("elsewhere")
+    log = Curves()
+    train_teacher(importing(tmp_path, "elsewhere"), TEACHER, log, FRESH)
+    after, card = checkpoint.load(TEACHER.model)
+    assert all(torch.equal(value, before[key]) for key, value in after.state_dict().items())
+    assert card["imported_sha256"] == checkpoint.fingerprint(Path("elsewhere"))
+    history = pd.read_csv(TEACHER.model / paths.HISTORY)
+    assert history["epoch"].tolist() == [0]
+    assert card["val_miou"] == history["miou"][0] == log.seen["epoch/miou", 0]
+    freeze(params, "shapes")
+
+
+def test_only_new_attention_of_an_imported_teacher_is_fitted(params: Params, tmp_path: Path) -> None:
+    student = save_student("elsewhere")
+    train_teacher(importing(tmp_path, "elsewhere", fit_epochs=2), TEACHER, Curves(), FRESH)
+    after, card = checkpoint.load(TEACHER.model)
+    came = import_teacher(config.load().train_teacher("shapes"), 8).model.state_dict()
+    moved = {key for key, value in after.state_dict().items() if not torch.equal(value, came[key])}
+    assert {key.split(".")[1] for key in moved} == {"backbone", "encoder", "decoder"}
+    assert {key.split(".")[0] for key in moved} == {"attention"}
+    assert any(key.endswith("spatial.bn.running_var") for key in moved)
+    history = pd.read_csv(TEACHER.model / paths.HISTORY)
+    assert history["epoch"].tolist() == [0, 1, 2]
+    assert history["ce"].isna().tolist() == [True, False, False]
+    assert card["val_miou"] == history["miou"][1:].max()
+    assert student.architecture.attention is None
+
+
+@pytest.mark.parametrize("changes", [{"fit_epochs": 0}, {"attention": {"learned": False}}])
+def test_an_imported_teacher_without_a_fit(changes: dict[str, Any], params: Params, tmp_path: Path) -> None:
+    student = save_student("elsewhere")
+    train_teacher(importing(tmp_path, "elsewhere", **changes), TEACHER, Curves(), FRESH)
+    after, _ = checkpoint.load(TEACHER.model)
+    images = torch.randn(2, 3, 33, 33)
+    assert torch.equal(after(images).logits, student(images).logits)
+    assert pd.read_csv(TEACHER.model / paths.HISTORY)["epoch"].tolist() == [0]
+    freeze(params, "shapes")

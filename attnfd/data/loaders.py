@@ -17,7 +17,7 @@ from torchvision import tv_tensors
 
 from attnfd import machine
 from attnfd.config import Training
-from attnfd.data.images import decode_image, decode_mask, label_table
+from attnfd.data.images import decode_image, label_table, read_classes
 from attnfd.data.prepared import Prepared
 from attnfd.data.transforms import augmentation
 from attnfd.errors import UserError
@@ -56,7 +56,7 @@ class Segmentation(Dataset[tuple[Tensor, Tensor]]):
 
     def _decode(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         image, mask = self.files[index]
-        return decode_image(image), self.table[decode_mask(mask)]
+        return decode_image(image), read_classes(mask, self.table)
 
 
 class Draw(NamedTuple):
@@ -91,6 +91,7 @@ class EpochBatches(Sampler[list[Draw]]):
         self.batch_size = batch_size
         self.seed = seed
         self.epoch = 0
+        self.skipped = 0
 
     def __len__(self) -> int:
         full, rest = divmod(self.images, self.batch_size)
@@ -99,7 +100,7 @@ class EpochBatches(Sampler[list[Draw]]):
     def __iter__(self) -> Iterator[list[Draw]]:
         generator = torch.Generator().manual_seed(_mix(self.seed, self.epoch))
         order = torch.randperm(self.images, generator=generator).tolist()
-        for number in range(len(self)):
+        for number in range(self.skipped, len(self)):
             start = number * self.batch_size
             yield [Draw(self.epoch, row) for row in order[start : start + self.batch_size]]
 
@@ -109,8 +110,10 @@ class TrainLoader(DataLoader[tuple[Tensor, Tensor]]):
 
     batch_sampler: EpochBatches
 
-    def set_epoch(self, epoch: int) -> None:
+    def set_epoch(self, epoch: int, skip: int = 0) -> None:
+        """Choose the epoch, and how many batches of it have been taken already."""
         self.batch_sampler.epoch = epoch
+        self.batch_sampler.skipped = skip
 
 
 def train_loader(

@@ -1,9 +1,10 @@
 """Every image and mask of a dataset, looked into once: what `prepare` knows of them."""
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from attnfd.data.images import UNREADABLE, decode_image, decode_mask, label_table
+from attnfd.data.images import UNREADABLE, decode_image, decode_mask, is_turned, label_table
 from attnfd.data.prepared import COLUMNS, SPLITS
-from attnfd.datasets.base import VOID, Pair, Reader
+from attnfd.datasets.base import COLOUR, VOID, Pair, Reader
 from attnfd.errors import UserError
 
 SHOWN = 20
 """Faults that a message lists."""
+
+SHOWN_LABELS = 8
+"""Unknown labels that a fault names."""
 
 
 @dataclass
@@ -63,25 +67,43 @@ def _inspect(reader: Reader, table: np.ndarray, split: str, pair: Pair) -> Findi
         "mask": pair.mask.as_posix(),
     }
     finding = Finding(row)
-    image = _decoded(reader.root, "image", pair.image, finding)
-    mask = _decoded(reader.root, "mask", pair.mask, finding)
+    image = _decoded(reader.root, pair.image, "image", decode_image, finding)
+    decode = partial(decode_mask, colours=len(table) > COLOUR)
+    mask = _decoded(reader.root, pair.mask, "mask", decode, finding)
     if image is not None:
         row["height"], row["width"] = image.shape[:2]
     if mask is not None:
         unknown = sorted(set(np.unique(mask).tolist()) - set(reader.labels))
         if unknown:
-            allowed = ", ".join(map(str, reader.labels))
-            finding.faults.append(f"{pair.mask}: found labels {unknown}; allowed: {allowed}")
+            finding.faults.append(f"{pair.mask}: found {_listed(unknown)}; allowed: {_names(reader.labels)}")
         counts = np.bincount(table[mask].ravel(), minlength=256)
         row.update(zip(reader.classes, counts.tolist(), strict=False))
         row["void"] = int(counts[VOID])
     if image is not None and mask is not None and image.shape[:2] != mask.shape:
         sizes = f"{mask.shape[0]}×{mask.shape[1]}, its image {image.shape[0]}×{image.shape[1]}"
-        finding.faults.append(f"{pair.mask}: height×width is {sizes}; allowed: the same")
+        turned = (
+            " after its EXIF orientation; turn the mask likewise"
+            if is_turned(reader.root / pair.image)
+            else ""
+        )
+        finding.faults.append(f"{pair.mask}: height×width is {sizes}{turned}; allowed: the same")
     return finding
 
 
-def _decoded(root: Path, kind: str, path: Path, finding: Finding) -> np.ndarray | None:
+def _listed(unknown: list[int]) -> str:
+    """Labels without a class, cut to a few: a mask that was scaled or saved as JPEG has thousands."""
+    more = f" and {len(unknown) - SHOWN_LABELS} more" if len(unknown) > SHOWN_LABELS else ""
+    return f"labels [{_names(unknown[:SHOWN_LABELS])}]{more}"
+
+
+def _names(labels: Iterable[int]) -> str:
+    """Labels as their dataset's author wrote them: numbers, or colours as #RRGGBB."""
+    return ", ".join(str(label) if label < COLOUR else f"#{label - COLOUR:06x}" for label in labels)
+
+
+def _decoded(
+    root: Path, path: Path, kind: str, decode: Callable[[BytesIO], np.ndarray], finding: Finding
+) -> np.ndarray | None:
     """Decode a file and enter its size and hash into the row."""
     try:
         data = (root / path).read_bytes()
@@ -91,7 +113,7 @@ def _decoded(root: Path, kind: str, path: Path, finding: Finding) -> np.ndarray 
     finding.row[f"{kind}_bytes"] = len(data)
     finding.row[f"{kind}_sha256"] = hashlib.sha256(data).hexdigest()
     try:
-        return (decode_image if kind == "image" else decode_mask)(BytesIO(data))
+        return decode(BytesIO(data))
     except UNREADABLE as error:
         finding.faults.append(f"{path}: no readable {kind} ({' '.join(str(error).split())})")
         return None

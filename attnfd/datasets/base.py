@@ -9,6 +9,9 @@ from attnfd.config import Section
 
 VOID = 255
 
+COLOUR = 256
+"""A label from here on is a colour: COLOUR + 0xRRGGBB."""
+
 
 class Pair(NamedTuple):
     """An image and its mask, relative to the dataset's root."""
@@ -32,7 +35,10 @@ class Reader(ABC):
     """An RGB colour per class."""
 
     labels: Mapping[int, int]
-    """Value in a mask → class index, or 255 for void; any other value is an error."""
+    """Value in a mask → class index, or 255 for void; any other value is an error.
+
+    Values are grey values or palette indices, or all of them colours; see `COLOUR`.
+    """
 
     def __init__(self, options: Any, root: Path) -> None:
         self.options = options

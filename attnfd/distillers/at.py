@@ -4,10 +4,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from attnfd.distillers.base import Distiller, FeatureMethod
+from attnfd.distillers.base import FeatureDistiller
 from attnfd.losses import full_precision, same_shape
-from attnfd.models.connector import match_size
-from attnfd.models.taps import NetInfo, Output
+from attnfd.models.taps import Output
 
 
 @full_precision
@@ -35,17 +34,11 @@ def at_loss(student: Tensor, teacher: Tensor) -> Tensor:
     return F.mse_loss(F.normalize(own.flatten(1), dim=1), F.normalize(taught.flatten(1), dim=1))
 
 
-class AT(Distiller):
+class AT(FeatureDistiller):
     """The attention maps of the chosen layers; nothing is trained beside the student."""
 
-    Config = FeatureMethod
-    config: FeatureMethod
-
-    def __init__(self, config: FeatureMethod, *, student: NetInfo, teacher: NetInfo) -> None:
-        super().__init__(config, student=student, teacher=teacher)
-        self.student_taps = self.teacher_taps = frozenset(config.taps)
+    connects = False
 
     def forward(self, student: Output, teacher: Output, target: Tensor, progress: float) -> dict[str, Tensor]:
-        pairs = [(student.taps[tap], teacher.taps[tap]) for tap in self.config.taps]
-        losses = [at_loss(match_size(own, taught), taught) for own, taught in pairs]
+        losses = [at_loss(own, taught) for own, taught in self.pairs(student, teacher)]
         return {"at": self.config.weight * torch.stack(losses).sum()}

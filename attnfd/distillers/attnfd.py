@@ -59,8 +59,9 @@ def attnfd_loss(student: Tensor, teacher: Tensor, *, normalize: Normalize) -> Te
 class AttnFD(Distiller):
     """Student and teacher are compared where CBAM has refined them, at each of `layers`.
 
-    The teacher's CBAMs stand in its forward path (its `refined` taps); the student's train here, beside a
-    connector to the teacher's channels, and are thrown away with it.
+    The teacher's CBAMs stand in its forward path (its `refined` taps), unless gates without weights refine
+    its raw features here; the student's train here, beside a connector to the teacher's channels, and are
+    thrown away with it.
     """
 
     class Config(FeatureMethod):
@@ -69,6 +70,10 @@ class AttnFD(Distiller):
             description="before: CBAM(connector(A)), paper fig. 2; after: connector(CBAM(A)), released code"
         )
         attention: Attention = Field(description="of the student; none if neither channel nor spatial")
+        teacher_attention: Literal["trained", "parameter_free"] = Field(
+            description="refined by the teacher's own CBAM, or by gates without weights; then which ones, "
+            "channel or spatial, attention says for both networks"
+        )
         kd_weight: NonNegative = Field(description="factor of an added KD term at temperature 1; 0: without")
         decay: float = Field(ge=0, le=1, description="last part of the training, in which weight falls to 0")
 
@@ -77,7 +82,11 @@ class AttnFD(Distiller):
     def __init__(self, config: Config, *, student: NetInfo, teacher: NetInfo) -> None:
         super().__init__(config, student=student, teacher=teacher)
         self.student_taps = frozenset(config.taps)
-        self.teacher_taps = frozenset(Tap(layer, "refined") for layer in config.layers)
+        trained = config.teacher_attention == "trained"
+        self.target: dict[str, Tap] = {
+            layer: Tap(layer, "refined" if trained else "pre_relu") for layer in config.layers
+        }
+        self.teacher_taps = frozenset(self.target.values())
         self.teacher_logits = config.kd_weight > 0
         self.refiners = nn.ModuleDict(
             {
@@ -86,11 +95,18 @@ class AttnFD(Distiller):
             }
         )
         initialise(self.refiners)
+        gates = config.attention.model_dump() | {"learned": False}
+        self.teacher_refiners = nn.ModuleDict(
+            {
+                layer: nn.Identity() if trained else CBAM(teacher.channels[layer], **gates)
+                for layer in config.layers
+            }
+        )
 
     def forward(self, student: Output, teacher: Output, target: Tensor, progress: float) -> dict[str, Tensor]:
         losses = []
         for layer, refined in self.refine(student.taps).items():
-            taught = teacher.taps[Tap(layer, "refined")]
+            taught = self.teacher_refiners[layer](teacher.taps[self.target[layer]])
             losses.append(attnfd_loss(match_size(refined, taught), taught, normalize=self.config.normalize))
         terms = {"attnfd": self.weight(progress) * torch.stack(losses).sum()}
         if self.config.kd_weight:

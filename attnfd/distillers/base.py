@@ -5,13 +5,14 @@ A method is one file of this package: a pure loss function of tensors, a `Config
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import ClassVar, Literal
 
 from pydantic import Field, field_validator
 from torch import Tensor, nn
 
 from attnfd.config import Layer, Method
+from attnfd.models.connector import connectors, match_size
 from attnfd.models.taps import NetInfo, Output, Tap
 
 
@@ -78,3 +79,26 @@ class FeatureMethod(Method):
     def taps(self) -> tuple[Tap, ...]:
         """The feature maps at `layers`, in that order (sums over a set would depend on its order)."""
         return tuple(Tap(layer, self.tap) for layer in self.layers)
+
+
+class FeatureDistiller(Distiller):
+    """A method that compares `layers` one by one, through connectors where channels must agree."""
+
+    Config = FeatureMethod
+    config: FeatureMethod
+
+    connects: ClassVar[bool] = True
+    """Whether the loss needs the teacher's number of channels."""
+
+    def __init__(self, config: FeatureMethod, *, student: NetInfo, teacher: NetInfo) -> None:
+        super().__init__(config, student=student, teacher=teacher)
+        self.student_taps = self.teacher_taps = frozenset(config.taps)
+        layers = config.layers if self.connects else ()
+        self.connectors = connectors(layers, student=student, teacher=teacher)
+
+    def pairs(self, student: Output, teacher: Output) -> Iterator[tuple[Tensor, Tensor]]:
+        """The student's map at the teacher's size, connected, and the teacher's, a pair per layer."""
+        for tap in self.config.taps:
+            own, taught = student.taps[tap], teacher.taps[tap]
+            connected = self.connectors[tap.layer](own) if self.connects else own
+            yield match_size(connected, taught), taught

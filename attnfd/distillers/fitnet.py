@@ -4,10 +4,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from attnfd.distillers.base import Distiller, FeatureMethod
+from attnfd.distillers.base import FeatureDistiller
 from attnfd.losses import full_precision, same_shape
-from attnfd.models.connector import connectors, match_size
-from attnfd.models.taps import NetInfo, Output
+from attnfd.models.taps import Output
 
 
 @full_precision
@@ -31,21 +30,9 @@ def fitnet_loss(student: Tensor, teacher: Tensor) -> Tensor:
     return F.mse_loss(student, teacher)
 
 
-class FitNet(Distiller):
+class FitNet(FeatureDistiller):
     """The features of the chosen layers, the student's behind a connector."""
 
-    Config = FeatureMethod
-    config: FeatureMethod
-
-    def __init__(self, config: FeatureMethod, *, student: NetInfo, teacher: NetInfo) -> None:
-        super().__init__(config, student=student, teacher=teacher)
-        self.student_taps = self.teacher_taps = frozenset(config.taps)
-        self.connectors = connectors(config.layers, student=student, teacher=teacher)
-
     def forward(self, student: Output, teacher: Output, target: Tensor, progress: float) -> dict[str, Tensor]:
-        losses = []
-        for tap in self.config.taps:
-            connected = self.connectors[tap.layer](student.taps[tap])
-            taught = teacher.taps[tap]
-            losses.append(fitnet_loss(match_size(connected, taught), taught))
+        losses = [fitnet_loss(own, taught) for own, taught in self.pairs(student, teacher)]
         return {"fitnet": self.config.weight * torch.stack(losses).sum()}

@@ -8,11 +8,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from attnfd.config import Positive
-from attnfd.distillers.base import Distiller, FeatureMethod
+from attnfd.distillers.base import FeatureDistiller, FeatureMethod
 from attnfd.errors import UserError
 from attnfd.losses import EPS, full_precision, same_shape
-from attnfd.models.connector import connectors, match_size
-from attnfd.models.taps import NetInfo, Output
+from attnfd.models.taps import Output
 
 
 @full_precision
@@ -60,7 +59,7 @@ def _correlation(features: Tensor) -> Tensor:
     return F.normalize(channels @ channels.mT, dim=2, eps=EPS)
 
 
-class ICKD(Distiller):
+class ICKD(FeatureDistiller):
     """The channel correlations at the chosen layers, the student's behind a connector."""
 
     class Config(FeatureMethod):
@@ -70,15 +69,7 @@ class ICKD(Distiller):
 
     config: Config
 
-    def __init__(self, config: Config, *, student: NetInfo, teacher: NetInfo) -> None:
-        super().__init__(config, student=student, teacher=teacher)
-        self.student_taps = self.teacher_taps = frozenset(config.taps)
-        self.connectors = connectors(config.layers, student=student, teacher=teacher)
-
     def forward(self, student: Output, teacher: Output, target: Tensor, progress: float) -> dict[str, Tensor]:
-        losses = []
-        for tap in self.config.taps:
-            connected = self.connectors[tap.layer](student.taps[tap])
-            taught = teacher.taps[tap]
-            losses.append(ickd_loss(match_size(connected, taught), taught, grid=self.config.grid))
+        pairs = self.pairs(student, teacher)
+        losses = [ickd_loss(own, taught, grid=self.config.grid) for own, taught in pairs]
         return {"ickd": self.config.weight * torch.stack(losses).sum()}

@@ -7,9 +7,8 @@ from pydantic import Field
 from torch import Tensor
 
 from attnfd.config import NonNegative
-from attnfd.distillers.base import Distiller, FeatureMethod
+from attnfd.distillers.base import FeatureDistiller, FeatureMethod
 from attnfd.losses import full_precision, kd_loss, same_shape, unit_distance
-from attnfd.models.connector import connectors, match_size
 from attnfd.models.taps import NetInfo, Output
 
 Dimension = Literal["sample", "channel", "pixel"]
@@ -49,7 +48,7 @@ def lad_loss(student: Tensor, teacher: Tensor, *, dimension: Dimension) -> Tenso
     return unit_distance(student, teacher, dim=dims[dimension]).mean()
 
 
-class LAD(Distiller):
+class LAD(FeatureDistiller):
     """The student's features, through a connector, point where the teacher's do."""
 
     class Config(FeatureMethod):
@@ -60,16 +59,11 @@ class LAD(Distiller):
 
     def __init__(self, config: Config, *, student: NetInfo, teacher: NetInfo) -> None:
         super().__init__(config, student=student, teacher=teacher)
-        self.student_taps = self.teacher_taps = frozenset(config.taps)
         self.teacher_logits = config.kd_weight > 0
-        self.connectors = connectors(config.layers, student=student, teacher=teacher)
 
     def forward(self, student: Output, teacher: Output, target: Tensor, progress: float) -> dict[str, Tensor]:
-        losses = []
-        for tap in self.config.taps:
-            taught = teacher.taps[tap]
-            features = match_size(self.connectors[tap.layer](student.taps[tap]), taught)
-            losses.append(lad_loss(features, taught, dimension=self.config.dimension))
+        pairs = self.pairs(student, teacher)
+        losses = [lad_loss(own, taught, dimension=self.config.dimension) for own, taught in pairs]
         terms = {"lad": self.config.weight * torch.stack(losses).sum()}
         if self.config.kd_weight:
             assert student.logits is not None

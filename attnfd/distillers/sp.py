@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from attnfd.distillers.base import Distiller, FeatureMethod
+from attnfd.distillers.base import FeatureDistiller
 from attnfd.losses import EPS, full_precision
-from attnfd.models.taps import NetInfo, Output
+from attnfd.models.taps import Output
 
 
 @full_precision
@@ -43,18 +43,13 @@ def _similarity(features: Tensor) -> Tensor:
     return F.normalize(images @ images.T, dim=1, eps=EPS)
 
 
-class SP(Distiller):
+class SP(FeatureDistiller):
     """The similarities at the chosen layers; nothing is trained beside the student."""
 
-    Config = FeatureMethod
-    config: FeatureMethod
-
-    def __init__(self, config: FeatureMethod, *, student: NetInfo, teacher: NetInfo) -> None:
-        super().__init__(config, student=student, teacher=teacher)
-        self.student_taps = self.teacher_taps = frozenset(config.taps)
+    connects = False
 
     def forward(self, student: Output, teacher: Output, target: Tensor, progress: float) -> dict[str, Tensor]:
         if len(target) == 1:  # shown once: the default filter of `warnings` drops repetitions
             warnings.warn("sp: the loss of a batch of one image is 0; raise batch_size", stacklevel=1)
-        losses = [sp_loss(student.taps[tap], teacher.taps[tap]) for tap in self.config.taps]
+        losses = [sp_loss(own, taught) for own, taught in self.pairs(student, teacher)]
         return {"sp": self.config.weight * torch.stack(losses).sum()}

@@ -15,12 +15,17 @@ class CBAM(nn.Module):
     Woo et al. 2018, *CBAM: Convolutional Block Attention Module*, eqs. 1-3. The sigmoid covers the sum of
     both MLP outputs; the BN inside the spatial gate is that of the authors' code.
 
+    Gates that are not `learned` have no weights, as AttnFD's released code offers them: neither MLP, nor
+    convolution and BN, but the plain sum of both pooled values,
+    :math:`\sigma(\mathrm{avg}_{HW} A + \max_{HW} A)` and :math:`\sigma(\mathrm{mean}_C A' + \max_C A')`.
+
     Args:
         channels: C of the feature maps.
         reduction: the shared MLP is C → max(C // reduction, 1) → C.
         kernel_size: of the spatial convolution, odd.
         channel: with channel attention; without it A' = A.
         spatial: with spatial attention; without it A'' = A'.
+        learned: with weights.
 
     Shape: (B, C, H, W) → (B, C, H, W).
     """
@@ -33,10 +38,12 @@ class CBAM(nn.Module):
         kernel_size: int = 7,
         channel: bool = True,
         spatial: bool = True,
+        learned: bool = True,
     ) -> None:
         super().__init__()
-        self.channel = ChannelGate(channels, reduction) if channel else None
-        self.spatial = SpatialGate(kernel_size) if spatial else None
+        self.learned = learned
+        self.channel = ChannelGate(channels, reduction, learned=learned) if channel else None
+        self.spatial = SpatialGate(kernel_size, learned=learned) if spatial else None
 
     def forward(self, feature: Tensor) -> Tensor:
         if self.channel is not None:
@@ -45,14 +52,33 @@ class CBAM(nn.Module):
             feature = self.spatial(feature) * feature
         return feature
 
+    @torch.no_grad()
+    def halve(self) -> int:
+        """Set every gate to ½, whatever it sees; from there it learns fastest.
+
+        Returns:
+            The factor that makes up for it: 1, 2 or 4.
+        """
+        factor = 1
+        for gate, last in ((self.channel, "mlp.2"), (self.spatial, "bn")):
+            if gate is not None:
+                for parameter in gate.get_submodule(last).parameters():
+                    parameter.zero_()
+                factor *= 2
+        return factor
+
 
 class ChannelGate(nn.Module):
     """M_C (Woo et al. 2018, eq. 2): (B, C, H, W) → weights in (0, 1), (B, C, 1, 1)."""
 
-    def __init__(self, channels: int, reduction: int) -> None:
+    def __init__(self, channels: int, reduction: int, *, learned: bool) -> None:
         super().__init__()
         hidden = max(channels // reduction, 1)
-        self.mlp = nn.Sequential(nn.Linear(channels, hidden), nn.ReLU(), nn.Linear(hidden, channels))
+        self.mlp = (
+            nn.Sequential(nn.Linear(channels, hidden), nn.ReLU(), nn.Linear(hidden, channels))
+            if learned
+            else nn.Identity()
+        )
 
     def forward(self, feature: Tensor) -> Tensor:
         # Reductions instead of adaptive pooling modules: several times faster on CPU.
@@ -63,11 +89,13 @@ class ChannelGate(nn.Module):
 class SpatialGate(nn.Sequential):
     """M_S (Woo et al. 2018, eq. 3): (B, C, H, W) → weights in (0, 1), (B, 1, H, W)."""
 
-    def __init__(self, kernel_size: int) -> None:
+    def __init__(self, kernel_size: int, *, learned: bool) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(2, 1, kernel_size, padding=kernel_size // 2, bias=False)
-        self.bn = nn.BatchNorm2d(1)
+        self.learned = learned
+        if learned:
+            self.conv = nn.Conv2d(2, 1, kernel_size, padding=kernel_size // 2, bias=False)
+            self.bn = nn.BatchNorm2d(1)
 
     def forward(self, feature: Tensor) -> Tensor:
         pooled = torch.stack((feature.mean(dim=1), feature.amax(dim=1)), dim=1)
-        return torch.sigmoid(super().forward(pooled))
+        return torch.sigmoid(super().forward(pooled) if self.learned else pooled.sum(1, keepdim=True))

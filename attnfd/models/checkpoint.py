@@ -68,7 +68,15 @@ def fingerprint(folder: Path) -> str:
     Raises:
         UserError: there are none.
     """
-    file = folder / paths.MODEL
+    return digest(folder / paths.MODEL)
+
+
+def digest(file: Path) -> str:
+    """SHA-256 of a file.
+
+    Raises:
+        UserError: it cannot be read.
+    """
     try:
         with file.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()

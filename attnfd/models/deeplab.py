@@ -30,7 +30,8 @@ class DeepLabV3Plus(nn.Module):
 
     Chen et al. 2018, *Encoder-Decoder with Atrous Separable Convolution*, with plain convolutions, as AttnFD
     uses it (sec. 4.2). With `attention`, a CBAM stands in the forward path at each of the three taps: A''
-    replaces A before its ReLU, so cross-entropy trains it.
+    replaces A before its ReLU, so cross-entropy trains it. Attention without weights stands beside the path,
+    since there it would dampen what no training has made up for.
 
     Args:
         backbone: one of `backbones.names()`.
@@ -104,7 +105,7 @@ class DeepLabV3Plus(nn.Module):
         missing = set(taps)
         kept: dict[Tap, Tensor] = {}
         feature = images
-        for tap, feature in self._features(images):
+        for tap, feature in self._features(images, missing):
             if tap in missing:
                 kept[tap] = feature
                 missing.remove(tap)
@@ -116,26 +117,32 @@ class DeepLabV3Plus(nn.Module):
         scores = self.classifier(self.decoder_dropout(feature))
         return Output(_resize(scores, images.shape[-2:]), kept)
 
-    def _features(self, images: Tensor) -> Iterator[tuple[Tap, Tensor]]:
-        """Every feature map in the order of computation, so that whoever reads can stop."""
+    def _features(self, images: Tensor, wanted: Collection[Tap]) -> Iterator[tuple[Tap, Tensor]]:
+        """Every feature map in the order of computation, so that whoever reads can stop.
+
+        Attention beside the path is computed only where it is `wanted`.
+        """
         outputs = self.backbone(images)
         *early, last = self.spec.stages
         for layer, stage in zip(STAGES, early, strict=True):
             yield Tap(layer, "pre_relu"), outputs[stage.pre_relu]
             yield Tap(layer, "post_relu"), outputs[stage.post_relu]
-        deep = yield from self._tap("backbone", outputs[last.pre_relu], relu=self.spec.relu)
-        encoded = yield from self._tap("encoder", self.aspp(deep))
+        deep = yield from self._tap("backbone", outputs[last.pre_relu], wanted, relu=self.spec.relu)
+        encoded = yield from self._tap("encoder", self.aspp(deep), wanted)
         low_level = outputs[early[0].post_relu]
-        yield from self._tap("decoder", self.decoder(self.encoder_dropout(encoded), low_level))
+        yield from self._tap("decoder", self.decoder(self.encoder_dropout(encoded), low_level), wanted)
 
     def _tap(
-        self, layer: str, feature: Tensor, relu: bool = True
+        self, layer: str, feature: Tensor, wanted: Collection[Tap], relu: bool = True
     ) -> Generator[tuple[Tap, Tensor], None, Tensor]:
         """The points of a layer in their order; returns the last one, which the next layer reads."""
         yield Tap(layer, "pre_relu"), feature
         if layer in self.attention:
-            feature = self.attention[layer](feature)
-            yield Tap(layer, "refined"), feature
+            in_path = self.attention[layer].learned
+            if in_path or Tap(layer, "refined") in wanted:
+                refined = self.attention[layer](feature)
+                yield Tap(layer, "refined"), refined
+                feature = refined if in_path else feature
         if relu:
             feature = F.relu(feature)
         yield Tap(layer, "post_relu"), feature

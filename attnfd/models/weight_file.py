@@ -1,7 +1,9 @@
 """Weight files: read without running what is in them, and compared with the network they are for."""
 
-from collections.abc import Mapping
+import pickle
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 import torch
@@ -10,8 +12,29 @@ from torch import Tensor
 from attnfd.errors import UserError
 
 
+class Ignored:
+    """Stands for the parts of a NumPy number, such as a best score that a checkpoint keeps beside weights."""
+
+    def __init__(self, *args: Any) -> None: ...
+
+    def __setstate__(self, state: Any) -> None: ...
+
+
+NUMPY_NUMBERS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
+    (Ignored, name)
+    for name in (
+        "numpy.core.multiarray.scalar",  # NumPy 1
+        "numpy._core.multiarray.scalar",
+        "numpy.dtype",
+        "_codecs.encode",
+    )
+]
+
+
 def read(file: Path) -> Mapping[str, Tensor]:
     """The state dict in a `.safetensors` file, or in one that `torch.save` wrote; never runs code out of it.
+
+    A training checkpoint may hold it as `state_dict` beside numbers.
 
     Raises:
         UserError: the file is damaged or holds anything but a state dict.
@@ -19,10 +42,18 @@ def read(file: Path) -> Mapping[str, Tensor]:
     try:
         if file.suffix == ".safetensors":
             return safetensors.torch.load_file(file)
-        found = torch.load(file, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(NUMPY_NUMBERS):
+            found = torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise UserError(
+            f"{file}: cannot be read as weights (it is damaged, or holds more than tensors and numbers); "
+            "replace the file"
+        ) from None
     except Exception as error:  # a damaged or malicious file can raise anything
         reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise UserError(f"{file}: cannot be read as weights ({reason}); replace the file") from None
+    if isinstance(found, Mapping):
+        found = found.get("state_dict", found)
     if not isinstance(found, Mapping) or not all(isinstance(value, Tensor) for value in found.values()):
         raise UserError(f"{file}: holds no state dict; write it by `torch.save(model.state_dict(), file)`")
     return found

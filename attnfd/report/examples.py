@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from attnfd.data.images import decode_image, decode_mask, label_table
+from attnfd.data.images import decode_image, label_table, read_classes
 from attnfd.data.prepared import Prepared
 from attnfd.datasets.base import VOID
 
@@ -43,7 +43,7 @@ def read(prepared: Prepared, ids: Sequence[str]) -> Examples:
     return Examples(
         ids=list(ids),
         images=np.stack([decode_image(prepared.root / name) for name in rows["image"]]),
-        targets=np.stack([table[decode_mask(prepared.root / name)] for name in rows["mask"]]),
+        targets=np.stack([read_classes(prepared.root / name, table) for name in rows["mask"]]),
     )
 
 

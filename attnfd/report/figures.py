@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from attnfd.report.pictures import scale_curves, write_cells
@@ -173,6 +174,7 @@ def gains(table: pd.DataFrame, rivals: Mapping[str, str]) -> Figure:
         for name, row in rows.iterrows():
             _beside(axes, name, f"{row['gain']:+.1f} = {row['attnfd']:.1f} − {row[rival]:.1f}")
     all_axes[-1].set_xlabel("difference of IoU, points")
+    all_axes[-1].xaxis.set_major_locator(MaxNLocator(nbins=7, steps=[1, 2, 5, 10]))
     return figure
 
 

@@ -170,7 +170,7 @@ def curves(history: pd.DataFrame) -> Figure:
 def scale_curves(loss: Axes, miou: Axes) -> None:
     """Axes over whole epochs: a loss on a log scale in plain numbers, a validation's mIoU."""
     loss.set_yscale("log")
-    loss.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    loss.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5, 7)))
     loss.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     loss.yaxis.set_minor_formatter(NullFormatter())
     miou.set_title("validation mIoU, %")

@@ -57,11 +57,10 @@ def paired(
 
     with the percentiles 2.5 and 97.5 of Δ* as bounds. Images are bootstrapped, and every method and seed sees
     the same draw of them; a draw's score is the mIoU of its summed matrix, never a mean of images' scores.
-    Seeds take part as Student's t, with σ̂ the sample standard deviation of the differences of the seeds on
-    all images. Resampling them as well would claim too much: three seeds can be drawn in ten ways only, and
-    where training varies more than the images do, such an interval of "95 %" covers the truth in 75 % of the
-    cases (two seeds: 58 %, five: 87 %; this one: 95 %). One seed says nothing of training's chance: its
-    interval covers that of the images only.
+    Seeds take part as Student's t, with σ̂ the sample standard deviation of the seeds' differences on all
+    images. Resampling them instead would claim too much: three seeds can be drawn in ten ways only, and where
+    training varies more than the images do, such an interval of "95 %" covers the truth in 75 % of all cases
+    (docs/compare.md). One seed says nothing of training's chance: the interval is that of the images only.
 
     Args:
         a: confusion matrices per image (N, K, K) of each seed, rows are ground truth.

@@ -106,6 +106,19 @@ def test_every_fault_is_listed_at_once_and_nothing_is_written(tmp_path: Path) ->
     assert list(Path("data").iterdir()) == []
 
 
+def test_a_mask_that_exif_left_behind_is_explained(tmp_path: Path) -> None:
+    root = camvid_tree(tmp_path / "tree", {"train": ((4, 6),), "val": ((4, 4),)})
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.open(root / "train/0.png").save(root / "train/0.png", exif=exif)
+    with pytest.raises(UserError, match=r"4×6, its image 6×4 after its EXIF orientation; turn the mask"):
+        prepare(params_of("camvid", root="tree"), "tiny")
+    Image.open(root / "trainannot/0.png").transpose(Image.Transpose.ROTATE_270).save(
+        root / "trainannot/0.png"
+    )
+    prepare(params_of("camvid", root="tree"), "tiny")
+
+
 def test_a_long_list_of_faults_is_cut(tmp_path: Path) -> None:
     root = camvid_tree(tmp_path / "tree", {"train": ((2, 2),) * 23, "val": ((2, 2),)})
     for number in range(23):

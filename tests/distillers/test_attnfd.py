@@ -137,6 +137,35 @@ def test_compares_the_student_with_the_refined_teacher(tap: str) -> None:
     assert not distiller.teacher_logits
 
 
+@pytest.mark.parametrize(("channel", "spatial"), [(True, True), (True, False), (False, False)])
+@pytest.mark.parametrize("tap", ["pre_relu", "post_relu"])
+def test_gates_without_weights_refine_the_raw_teacher(tap: str, channel: bool, spatial: bool) -> None:
+    attention = NO_ATTENTION | {"channel": channel, "spatial": spatial}
+    distiller = attnfd(
+        layers=["encoder"], tap=tap, teacher_attention="parameter_free", attention=attention, weight=1
+    )
+    assert distiller.teacher_taps == {Tap("encoder", "pre_relu")}
+    student, teacher = outputs(distiller)
+    expected = teacher.taps[Tap("encoder")]
+    if channel:
+        gate = torch.sigmoid(expected.mean((2, 3)) + expected.amax((2, 3)))
+        expected = expected * gate[:, :, None, None]
+    if spatial:
+        expected = expected * torch.sigmoid(expected.mean(1) + expected.amax(1))[:, None]
+    loss = attnfd_loss(distiller.refine(student.taps)["encoder"], expected, normalize="channel")
+    torch.testing.assert_close(run(distiller)["attnfd"], loss)
+
+
+def test_gates_of_the_student_without_weights() -> None:
+    distiller = attnfd(layers=["encoder"], attention=NO_ATTENTION | {"channel": True, "learned": False})
+    bare = attnfd(layers=["encoder"], attention=NO_ATTENTION)
+    bare.load_state_dict(distiller.state_dict())
+    student, _ = outputs(distiller)
+    connected = bare.refine(student.taps)["encoder"]
+    gate = torch.sigmoid(connected.mean((2, 3)) + connected.amax((2, 3)))[:, :, None, None]
+    torch.testing.assert_close(distiller.refine(student.taps)["encoder"], gate * connected)
+
+
 def test_loss_is_the_sum_over_the_layers() -> None:
     distiller = attnfd(weight=10)
     student, teacher = outputs(distiller)

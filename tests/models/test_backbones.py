@@ -1,7 +1,9 @@
 import pickle
 import re
 import urllib.error
+import zipfile
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -134,9 +136,30 @@ def test_weights_of_another_shape(tmp_path):
     )
 
 
-def test_checkpoint_that_wraps_a_state_dict(tmp_path):
-    torch.save({"state_dict": published("resnet18").state_dict(), "epoch": 3}, tmp_path / "c.pth")
-    refuse("resnet18", str(tmp_path / "c.pth"), "holds no state dict")
+def test_training_checkpoint(tmp_path):
+    """A state dict among numbers, some of them NumPy's; without one it is refused."""
+    state, score = published("resnet18").state_dict(), np.float64(0.5)
+    file = tmp_path / "checkpoint.pth.tar"
+    torch.save({"state_dict": state, "epoch": 3, "best_pred": score}, file)
+    backbone = backbones.build("resnet18", str(file))
+    assert torch.equal(backbone.get_parameter("conv1.weight"), state["conv1.weight"])
+    torch.save({"model": state, "best_pred": score}, file)
+    refuse("resnet18", str(file), "holds no state dict")
+
+
+def test_numpy_number_of_an_old_checkpoint(tmp_path):
+    """NumPy 1 had another name for what makes its numbers."""
+    state = published("resnet18").state_dict()
+    torch.save({"state_dict": state, "best_pred": np.float64(0.5)}, tmp_path / "new.pth")
+    with zipfile.ZipFile(tmp_path / "new.pth") as new, zipfile.ZipFile(tmp_path / "old.pth", "w") as old:
+        for name in new.namelist():
+            content = new.read(name)
+            if name.endswith("data.pkl"):
+                assert b"numpy._core.multiarray" in content
+                content = content.replace(b"numpy._core.multiarray", b"numpy.core.multiarray")
+            old.writestr(name, content)
+    backbone = backbones.build("resnet18", str(tmp_path / "old.pth"))
+    assert torch.equal(backbone.get_parameter("conv1.weight"), state["conv1.weight"])
 
 
 class Trap:

@@ -58,6 +58,21 @@ def test_equals_the_equations(channel, spatial, kernel_size):
     np.testing.assert_allclose(cbam(A).detach().numpy(), reference(cbam, A), rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.parametrize("channel", [True, False])
+@pytest.mark.parametrize("spatial", [True, False])
+def test_gates_without_weights_are_sums(channel, spatial):
+    cbam = CBAM(2, channel=channel, spatial=spatial, learned=False)
+    A = np.array([[[[1.0, -2.0]], [[0.5, 0.25]]]])  # C = 2, H×W = 1×2
+    expected = A
+    if channel:
+        # Per channel, mean and maximum: -0.5 + 1 and 0.375 + 0.5.
+        expected = expected * sigmoid(np.array([0.5, 0.875])).reshape(1, 2, 1, 1)
+    if spatial:
+        expected = expected * sigmoid(expected.mean(axis=1, keepdims=True) + expected.max(1, keepdims=True))
+    np.testing.assert_allclose(cbam(torch.from_numpy(A)).numpy(), expected, rtol=1e-12)
+    assert not cbam.state_dict()
+
+
 def test_gradients():
     cbam = make(channels=4, reduction=2)
     A = torch.randn(2, 4, 3, 3, dtype=torch.float64, requires_grad=True)
@@ -68,6 +83,17 @@ def test_switched_off_gates_have_no_parameters():
     assert not list(CBAM(8, channel=False, spatial=False).parameters())
     assert {name.split(".")[0] for name, _ in CBAM(8, channel=False).named_parameters()} == {"spatial"}
     assert {name.split(".")[0] for name, _ in CBAM(8, spatial=False).named_parameters()} == {"channel"}
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(
+    ("channel", "spatial", "factor"), [(True, True, 4), (True, False, 2), (False, False, 1)]
+)
+def test_halved_gates(training, channel, spatial, factor):
+    cbam = make(channel=channel, spatial=spatial).train(training)
+    assert cbam.halve() == factor
+    A = torch.randn(2, 8, 5, 4, dtype=torch.float64)
+    assert torch.equal(factor * cbam(A), A)
 
 
 def test_parameter_count():

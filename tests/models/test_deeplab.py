@@ -156,6 +156,20 @@ def test_attention_replaces_the_feature():
     torch.testing.assert_close(net(a, [encoder]).taps[encoder], net(b, [encoder]).taps[encoder])
 
 
+def test_attention_without_weights_stands_beside_the_path():
+    net = network("resnet18", attention=ATTENTION.model_copy(update={"learned": False})).eval()
+    plain = network("resnet18").eval()
+    plain.load_state_dict(net.state_dict())
+    found = net(images(), all_taps(net))
+    assert torch.equal(found.logits, plain(images()).logits)
+    for layer in TAPS:
+        raw = plain(images(), [Tap(layer)]).taps[Tap(layer)]
+        # σ(mean + maximum) of a channel, then of a position.
+        raw = raw * torch.sigmoid(raw.flatten(2).mean(2) + raw.flatten(2).amax(2))[:, :, None, None]
+        expected = raw * torch.sigmoid(raw.mean(1) + raw.amax(1))[:, None]
+        torch.testing.assert_close(found.taps[Tap(layer, "refined")], expected)
+
+
 def test_initial_weights():
     net = network("resnet18", attention=ATTENTION)
     for name, module in net.named_modules():

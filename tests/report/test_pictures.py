@@ -104,6 +104,13 @@ def test_curves_show_the_terms_of_the_loss_and_the_validations():
     assert miou.lines[0].get_xydata().tolist() == [[2, 25], [3, 50]]
 
 
+def test_curves_of_a_teacher_that_was_imported_are_its_one_score(tmp_path):
+    history = pd.DataFrame({"epoch": [0], "loss": [np.nan], "ce": [np.nan], "lr": [np.nan], "miou": [0.5]})
+    figure = pictures.curves(history)
+    style.save(figure, tmp_path / "curves.png")  # an empty log scale can be drawn
+    assert figure.axes[1].lines[0].get_xydata().tolist() == [[0, 50]]
+
+
 def test_examples_are_of_the_commonest_size():
     prepared = synthetic.dataset(sizes=[(5, 5), (6, 8), (5, 5), (6, 8), (6, 8)])
     assert examples.choose(prepared, 2) == ["image1", "image4"]

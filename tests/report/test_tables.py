@@ -5,8 +5,9 @@ import math
 import numpy as np
 import pytest
 
+from attnfd import paths
 from attnfd.errors import UserError
-from attnfd.report import tables
+from attnfd.report import figures, tables
 
 from . import synthetic
 
@@ -195,3 +196,13 @@ def test_curves_of_all_cells_lie_below_each_other():
     last = table[(table["method"] == "attnfd") & (table["variant"] == "b") & (table["epoch"] == 2)]
     assert last["miou"].item() == 0.65
     assert table.loc[table["epoch"] == 1, "miou"].isna().all()
+
+
+def test_curves_of_a_teacher_that_was_imported():
+    """Its history is the score that it came with, as epoch 0."""
+    cells = synthetic.results(synthetic.params(), synthetic.ONE_SEED)
+    (cells[0].model / paths.HISTORY).write_text("epoch,loss,ce,lr,miou\n0,,,,0.5\n")
+    table = tables.curves(cells)
+    ce, miou = figures.curves(table, {}).axes[:2]
+    assert not ce.lines[0].get_ydata().size
+    assert (miou.lines[0].get_xdata(), miou.lines[0].get_ydata()) == ([0], [50])

