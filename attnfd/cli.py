@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 from rich.console import Console
 
-from attnfd.errors import UserError
+from attnfd.errors import StoppedError, UserError
 
 if TYPE_CHECKING:
     from attnfd.config import Run
@@ -73,7 +73,7 @@ def prepare(dataset: Dataset) -> None:
 @app.command("train_teacher", epilog="Example: attnfd train_teacher --dataset shapes")
 def train_teacher(dataset: Dataset) -> None:
     """Train the teacher: DeepLabV3+ with CBAM at the three taps in its forward path."""
-    from attnfd import preflight
+    from attnfd import preflight, resume
     from attnfd.paths import Cell
     from attnfd.tracking import runs
 
@@ -81,8 +81,10 @@ def train_teacher(dataset: Dataset) -> None:
     cell = Cell(stage="train_teacher", dataset=dataset)
     from stages.train_teacher import train_teacher as stage
 
-    with runs.open_run(cell, params.resolve(cell)) as run:
-        run.trained(stage(params, cell, run))
+    checkpoints = resume.checkpoints(params, cell)
+    with runs.open_run(cell, params.resolve(cell), checkpoints) as run:
+        run.trained(stage(params, cell, run, checkpoints))
+    checkpoints.clear()
 
 
 @app.command(epilog="Example: attnfd freeze --dataset shapes")
@@ -99,7 +101,7 @@ def freeze(dataset: Dataset) -> None:
 @app.command(epilog="Example: attnfd distill --dataset shapes --student resnet18 --method attnfd --seed 0")
 def distill(dataset: Dataset, student: Student, method: MethodName, seed: Seed) -> None:
     """Train one student by one method from one seed."""
-    from attnfd import preflight
+    from attnfd import preflight, resume
     from attnfd.paths import Cell
     from attnfd.tracking import runs
 
@@ -107,8 +109,10 @@ def distill(dataset: Dataset, student: Student, method: MethodName, seed: Seed) 
     cell = Cell(stage="distill", dataset=dataset, student=student, method=method, seed=seed)
     from stages.distill import distill as stage
 
-    with runs.open_run(cell, params.resolve(cell)) as run:
-        run.trained(stage(params, cell, run))
+    checkpoints = resume.checkpoints(params, cell)
+    with runs.open_run(cell, params.resolve(cell), checkpoints) as run:
+        run.trained(stage(params, cell, run, checkpoints))
+    checkpoints.clear()
 
 
 @app.command("evaluate_teacher", epilog="Example: attnfd evaluate_teacher --dataset shapes")
@@ -144,7 +148,7 @@ def evaluate(dataset: Dataset, student: Student, method: MethodName, seed: Seed)
 @app.command(epilog="Example: attnfd ablate --dataset shapes --student resnet18 --variant be --seed 0")
 def ablate(dataset: Dataset, student: Student, variant: Variant, seed: Seed) -> None:
     """Train and evaluate one ablation of AttnFD."""
-    from attnfd import preflight
+    from attnfd import preflight, resume
     from attnfd.paths import Cell
     from attnfd.tracking import runs
 
@@ -152,10 +156,12 @@ def ablate(dataset: Dataset, student: Student, variant: Variant, seed: Seed) -> 
     cell = Cell(stage="ablate", dataset=dataset, student=student, method="attnfd", variant=variant, seed=seed)
     from stages.ablate import ablate as stage
 
-    with runs.open_run(cell, params.resolve(cell)) as run:
-        fingerprint, evaluated = stage(params, cell, run)
+    checkpoints = resume.checkpoints(params, cell)
+    with runs.open_run(cell, params.resolve(cell), checkpoints) as run:
+        fingerprint, evaluated = stage(params, cell, run, checkpoints)
         run.trained(fingerprint)
         run.evaluated(evaluated)
+    checkpoints.clear()
 
 
 @app.command(epilog="Example: attnfd report --dataset shapes")
@@ -283,6 +289,9 @@ def main() -> None:
     """Run a command; what the user can mend is told in a line, with exit status 2."""
     try:
         app()
+    except StoppedError as interrupted:
+        Console(stderr=True, soft_wrap=True, highlight=False).print(_plain(interrupted))
+        sys.exit(interrupted.status)
     except UserError as error:
         _fail(error)
     except OSError as error:

@@ -20,6 +20,7 @@ from attnfd.losses import cross_entropy
 from attnfd.models.deeplab import DeepLabV3Plus
 from attnfd.models.frozen import freeze
 from attnfd.models.taps import Tap
+from attnfd.resume import Checkpoints
 from tests.data import trees
 
 ATTENTION = Attention(reduction=16, kernel_size=7, channel=True, spatial=True)
@@ -47,6 +48,9 @@ class Curves:
             assert step not in self.values.setdefault(name, {}), f"{name} is logged twice at {step}"
             self.values[name][step] = value
 
+    def flush(self) -> None:
+        pass
+
 
 @pytest.fixture
 def prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Prepared:
@@ -72,7 +76,16 @@ def distillation() -> training.Objective:
 def fit(objective: training.Objective, prepared: Prepared, log: Curves, **changes: object):
     fabric = start_fabric("32-true")
     config = settings(**changes)
-    return training.fit(objective, prepared, config, seed=3, fabric=fabric, log=log, title="test")
+    return training.fit(
+        objective,
+        prepared,
+        config,
+        seed=3,
+        fabric=fabric,
+        log=log,
+        title="test",
+        checkpoints=Checkpoints(Path("none")),
+    )
 
 
 def test_cross_entropy_is_the_mean_over_pixels_that_are_not_void() -> None:

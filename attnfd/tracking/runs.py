@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from attnfd.errors import StoppedError
 from attnfd.paths import CARD, HISTORY, Cell
 from attnfd.tracking import cards, store
 from attnfd.tracking.exported import log_model
@@ -29,12 +30,15 @@ if TYPE_CHECKING:
     from torch import nn
 
     from attnfd.results import Evaluated
+    from attnfd.resume import Checkpoints
 
 FLUSH_SECONDS = 5.0
 FIRST_PAUSE_SECONDS = 60.0
 BATCH = 1000
 LONGEST_PARAM = 6000
 EXAMPLE_SIDE = 64
+INPUTS = "inputs"
+"""Tag of a training's run: the key of its checkpoints."""
 
 logger = logging.getLogger(__name__)
 
@@ -61,16 +65,30 @@ class Run:
         self._lost: Counter[str] = Counter()
         self._reason = ""
         self._weights: str | None = None
+        self._logged: dict[str, int] = {}
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
         """Log metrics; characters that MLflow refuses in a name become `_`."""
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
-        for key, value in values.items():
-            self._buffer.append(Metric(re.sub(r"[^\w\-./: ]", "_", key), float(value), now, step))
+        for name, value in values.items():
+            key = re.sub(r"[^\w\-./: ]", "_", name)
+            if step > self._logged.get(key, -1):
+                self._buffer.append(Metric(key, float(value), now, step))
         if time.monotonic() >= self._next_flush:
-            self._flush()
+            self.flush()
+
+    def go_on(self) -> None:
+        """Leave out from now on what a training logged between its last checkpoint and its end."""
+        for key in self._client.get_run(self.id).data.metrics:
+            self._logged[key] = max(found.step for found in self._client.get_metric_history(self.id, key))
+
+    def flush(self) -> None:
+        """Send what waits, unless the store is left alone."""
+        while self._buffer and self._attempt(lambda: self._client.log_batch(self.id, self._buffer[:BATCH])):
+            del self._buffer[:BATCH]
+        self._next_flush = time.monotonic() + FLUSH_SECONDS
 
     def trained(self, weights: str) -> None:
         """Name the model of this run by the SHA-256 of its weights, by which `resume_run` finds it.
@@ -108,7 +126,7 @@ class Run:
     def close(self, status: str) -> None:
         """End the run, and say in one line what was lost, if anything."""
         self._paused_until = 0.0
-        self._flush()
+        self.flush()
         self._lost["metric value"] += len(self._buffer)
         if self._weights and not self._lost.total():
             self._give_up_on("tag", lambda: self._client.set_tag(self.id, "model", self._weights))
@@ -125,11 +143,6 @@ class Run:
     def _log_file(self, path: Path, folder: str) -> None:
         assert path.exists(), path
         self._give_up_on("file", lambda: self._client.log_artifact(self.id, str(path), folder))
-
-    def _flush(self) -> None:
-        while self._buffer and self._attempt(lambda: self._client.log_batch(self.id, self._buffer[:BATCH])):
-            del self._buffer[:BATCH]
-        self._next_flush = time.monotonic() + FLUSH_SECONDS
 
     def _give_up_on(self, what: str, call: Callable[[], object]) -> None:
         if not self._attempt(call):
@@ -150,13 +163,15 @@ class Run:
 
 
 @contextmanager
-def open_run(cell: Cell, params: Mapping[str, Any]) -> Iterator[Run]:
+def open_run(cell: Cell, params: Mapping[str, Any], checkpoints: "Checkpoints") -> Iterator[Run]:
     """Track the training of a cell in a run of its own; it ends with `Run.trained`.
 
-    Runs of this cell that a dead process of this machine left open are marked as killed.
+    A training that has checkpoints goes on in the run that it began in. Other runs of this cell that a dead
+    process of this machine left open are marked as killed.
 
     Args:
         params: the cell's resolved settings, nested as they are.
+        checkpoints: of this training.
 
     Raises:
         UserError: the store does not answer.
@@ -166,7 +181,14 @@ def open_run(cell: Cell, params: Mapping[str, Any]) -> Iterator[Run]:
         for left in store.search(client, experiment, cell.tags, "attributes.status = 'RUNNING'"):
             if _process_is_gone(left.data.tags.get("process", "")):
                 client.set_terminated(left.info.run_id, "KILLED")
-        run = _create(client, experiment, cell, params, again="evaluating the model logs it anew")
+        again = "evaluating the model logs it anew"
+        begun = _begun(client, experiment, cell, checkpoints)
+        if begun:
+            store.library().start_run(run_id=begun, log_system_metrics=True)
+            run = Run(client, begun, cell, again=again)
+            run.go_on()
+        else:
+            run = _create(client, experiment, cell, params, again, {INPUTS: checkpoints.key})
     with _ending(run):
         yield run
 
@@ -195,7 +217,7 @@ def resume_run(cell: Cell, params: Mapping[str, Any]) -> Iterator[Run]:
             store.library().start_run(run_id=found[0].info.run_id, log_system_metrics=True)
             run = Run(client, found[0].info.run_id, cell, again=again)
         else:
-            run = _create(client, experiment, cell, params, again=again)
+            run = _create(client, experiment, cell, params, again, {})
     with _ending(run):
         if not found:
             run.trained(weights)
@@ -211,6 +233,15 @@ def find(client: "MlflowClient", experiment: str, cell: Cell) -> list["mlflow.en
     return store.search(client, experiment, {**cell.tags, "model": card["sha256"]})
 
 
+def _begun(client: "MlflowClient", experiment: str, cell: Cell, checkpoints: "Checkpoints") -> str | None:
+    """Id of the run in which a training with checkpoints began."""
+    if not checkpoints.files():
+        return None
+    tags = {**cell.tags, INPUTS: checkpoints.key}
+    runs = store.search(client, experiment, tags, "attributes.status != 'FINISHED'")
+    return runs[0].info.run_id if runs else None
+
+
 def flatten(nested: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
     """The leaves of nested mappings, by dotted keys."""
     flat: dict[str, Any] = {}
@@ -220,10 +251,15 @@ def flatten(nested: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _create(
-    client: "MlflowClient", experiment: str, cell: Cell, params: Mapping[str, Any], again: str
+    client: "MlflowClient",
+    experiment: str,
+    cell: Cell,
+    params: Mapping[str, Any],
+    again: str,
+    more: Mapping[str, str],
 ) -> Run:
     process = f"{socket.gethostname()} {os.getpid()}"
-    tags = {**cell.tags, **store.origin(), "process": process, cards.NOTE: cards.title(cell)}
+    tags = {**cell.tags, **store.origin(), "process": process, cards.NOTE: cards.title(cell), **more}
     mlflow = store.library()
     started = mlflow.start_run(
         experiment_id=experiment, run_name=cell.name, tags=tags, log_system_metrics=True
@@ -259,7 +295,7 @@ def _ending(run: Run) -> Iterator[None]:
     try:
         yield
         status = "FINISHED"
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, StoppedError):
         status = "KILLED"
         raise
     finally:

@@ -5,10 +5,14 @@ from pathlib import Path
 
 import pytest
 
+from attnfd.resume import Checkpoints
+
 if find_spec("mlflow") is None:
     collect_ignore_glob = ["test_*.py"]
 
 PASSWORD = "hunter2"
+FRESH = Checkpoints(Path("none"))
+"""Of a training that was never interrupted."""
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ import itertools
 import json
 import logging
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -21,14 +22,15 @@ import pandas as pd
 import pytest
 import torch
 
-from attnfd.errors import UserError
+from attnfd.errors import StoppedError, UserError
 from attnfd.models import checkpoint
 from attnfd.models.deeplab import DeepLabV3Plus
 from attnfd.paths import Cell
 from attnfd.results import Evaluated
+from attnfd.resume import Checkpoints
 from attnfd.tracking import runs
 from attnfd.tracking import store as tracking_store
-from tests.tracking.conftest import PASSWORD
+from tests.tracking.conftest import FRESH, PASSWORD
 
 mlflow = tracking_store.library()
 
@@ -53,7 +55,9 @@ def write_outs(cell: Cell) -> None:
 
 def train(cell: Cell) -> str:
     """Track a training of the cell as its stage does, and return the run's id."""
-    with runs.open_run(cell, {"distill": {"lr": 0.5, "crop": [64, 32]}, "method": {"on": None}}) as run:
+    with runs.open_run(
+        cell, {"distill": {"lr": 0.5, "crop": [64, 32]}, "method": {"on": None}}, FRESH
+    ) as run:
         run.metrics({"step/loss": 3.0}, step=1)
         run.trained(checkpoint.fingerprint(cell.model))
     return run.id
@@ -134,7 +138,7 @@ class TestRun:
         assert curve(found.info.run_id, "step/loss") == [(1, 3.0)]
 
     def break_off(self, cell: Cell, error: type[BaseException]) -> None:
-        with runs.open_run(cell, {}) as run:
+        with runs.open_run(cell, {}, FRESH) as run:
             run.metrics({"step/loss": 3.0}, step=1)
             raise error
 
@@ -153,13 +157,13 @@ class TestRun:
         assert read(left["alive"]).status == "RUNNING"
 
     def test_takes_any_class_name_for_a_metric(self, cell: Cell) -> None:
-        with runs.open_run(cell, {}) as run:
+        with runs.open_run(cell, {}, FRESH) as run:
             run.metrics({"iou/sky (blue), day": 0.5}, step=0)
         assert curve(run.id, "iou/sky _blue__ day") == [(0, 0.5)]
 
     def test_watches_the_machine(self, cell: Cell, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.1")
-        with runs.open_run(cell, {}) as run:
+        with runs.open_run(cell, {}, FRESH) as run:
             time.sleep(0.5)
         found = read(run.id).metrics
         assert 0 <= found["system/cpu_utilization_percentage"] <= 100
@@ -181,7 +185,7 @@ def test_evaluated_model_predicts_images_of_any_size(cell: Cell) -> None:
         "miou": 0.5, "mean_accuracy": 0.625, "pixel_accuracy": 0.875, "parameters": 5_812_345, "images": 4,
         "iou": {"sky": 0.75, "sea": float("nan"), "sand": 0.25}, "collapsed": ["sea"],
     }  # fmt: skip
-    with runs.open_run(cell, {}) as run:
+    with runs.open_run(cell, {}, FRESH) as run:
         run.evaluated(Evaluated(metrics, images))
 
     values = {name: value for name, value in read(run.id).metrics.items() if name.startswith("val/")}
@@ -252,13 +256,15 @@ def test_processes_that_start_at_once_share_one_store_at_the_main_root(tmp_path:
 
 IN_A_CLONE = """
 import json, sys
+from pathlib import Path
 from attnfd.paths import Cell
+from attnfd.resume import Checkpoints
 from attnfd.tracking import runs
 cell = Cell(stage="distill", dataset="toy", student="r18", method="kd", seed=int(sys.argv[1]))
 cell.model.mkdir(parents=True)
 (cell.model / "history.csv").write_text("curves")
 (cell.model / "card.json").write_text("{}")
-with runs.open_run(cell, {}) as run:
+with runs.open_run(cell, {}, Checkpoints(Path("none"))) as run:
     run.trained("0" * 64)
 import mlflow
 client = mlflow.MlflowClient()
@@ -267,6 +273,39 @@ folder = client.get_run(run.id).info.artifact_uri
 found = {"uri": mlflow.get_tracking_uri(), "runs": len(client.search_runs([experiment])), "folder": folder}
 print(json.dumps(found))
 """
+
+
+class TestStoppedTraining:
+    def stopped(self, cell: Cell, checkpoints: Checkpoints) -> str:
+        with pytest.raises(StoppedError), runs.open_run(cell, {}, checkpoints) as run:  # noqa: PT012
+            for step in (1, 2, 3):
+                run.metrics({"step/loss": step}, step)
+            checkpoints.save({}, 2)
+            raise StoppedError("stopped", signal.SIGTERM)
+        return run.id
+
+    def test_goes_on_in_its_run_without_gap_or_repetition(self, cell: Cell, tmp_path: Path) -> None:
+        checkpoints = Checkpoints(tmp_path / "inputs")
+        begun = self.stopped(cell, checkpoints)
+        client = mlflow.MlflowClient()
+        assert client.get_run(begun).info.status == "KILLED"
+        with runs.open_run(cell, {}, checkpoints) as run:
+            assert run.id == begun
+            for step in (3, 4):
+                run.metrics({"step/loss": step}, step)
+        assert client.get_run(begun).info.status == "FINISHED"
+        history = client.get_metric_history(begun, "step/loss")
+        assert [(found.step, found.value) for found in history] == [(1, 1), (2, 2), (3, 3), (4, 4)]
+
+    def test_other_inputs_or_no_checkpoint_begin_another_run(self, cell: Cell, tmp_path: Path) -> None:
+        checkpoints, others = Checkpoints(tmp_path / "inputs"), Checkpoints(tmp_path / "others")
+        begun = self.stopped(cell, checkpoints)
+        others.save({}, 1)
+        with runs.open_run(cell, {}, others) as run:
+            assert run.id != begun
+        checkpoints.clear()
+        with runs.open_run(cell, {}, checkpoints) as run:
+            assert run.id != begun
 
 
 class TestStoreOutOfReach:
@@ -348,7 +387,7 @@ class TestServerLost:
     def test_training_goes_on_and_one_line_says_what_was_lost(
         self, server: Callable[[], None], cell: Cell, caplog: pytest.LogCaptureFixture
     ) -> None:
-        with runs.open_run(cell, {}) as run:
+        with runs.open_run(cell, {}, FRESH) as run:
             run.metrics({"step/loss": 3.0}, step=0)
             server()
             start = time.monotonic()
@@ -368,7 +407,7 @@ class TestServerLost:
     def test_run_with_gaps_is_not_resumed(
         self, server: Callable[[], None], cell: Cell, store: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        with runs.open_run(cell, {}) as run:
+        with runs.open_run(cell, {}, FRESH) as run:
             server()
             run.trained(checkpoint.fingerprint(cell.model))
         monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
@@ -379,7 +418,7 @@ class TestServerLost:
         self, server: Callable[[], None], cell: Cell, caplog: pytest.LogCaptureFixture
     ) -> None:
         again = ExitStack()
-        with runs.open_run(cell, {}) as run:
+        with runs.open_run(cell, {}, FRESH) as run:
             server()
             for step in range(1500):
                 run.metrics({"step/loss": float(step)}, step)

@@ -20,6 +20,7 @@ from PIL import Image
 from attnfd.models.deeplab import DeepLabV3Plus
 from attnfd.paths import Cell
 from attnfd.tracking import runs, store
+from tests.tracking.conftest import FRESH
 
 PROJECT = Path(__file__).parents[2]
 PAGE = (PROJECT / "docs" / "serve.md").read_text(encoding="utf-8")
@@ -49,7 +50,7 @@ def server(network: DeepLabV3Plus, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     """Port of `mlflow models serve` on the registered model attnfd-shapes, alias `best`."""
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     cell = Cell(stage="distill", dataset="served", student="tiny", method="none", seed=0)
-    with runs.open_run(cell, {}) as run:
+    with runs.open_run(cell, {}, FRESH) as run:
         run.model(network, np.zeros((2, 64, 64, 3), dtype=np.uint8))
     client = mlflow.MlflowClient()
     (model,) = client.search_logged_models([client.get_run(run.id).info.experiment_id])

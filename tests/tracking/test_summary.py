@@ -18,6 +18,7 @@ from attnfd.paths import Cell
 from attnfd.report import tables
 from attnfd.tracking import costs, registry, runs, store, summary
 from tests.report import synthetic
+from tests.tracking.conftest import FRESH
 
 mlflow = store.library()
 DATASETS = (f"tiny{number}" for number in itertools.count())
@@ -57,7 +58,7 @@ def set_weights(cell: Cell, sha256: str) -> None:
 
 def train(cell: Cell, seconds: tuple[float, ...] = (), **peaks: float) -> str:
     """The run of a training with these seconds per step, one of an epoch, and of its model."""
-    with runs.open_run(cell, {}) as run:
+    with runs.open_run(cell, {}, FRESH) as run:
         for epoch, value in enumerate(seconds, start=1):
             pace = {"speed/seconds_per_step": value, "speed/images_per_second": 8 / value}
             run.metrics(pace | {f"speed/{key}": peak for key, peak in peaks.items()}, epoch)
