@@ -1,5 +1,6 @@
 """A dataset of four images and the results of cells that never trained, below the working directory."""
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
@@ -58,18 +59,20 @@ def dataset(sizes: Sequence[tuple[int, int]] = (SIZE,) * 4) -> Prepared:
         Image.fromarray(np.full((height, width, 3), 10 * number, dtype=np.uint8)).save(folder / names[0])
         Image.fromarray(mask).save(folder / names[1])
         row = {"split": "val", "id": f"image{number}", "image": names[0], "mask": names[1]}
-        row |= {"height": height, "width": width, "image_sha256": "", "mask_sha256": "", "void": 1}
-        row |= {
-            f"{kind}_bytes": (folder / name).stat().st_size
-            for kind, name in zip(("image", "mask"), names, strict=True)
-        }
+        row |= {"height": height, "width": width, "void": 1}
+        for kind, name in zip(("image", "mask"), names, strict=True):
+            content = (folder / name).read_bytes()
+            row |= {f"{kind}_bytes": len(content), f"{kind}_sha256": hashlib.sha256(content).hexdigest()}
         rows.append(row | dict.fromkeys(CLASSES, 0))
+    index = pd.DataFrame(rows)
+    listed = index.to_csv(index=False, lineterminator="\n").encode()
     split = Split(images=len(sizes), height=(1, 99), width=(1, 99), void=0, pixels=dict.fromkeys(CLASSES, 0))
     card = Card(
         name="tiny", reader="shapes", classes=CLASSES, palette=PALETTE, void=255,
-        labels={0: 0, 1: 1, 2: 2, 255: 255}, splits={"val": split}, sha256="",
+        labels={0: 0, 1: 1, 2: 2, 255: 255}, splits={"val": split},
+        sha256=hashlib.sha256(listed).hexdigest(),
     )  # fmt: skip
-    prepared = Prepared(card, pd.DataFrame(rows), folder)
+    prepared = Prepared(card, index, folder)
     prepared.write(folder)
     return prepared
 
