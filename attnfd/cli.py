@@ -5,12 +5,15 @@ Commands parse, check and dispatch. What one needs is imported when it runs, so 
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
-from attnfd.errors import UserError
+from attnfd.errors import StoppedError, UserError
+
+if TYPE_CHECKING:
+    from attnfd.config import Run
 
 app = typer.Typer(
     help="Attention-guided Feature Distillation for semantic segmentation: a DVC pipeline tracked by MLflow.",
@@ -70,15 +73,18 @@ def prepare(dataset: Dataset) -> None:
 @app.command("train_teacher", epilog="Example: attnfd train_teacher --dataset shapes")
 def train_teacher(dataset: Dataset) -> None:
     """Train the teacher: DeepLabV3+ with CBAM at the three taps in its forward path."""
-    from attnfd import preflight, tracking
+    from attnfd import preflight, resume
     from attnfd.paths import Cell
+    from attnfd.tracking import runs
 
     params = preflight.check_params()
     cell = Cell(stage="train_teacher", dataset=dataset)
     from stages.train_teacher import train_teacher as stage
 
-    with tracking.open_run(cell, params.resolve(cell)) as run:
-        run.trained(stage(params, cell, run))
+    checkpoints = resume.checkpoints(params, cell)
+    with runs.open_run(cell, params.resolve(cell), checkpoints) as run:
+        run.trained(stage(params, cell, run, checkpoints))
+    checkpoints.clear()
 
 
 @app.command(epilog="Example: attnfd freeze --dataset shapes")
@@ -95,70 +101,94 @@ def freeze(dataset: Dataset) -> None:
 @app.command(epilog="Example: attnfd distill --dataset shapes --student resnet18 --method attnfd --seed 0")
 def distill(dataset: Dataset, student: Student, method: MethodName, seed: Seed) -> None:
     """Train one student by one method from one seed."""
-    from attnfd import preflight, tracking
+    from attnfd import preflight, resume
     from attnfd.paths import Cell
+    from attnfd.tracking import runs
 
     params = preflight.check_params()
     cell = Cell(stage="distill", dataset=dataset, student=student, method=method, seed=seed)
     from stages.distill import distill as stage
 
-    with tracking.open_run(cell, params.resolve(cell)) as run:
-        run.trained(stage(params, cell, run))
+    checkpoints = resume.checkpoints(params, cell)
+    with runs.open_run(cell, params.resolve(cell), checkpoints) as run:
+        run.trained(stage(params, cell, run, checkpoints))
+    checkpoints.clear()
 
 
 @app.command("evaluate_teacher", epilog="Example: attnfd evaluate_teacher --dataset shapes")
 def evaluate_teacher(dataset: Dataset) -> None:
     """Evaluate the teacher at original size: metrics, confusion matrix, overlays, attention maps."""
-    from attnfd import preflight, tracking
+    from attnfd import preflight
     from attnfd.paths import Cell
+    from attnfd.tracking import runs
 
     params = preflight.check_params()
     cell = Cell(stage="train_teacher", dataset=dataset)
     from stages.evaluate_teacher import evaluate_teacher as stage
 
-    with tracking.resume_run(cell, params.resolve(cell)) as run:
+    with runs.resume_run(cell, params.resolve(cell)) as run:
         run.evaluated(stage(params, cell))
 
 
 @app.command(epilog="Example: attnfd evaluate --dataset shapes --student resnet18 --method attnfd --seed 0")
 def evaluate(dataset: Dataset, student: Student, method: MethodName, seed: Seed) -> None:
     """Evaluate a student at original size: metrics, confusion matrix, overlays, attention maps."""
-    from attnfd import preflight, tracking
+    from attnfd import preflight
     from attnfd.paths import Cell
+    from attnfd.tracking import runs
 
     params = preflight.check_params()
     cell = Cell(stage="distill", dataset=dataset, student=student, method=method, seed=seed)
     from stages.evaluate import evaluate as stage
 
-    with tracking.resume_run(cell, params.resolve(cell)) as run:
+    with runs.resume_run(cell, params.resolve(cell)) as run:
         run.evaluated(stage(params, cell))
 
 
 @app.command(epilog="Example: attnfd ablate --dataset shapes --student resnet18 --variant be --seed 0")
 def ablate(dataset: Dataset, student: Student, variant: Variant, seed: Seed) -> None:
     """Train and evaluate one ablation of AttnFD."""
-    from attnfd import preflight, tracking
+    from attnfd import preflight, resume
     from attnfd.paths import Cell
+    from attnfd.tracking import runs
 
     params = preflight.check_params()
     cell = Cell(stage="ablate", dataset=dataset, student=student, method="attnfd", variant=variant, seed=seed)
     from stages.ablate import ablate as stage
 
-    with tracking.open_run(cell, params.resolve(cell)) as run:
-        fingerprint, evaluated = stage(params, cell, run)
+    checkpoints = resume.checkpoints(params, cell)
+    with runs.open_run(cell, params.resolve(cell), checkpoints) as run:
+        fingerprint, evaluated = stage(params, cell, run, checkpoints)
         run.trained(fingerprint)
         run.evaluated(evaluated)
+    checkpoints.clear()
 
 
 @app.command(epilog="Example: attnfd report --dataset shapes")
 def report(dataset: Dataset) -> None:
-    """Write tables and figures of everything that ran on a dataset into reports/<dataset>/."""
+    """Write tables and figures of everything that ran on a dataset into reports/<dataset>/, and log them."""
     from attnfd import preflight
 
     params = preflight.check_params()
     from stages.report import report as stage
 
     stage(params, dataset)
+    _publish(params.run, dataset)
+
+
+def _publish(axes: "Run", dataset: str) -> None:
+    """Log a report. It is written by now, so a store out of reach costs a warning and no more."""
+    from attnfd.tracking import costs, summary
+
+    try:
+        cost = summary.publish(axes, dataset)
+    except UserError as error:
+        Console(stderr=True, soft_wrap=True, highlight=False).print(
+            f"[bold yellow]warning:[/] the report is written, but not logged: {_plain(error)}; "
+            f"then run attnfd report --dataset {dataset}"
+        )
+        return
+    Console().print(costs.drawn(cost), costs.gaps(cost))
 
 
 @app.command(
@@ -250,15 +280,18 @@ def fetch(
 @app.command(epilog="Example: attnfd ui --port 5001")
 def ui(port: Annotated[int, typer.Option(min=1, max=65535, help="Port on 127.0.0.1.")] = 5000) -> None:
     """Open the MLflow UI on localhost, on the store that the pipeline writes to."""
-    from attnfd import tracking
+    from attnfd.tracking import store
 
-    tracking.ui(port)
+    store.ui(port)
 
 
 def main() -> None:
     """Run a command; what the user can mend is told in a line, with exit status 2."""
     try:
         app()
+    except StoppedError as interrupted:
+        Console(stderr=True, soft_wrap=True, highlight=False).print(_plain(interrupted))
+        sys.exit(interrupted.status)
     except UserError as error:
         Console(stderr=True, soft_wrap=True, highlight=False).print(f"[bold red]error:[/] {_plain(error)}")
         sys.exit(2)

@@ -1,4 +1,6 @@
-"""The one exception that is the user's to mend."""
+"""What is the user's to mend, or was the user's wish."""
+
+import signal
 
 
 class UserError(ValueError):
@@ -6,3 +8,14 @@ class UserError(ValueError):
 
     The command line prints the message without a traceback and exits with status 2.
     """
+
+
+class StoppedError(UserError):
+    """The user or the machine has stopped a training, and its state is safe.
+
+    The exit status is that of a process that the signal has killed.
+    """
+
+    def __init__(self, message: str, by: signal.Signals) -> None:
+        super().__init__(message)
+        self.status = 128 + by

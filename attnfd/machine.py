@@ -16,12 +16,15 @@ ENV_FILE = ".env"
 
 
 class Machine(BaseSettings):
-    """`ATTNFD_DEVICE`, `ATTNFD_WORKERS`."""
+    """`ATTNFD_DEVICE`, `ATTNFD_WORKERS`, `ATTNFD_CHECKPOINT_SECONDS`."""
 
     model_config = SettingsConfigDict(env_prefix="ATTNFD_", env_file=ENV_FILE, extra="ignore", frozen=True)
 
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="where training runs")
     workers: int | None = Field(default=None, ge=0, description="loader processes; unset: from the cores")
+    checkpoint_seconds: float = Field(
+        default=60, ge=0, description="least time between two checkpoints of a training; 0: after every epoch"
+    )
 
 
 def settings() -> Machine:

@@ -71,6 +71,11 @@ class Cell:
         return {key: str(value) for key, value in asdict(self).items() if value is not None}
 
 
+def checkpoints(cell: Cell) -> Path:
+    """Folder of a cell's unfinished trainings: the main root's, so that DVC neither removes nor copies it."""
+    return main_root() / ".attnfd" / "checkpoints" / cell.model
+
+
 def frozen(dataset: str) -> Path:
     """Folder of the frozen teacher."""
     return MODELS / dataset / "frozen"

@@ -24,11 +24,11 @@ def check_all() -> Params:
     check_components(params)
     check_weights(params)
 
-    from attnfd import tracking
     from attnfd.accelerator import start_fabric
+    from attnfd.tracking import store
 
     start_fabric("32-true")
-    tracking.check_store()
+    store.check()
     return params
 
 

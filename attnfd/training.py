@@ -1,6 +1,8 @@
 """The one loop that trains teacher and students alike."""
 
 import math
+import resource
+import sys
 import time
 from collections.abc import Mapping
 from copy import deepcopy
@@ -9,10 +11,10 @@ from typing import Any, Protocol
 import pandas as pd
 import torch
 from lightning_fabric import Fabric
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
-from attnfd import evaluation
+from attnfd import evaluation, machine
 from attnfd.config import Training
 from attnfd.data.loaders import eval_loader, train_loader
 from attnfd.data.prepared import Prepared
@@ -23,12 +25,15 @@ from attnfd.losses import cross_entropy
 from attnfd.metrics import scores
 from attnfd.models.deeplab import DeepLabV3Plus
 from attnfd.models.taps import Output
+from attnfd.resume import Checkpoints, Interrupt, interruptible, random_state, set_random_state
 
 
 class Log(Protocol):
     """Whoever wants the curves."""
 
     def metrics(self, values: Mapping[str, float], step: int) -> None: ...
+
+    def flush(self) -> None: ...
 
 
 class Objective(nn.Module):
@@ -94,8 +99,11 @@ def fit(
     fabric: Fabric,
     log: Log,
     title: str,
+    checkpoints: Checkpoints,
 ) -> pd.DataFrame:
     """Train `objective.model`, and leave it with the weights of its best validation.
+
+    Goes on from the newest of `checkpoints`, and adds to them while it trains.
 
     Returns:
         A row per epoch: mean of `loss` and of each term, `lr` of the backbone at its end, and the
@@ -103,53 +111,192 @@ def fit(
 
     Raises:
         UserError: the loss is no longer finite; the message names epoch, step and term.
+        StoppedError: Ctrl-C or SIGTERM; the state is saved.
     """
-    train = train_loader(prepared, config, seed, device=fabric.device)
-    validation = eval_loader(prepared, "val", config.batch_size, device=fabric.device)
-    steps = config.epochs * len(train)
-    optimizer = torch.optim.SGD(
-        objective.parameter_groups(config),
-        momentum=config.momentum,
-        weight_decay=config.weight_decay,
-        nesterov=config.nesterov,
-        fused=True,
-    )
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: decay(config.schedule, step / steps))
-    objective.to(memory_format=torch.channels_last)
-    wrapped, wrapped_optimizer = fabric.setup(objective, optimizer)
-    best, kept, history = -1.0, {}, []
-    with _progress_bar() as bar:
-        task = bar.add_task(title, total=steps, note="")
-        for epoch in range(config.epochs):
-            train.set_epoch(epoch)
-            taken: list[dict[str, Tensor]] = []
-            seen, start = 0, time.perf_counter()
-            for images, target in train:
-                images, target = fabric.to_device((images, target))
-                progress = (epoch * len(train) + len(taken)) / steps
-                terms = wrapped(normalize(images), target.long(), progress)
-                wrapped_optimizer.zero_grad()
-                fabric.backward(sum(terms.values()))
-                wrapped_optimizer.step()
-                schedule.step()
-                taken.append({name: term.detach() for name, term in terms.items()})
-                seen += len(target)
+    fitting = _Fitting(objective, prepared, config, seed, fabric, log, checkpoints)
+    with interruptible() as interrupt, _progress_bar() as bar:
+        fitting.run(interrupt, bar, bar.add_task(title, total=fitting.steps, completed=fitting.done, note=""))
+    objective.load_state_dict(fitting.kept)
+    return pd.DataFrame(fitting.history)
+
+
+class _Fitting:
+    """A training on its way: what `fit` is given, and what changes from step to step."""
+
+    def __init__(
+        self,
+        objective: Objective,
+        prepared: Prepared,
+        config: Training,
+        seed: int,
+        fabric: Fabric,
+        log: Log,
+        checkpoints: Checkpoints,
+    ) -> None:
+        self.objective, self.config, self.fabric, self.log = objective, config, fabric, log
+        self.classes = len(prepared.card.classes)
+        self.train = train_loader(prepared, config, seed, device=fabric.device)
+        self.validation = eval_loader(prepared, "val", config.batch_size, device=fabric.device)
+        self.steps = config.epochs * len(self.train)
+        optimizer = torch.optim.SGD(
+            objective.parameter_groups(config),
+            momentum=config.momentum,
+            weight_decay=config.weight_decay,
+            nesterov=config.nesterov,
+            fused=True,
+        )
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: decay(config.schedule, step / self.steps)
+        )
+        objective.to(memory_format=torch.channels_last)
+        self.wrapped, self.optimizer = fabric.setup(objective, optimizer)
+
+        self.epoch = 0
+        self.taken: list[dict[str, Tensor]] = []  # the terms of this epoch's steps
+        self.history: list[dict[str, float]] = []
+        self.best: float = -1.0
+        self.kept: dict[str, Tensor] = {}
+        self.checkpoints = checkpoints
+        state = checkpoints.load()
+        self.meter = Meter(fabric.device, before=state["seconds"] if state else 0)
+        if state:
+            self.load_state_dict(state)
+        self.saved = time.monotonic()
+
+    @property
+    def done(self) -> int:
+        """Steps that were taken."""
+        return self.epoch * len(self.train) + len(self.taken)
+
+    def run(self, interrupt: Interrupt, bar: Progress, task: TaskID) -> None:
+        while self.epoch < self.config.epochs:
+            self.train.set_epoch(self.epoch, skip=len(self.taken))
+            self.meter.start_epoch()
+            for images, target in self.train:
+                self.step(images, target)
                 bar.advance(task)
-            curves = _read(taken, epoch)
-            log.metrics(_speed(seen, time.perf_counter() - start, fabric.device), epoch + 1)
-            for step, values in enumerate(curves.to_dict("records"), start=epoch * len(train) + 1):
-                log.metrics({f"step/{name}": value for name, value in values.items()}, step)
-            row = {**curves.mean().to_dict(), "lr": optimizer.param_groups[0]["lr"]}
-            if (epoch + 1) % config.validate_every == 0 or epoch + 1 == config.epochs:
-                bar.update(task, note="validating")
-                row["miou"] = validate(objective.model, validation, len(prepared.card.classes), fabric)
-                if row["miou"] > best:
-                    best, kept = row["miou"], deepcopy(objective.state_dict())
-            log.metrics({f"epoch/{name}": value for name, value in row.items()}, epoch + 1)
-            history.append({"epoch": epoch + 1, **row})
-            bar.update(task, note=f"loss {row['loss']:.3f}, best mIoU {100 * best:.1f} %")
-    objective.load_state_dict(kept)
-    return pd.DataFrame(history)
+                if interrupt.asked:
+                    _read(self.taken, self.epoch)  # What is no longer finite is not worth keeping.
+                    self.save()
+                    interrupt.raise_if_asked(f"step {self.done} of {self.steps}")
+            bar.update(task, note="validating")
+            self.end_epoch()
+            row = self.history[-1]
+            bar.update(task, note=f"loss {row['loss']:.3f}, best mIoU {100 * self.best:.1f} %")
+            if interrupt.asked or self.is_due():
+                self.save()
+            interrupt.raise_if_asked(f"epoch {self.epoch} of {self.config.epochs}")
+        self.log.metrics({"speed/training_seconds": self.meter.seconds}, self.config.epochs)
+
+    def step(self, images: Tensor, target: Tensor) -> None:
+        images, target = self.fabric.to_device((images, target))
+        terms = self.wrapped(normalize(images), target.long(), self.done / self.steps)
+        self.optimizer.zero_grad()
+        self.fabric.backward(sum(terms.values()))
+        self.optimizer.step()
+        self.schedule.step()
+        self.taken.append({name: term.detach() for name, term in terms.items()})
+        self.meter.count(len(target))
+
+    def end_epoch(self) -> None:
+        """Read the epoch's terms, validate if it is time to, and log both."""
+        curves = _read(self.taken, self.epoch)
+        first = self.done - len(self.taken) + 1
+        self.epoch, self.taken = self.epoch + 1, []
+        self.log.metrics(self.meter.epoch(), self.epoch)
+        for step, values in enumerate(curves.to_dict("records"), start=first):
+            self.log.metrics({f"step/{name}": value for name, value in values.items()}, step)
+        row = {str(name): float(value) for name, value in curves.mean().items()}
+        row["lr"] = self.optimizer.param_groups[0]["lr"]
+        if self.epoch % self.config.validate_every == 0 or self.epoch == self.config.epochs:
+            row["miou"] = validate(self.objective.model, self.validation, self.classes, self.fabric)
+            if row["miou"] > self.best:
+                self.best, self.kept = row["miou"], deepcopy(self.objective.state_dict())
+        self.log.metrics({f"epoch/{name}": value for name, value in row.items()}, self.epoch)
+        self.history.append({"epoch": self.epoch, **row})
+
+    def is_due(self) -> bool:
+        """Whether a checkpoint is; the end needs none, what follows from it is written at once."""
+        elapsed = time.monotonic() - self.saved
+        return self.epoch < self.config.epochs and elapsed >= machine.settings().checkpoint_seconds
+
+    def save(self) -> None:
+        self.log.flush()  # Before: what a checkpoint has left behind is not logged again.
+        self.checkpoints.save(self.state_dict(), self.done)
+        self.saved = time.monotonic()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "objective": self.objective.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "precision": self.fabric.strategy.precision.state_dict(),  # the scaler of 16-mixed
+            "epoch": self.epoch,
+            "taken": self.taken,
+            "history": self.history,
+            "best": self.best,
+            "kept": self.kept,
+            "seconds": self.meter.seconds,
+            "random": random_state(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.objective.load_state_dict(state["objective"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.fabric.strategy.precision.load_state_dict(state["precision"])
+        for name in ("epoch", "taken", "history", "best", "kept"):
+            setattr(self, name, state[name])
+        set_random_state(state["random"])
+
+
+class Meter:
+    """What a training costs, for the log alone: an out of the pipeline must not differ between two runs.
+
+    Args:
+        before: seconds that the training took before it was resumed.
+    """
+
+    def __init__(self, device: torch.device, before: float) -> None:
+        self._device = device
+        self._start = time.perf_counter() - before
+        self.start_epoch()
+
+    @property
+    def seconds(self) -> float:
+        """Since the beginning, validation among them."""
+        return time.perf_counter() - self._start
+
+    def start_epoch(self) -> None:
+        self._start_epoch = time.perf_counter()
+        self._images = self._steps = 0
+        if self._device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self._device)
+
+    def count(self, images: int) -> None:
+        """Another step."""
+        self._images += images
+        self._steps += 1
+
+    def epoch(self) -> dict[str, float]:
+        """Costs of the steps since `start_epoch`, data loading among them and validation not."""
+        if not self._steps:  # Resumed when all were taken.
+            return {}
+        seconds = time.perf_counter() - self._start_epoch
+        costs = {
+            "speed/seconds_per_step": seconds / self._steps,
+            "speed/images_per_second": self._images / seconds,
+            "speed/peak_memory_mib": _peak_memory() / 2**20,
+        }
+        if self._device.type == "cuda":
+            costs["speed/peak_device_memory_mib"] = torch.cuda.max_memory_allocated(self._device) / 2**20
+        return costs
+
+
+def _peak_memory() -> int:
+    """The most bytes of memory that this process has held, without its loader processes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def _read(taken: list[dict[str, Tensor]], epoch: int) -> pd.DataFrame:
@@ -164,14 +311,6 @@ def _read(taken: list[dict[str, Tensor]], epoch: int) -> pd.DataFrame:
     curves = pd.DataFrame(values.numpy(), columns=names)
     curves.insert(0, "loss", curves.sum(axis=1))
     return curves
-
-
-def _speed(images: int, seconds: float, device: torch.device) -> dict[str, float]:
-    """For the log alone: an out of the pipeline must not differ between two runs."""
-    speed = {"speed/images_per_second": images / seconds}
-    if device.type == "cuda":
-        speed["speed/peak_device_memory_mib"] = torch.cuda.max_memory_allocated(device) / 2**20
-    return speed
 
 
 def validate(model: DeepLabV3Plus, loader: Any, classes: int, fabric: Fabric) -> float:

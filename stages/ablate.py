@@ -3,11 +3,14 @@
 from attnfd import results, training
 from attnfd.config import Params
 from attnfd.paths import Cell
+from attnfd.resume import Checkpoints
 from stages.distill import distill
 from stages.evaluate import evaluate
 
 
-def ablate(params: Params, cell: Cell, log: training.Log) -> tuple[str, results.Evaluated]:
+def ablate(
+    params: Params, cell: Cell, log: training.Log, checkpoints: Checkpoints
+) -> tuple[str, results.Evaluated]:
     """Train like `distill` and evaluate like `evaluate`, in one process and into one folder."""
-    fingerprint = distill(params, cell, log)
+    fingerprint = distill(params, cell, log, checkpoints)
     return fingerprint, evaluate(params, cell)

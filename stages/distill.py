@@ -11,9 +11,10 @@ from attnfd.data.prepared import open_prepared
 from attnfd.models import checkpoint
 from attnfd.models.deeplab import DeepLabV3Plus
 from attnfd.paths import DISTILLER, HISTORY, Cell
+from attnfd.resume import Checkpoints
 
 
-def distill(params: Params, cell: Cell, log: training.Log) -> str:
+def distill(params: Params, cell: Cell, log: training.Log, checkpoints: Checkpoints) -> str:
     """Train a student beside the frozen teacher; write its weights, card and history into its folder.
 
     The student is saved without connectors and attention; those lie beside it, for pictures alone.
@@ -43,7 +44,14 @@ def distill(params: Params, cell: Cell, log: training.Log) -> str:
     )
     objective = training.Objective(student, distiller, teacher.to(fabric.device))
     history = training.fit(
-        objective, prepared, config, seed=cell.seed, fabric=fabric, log=log, title=cell.name
+        objective,
+        prepared,
+        config,
+        seed=cell.seed,
+        fabric=fabric,
+        log=log,
+        title=cell.name,
+        checkpoints=checkpoints,
     )
     card = {**legend(prepared.card).model_dump(mode="json"), "val_miou": history["miou"].max()}
     checkpoint.save(cell.model, student, card)

@@ -15,6 +15,7 @@ from attnfd.models import checkpoint, frozen
 from attnfd.models.deeplab import DeepLabV3Plus
 from attnfd.models.imported import import_teacher
 from attnfd.paths import Cell
+from attnfd.resume import Checkpoints
 from stages.evaluate import evaluate
 from stages.freeze import freeze
 from stages.prepare import prepare
@@ -83,6 +84,9 @@ class Curves:
     def metrics(self, values: Mapping[str, float], step: int) -> None:
         self.seen |= {(key, step): value for key, value in values.items()}
 
+    def flush(self) -> None:
+        pass
+
 
 def importing(tmp_path: Path, checkpoint: str, **changes: Any) -> Params:
     teacher = {**miniature.SHAPES["train_teacher"], "checkpoint": checkpoint, **changes}
@@ -91,6 +95,7 @@ def importing(tmp_path: Path, checkpoint: str, **changes: Any) -> Params:
 
 
 TEACHER = Cell(stage="train_teacher", dataset="shapes")
+FRESH = Checkpoints(Path("none"))
 
 
 def save_student(folder: str) -> DeepLabV3Plus:
@@ -107,7 +112,7 @@ def test_an_imported_teacher_is_taken_as_it_is(params: Params, tmp_path: Path) -
     before = checkpoint.load(TEACHER.model)[0].state_dict()
     TEACHER.model.rename("elsewhere")
     log = Curves()
-    train_teacher(importing(tmp_path, "elsewhere"), TEACHER, log)
+    train_teacher(importing(tmp_path, "elsewhere"), TEACHER, log, FRESH)
     after, card = checkpoint.load(TEACHER.model)
     assert all(torch.equal(value, before[key]) for key, value in after.state_dict().items())
     assert card["imported_sha256"] == checkpoint.fingerprint(Path("elsewhere"))
@@ -119,7 +124,7 @@ def test_an_imported_teacher_is_taken_as_it_is(params: Params, tmp_path: Path) -
 
 def test_only_new_attention_of_an_imported_teacher_is_fitted(params: Params, tmp_path: Path) -> None:
     student = save_student("elsewhere")
-    train_teacher(importing(tmp_path, "elsewhere", fit_epochs=2), TEACHER, Curves())
+    train_teacher(importing(tmp_path, "elsewhere", fit_epochs=2), TEACHER, Curves(), FRESH)
     after, card = checkpoint.load(TEACHER.model)
     came = import_teacher(config.load().train_teacher("shapes"), 8).model.state_dict()
     moved = {key for key, value in after.state_dict().items() if not torch.equal(value, came[key])}
@@ -136,7 +141,7 @@ def test_only_new_attention_of_an_imported_teacher_is_fitted(params: Params, tmp
 @pytest.mark.parametrize("changes", [{"fit_epochs": 0}, {"attention": {"learned": False}}])
 def test_an_imported_teacher_without_a_fit(changes: dict[str, Any], params: Params, tmp_path: Path) -> None:
     student = save_student("elsewhere")
-    train_teacher(importing(tmp_path, "elsewhere", **changes), TEACHER, Curves())
+    train_teacher(importing(tmp_path, "elsewhere", **changes), TEACHER, Curves(), FRESH)
     after, _ = checkpoint.load(TEACHER.model)
     images = torch.randn(2, 3, 33, 33)
     assert torch.equal(after(images).logits, student(images).logits)

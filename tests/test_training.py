@@ -20,6 +20,7 @@ from attnfd.losses import cross_entropy
 from attnfd.models.deeplab import DeepLabV3Plus
 from attnfd.models.frozen import freeze
 from attnfd.models.taps import Tap
+from attnfd.resume import Checkpoints
 from tests.data import trees
 
 ATTENTION = Attention(reduction=16, kernel_size=7, channel=True, spatial=True)
@@ -47,6 +48,9 @@ class Curves:
             assert step not in self.values.setdefault(name, {}), f"{name} is logged twice at {step}"
             self.values[name][step] = value
 
+    def flush(self) -> None:
+        pass
+
 
 @pytest.fixture
 def prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Prepared:
@@ -72,7 +76,16 @@ def distillation() -> training.Objective:
 def fit(objective: training.Objective, prepared: Prepared, log: Curves, **changes: object):
     fabric = start_fabric("32-true")
     config = settings(**changes)
-    return training.fit(objective, prepared, config, seed=3, fabric=fabric, log=log, title="test")
+    return training.fit(
+        objective,
+        prepared,
+        config,
+        seed=3,
+        fabric=fabric,
+        log=log,
+        title="test",
+        checkpoints=Checkpoints(Path("none")),
+    )
 
 
 def test_cross_entropy_is_the_mean_over_pixels_that_are_not_void() -> None:
@@ -151,7 +164,16 @@ def test_history_and_curves(prepared: Prepared) -> None:
     assert "epoch/epoch" not in log.values
     steps = list(log.values["step/attnfd"].values())
     assert np.mean(steps[:2]) == pytest.approx(history["attnfd"].iloc[0])
-    assert all(value > 0 for value in log.values["speed/images_per_second"].values())
+    # Two steps of two images per epoch.
+    pace = log.values["speed/seconds_per_step"]
+    assert log.values["speed/images_per_second"] == pytest.approx(
+        {1: 2 / pace[1], 2: 2 / pace[2], 3: 2 / pace[3]}
+    )
+    (total,) = log.values["speed/training_seconds"].items()
+    assert total[0] == 3
+    assert 2 * sum(pace.values()) < total[1] < 600
+    # PyTorch alone takes more than 100 MiB.
+    assert all(100 < value < 100_000 for value in log.values["speed/peak_memory_mib"].values())
 
 
 def test_the_best_validation_is_kept(prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -91,6 +91,7 @@ class EpochBatches(Sampler[list[Draw]]):
         self.batch_size = batch_size
         self.seed = seed
         self.epoch = 0
+        self.skipped = 0
 
     def __len__(self) -> int:
         full, rest = divmod(self.images, self.batch_size)
@@ -99,7 +100,7 @@ class EpochBatches(Sampler[list[Draw]]):
     def __iter__(self) -> Iterator[list[Draw]]:
         generator = torch.Generator().manual_seed(_mix(self.seed, self.epoch))
         order = torch.randperm(self.images, generator=generator).tolist()
-        for number in range(len(self)):
+        for number in range(self.skipped, len(self)):
             start = number * self.batch_size
             yield [Draw(self.epoch, row) for row in order[start : start + self.batch_size]]
 
@@ -109,8 +110,10 @@ class TrainLoader(DataLoader[tuple[Tensor, Tensor]]):
 
     batch_sampler: EpochBatches
 
-    def set_epoch(self, epoch: int) -> None:
+    def set_epoch(self, epoch: int, skip: int = 0) -> None:
+        """Choose the epoch, and how many batches of it have been taken already."""
         self.batch_sampler.epoch = epoch
+        self.batch_sampler.skipped = skip
 
 
 def train_loader(

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from attnfd import config, paths, tracking
+from attnfd import config, paths
 from attnfd.data.legend import Legend
 from attnfd.errors import UserError
 from attnfd.models import checkpoint
 from attnfd.models.deeplab import DeepLabV3Plus
+from attnfd.tracking import exported
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ def open_model(name: str) -> Model:
             "an MLflow run's id, or models:/<name>@<alias>"
         )
     with tempfile.TemporaryDirectory() as scratch:
-        tracking.fetch(name, Path(scratch))
+        exported.fetch(name, Path(scratch))
         return _read(name, Path(scratch))
 
 

@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from attnfd import tracking
 from attnfd.data.legend import legend
 from attnfd.errors import UserError
 from attnfd.models import checkpoint
@@ -112,7 +111,10 @@ class TestTracked:
             patch.chdir(project)
             for name in ("DVC_ROOT", "MLFLOW_TRACKING_URI"):
                 patch.delenv(name, raising=False)
-            with tracking.open_run(CELL, {}) as run:
+            from attnfd.tracking import runs  # MLflow may be missing
+            from tests.tracking.conftest import FRESH
+
+            with runs.open_run(CELL, {}, FRESH) as run:
                 run.trained(checkpoint.fingerprint(CELL.model))
                 images = torch.zeros(2, 3, 64, 64, dtype=torch.uint8)
                 run.evaluated(Evaluated({"miou": 0.25}, images))

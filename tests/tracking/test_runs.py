@@ -1,10 +1,11 @@
-"""One store for the whole file, as MLflow takes seconds to create one; every test has a cell of its own."""
+"""Runs of models. Every test has a cell of its own."""
 
 import hashlib
 import itertools
 import json
 import logging
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -12,7 +13,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from urllib.parse import unquote, urlsplit
@@ -22,32 +22,19 @@ import pandas as pd
 import pytest
 import torch
 
-from attnfd import tracking
-from attnfd.errors import UserError
+from attnfd.errors import StoppedError, UserError
 from attnfd.models import checkpoint
 from attnfd.models.deeplab import DeepLabV3Plus
 from attnfd.paths import Cell
 from attnfd.results import Evaluated
+from attnfd.resume import Checkpoints
+from attnfd.tracking import runs
+from attnfd.tracking import store as tracking_store
+from tests.tracking.conftest import FRESH, PASSWORD
 
-if find_spec("mlflow") is None:
-    pytest.skip("without MLflow", allow_module_level=True)
-mlflow = tracking._mlflow()
+mlflow = tracking_store.library()
 
 SEEDS = itertools.count()
-PASSWORD = "hunter2"
-
-
-@pytest.fixture(scope="session")
-def store(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return f"sqlite:///{tmp_path_factory.mktemp('store')}/mlflow.db"
-
-
-@pytest.fixture(autouse=True)
-def surroundings(store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("DVC_ROOT", "DVC_STAGE", "DVC_EXP_NAME"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
-    monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture
@@ -68,7 +55,9 @@ def write_outs(cell: Cell) -> None:
 
 def train(cell: Cell) -> str:
     """Track a training of the cell as its stage does, and return the run's id."""
-    with tracking.open_run(cell, {"distill": {"lr": 0.5, "crop": [64, 32]}, "method": {"on": None}}) as run:
+    with runs.open_run(
+        cell, {"distill": {"lr": 0.5, "crop": [64, 32]}, "method": {"on": None}}, FRESH
+    ) as run:
         run.metrics({"step/loss": 3.0}, step=1)
         run.trained(checkpoint.fingerprint(cell.model))
     return run.id
@@ -112,7 +101,7 @@ class TestRun:
 
     def test_is_resumed_with_what_it_had(self, cell: Cell) -> None:
         run_id = train(cell)
-        with tracking.resume_run(cell, {"other": 1}) as run:
+        with runs.resume_run(cell, {"other": 1}) as run:
             run.metrics({"val/miou": 0.5}, step=0)
         assert run.id == run_id
         assert curve(run_id, "step/loss") == [(1, 3.0)]
@@ -121,18 +110,18 @@ class TestRun:
 
     def test_newest_of_the_same_model_is_resumed(self, cell: Cell) -> None:
         older, newer = train(cell), train(cell)
-        with tracking.resume_run(cell, {}) as run:
+        with runs.resume_run(cell, {}) as run:
             assert run.id == newer != older
 
     def test_is_made_anew_with_the_curves_if_the_store_lacks_the_model(self, cell: Cell) -> None:
         other = train(cell)
         (cell.model / "model.safetensors").write_bytes(b"weights of a colleague")
-        with tracking.resume_run(cell, {"lr": 1}) as run:
+        with runs.resume_run(cell, {"lr": 1}) as run:
             assert run.id != other
         assert curve(run.id, "epoch/loss") == [(1, 2.5), (2, 1.5)]
         assert curve(run.id, "epoch/miou") == [(2, 0.25)]
         assert read(run.id).params == {"lr": "1"}
-        with tracking.resume_run(cell, {}) as again:
+        with runs.resume_run(cell, {}) as again:
             assert again.id == run.id
 
     @pytest.mark.parametrize(("error", "status"), [(KeyboardInterrupt, "KILLED"), (ValueError, "FAILED")])
@@ -149,7 +138,7 @@ class TestRun:
         assert curve(found.info.run_id, "step/loss") == [(1, 3.0)]
 
     def break_off(self, cell: Cell, error: type[BaseException]) -> None:
-        with tracking.open_run(cell, {}) as run:
+        with runs.open_run(cell, {}, FRESH) as run:
             run.metrics({"step/loss": 3.0}, step=1)
             raise error
 
@@ -168,13 +157,13 @@ class TestRun:
         assert read(left["alive"]).status == "RUNNING"
 
     def test_takes_any_class_name_for_a_metric(self, cell: Cell) -> None:
-        with tracking.open_run(cell, {}) as run:
+        with runs.open_run(cell, {}, FRESH) as run:
             run.metrics({"iou/sky (blue), day": 0.5}, step=0)
         assert curve(run.id, "iou/sky _blue__ day") == [(0, 0.5)]
 
     def test_watches_the_machine(self, cell: Cell, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.1")
-        with tracking.open_run(cell, {}) as run:
+        with runs.open_run(cell, {}, FRESH) as run:
             time.sleep(0.5)
         found = read(run.id).metrics
         assert 0 <= found["system/cpu_utilization_percentage"] <= 100
@@ -192,12 +181,23 @@ def test_evaluated_model_predicts_images_of_any_size(cell: Cell) -> None:
     (cell.results / "per_class.csv").write_text("class,iou\n")
     (cell.results / "weights.safetensors").write_bytes(b"")
     images = torch.randint(0, 256, (1, 3, 72, 80), dtype=torch.uint8)
-    metrics = {"miou": 0.5, "iou": {"sky": 0.75, "sea": float("nan")}, "collapsed": ["sea"]}
-    with tracking.open_run(cell, {}) as run:
+    metrics = {
+        "miou": 0.5, "mean_accuracy": 0.625, "pixel_accuracy": 0.875, "parameters": 5_812_345, "images": 4,
+        "iou": {"sky": 0.75, "sea": float("nan"), "sand": 0.25}, "collapsed": ["sea"],
+    }  # fmt: skip
+    with runs.open_run(cell, {}, FRESH) as run:
         run.evaluated(Evaluated(metrics, images))
 
     values = {name: value for name, value in read(run.id).metrics.items() if name.startswith("val/")}
-    assert values == {"val/miou": 0.5, "val/iou/sky": 0.75}
+    assert {key: values[key] for key in values if "iou" in key} == {
+        "val/miou": 0.5,
+        "val/iou/sky": 0.75,
+        "val/iou/sand": 0.25,
+    }
+    note = read(run.id).tags["mlflow.note.content"]
+    assert f"**r18**, trained by **kd** on **toy**, seed {cell.seed}." in note
+    assert "| 50.00 | 62.50 | 87.50 | 5.8 M | 4 |" in note
+    assert "Best class: sky (75.00); worst: sand (25.00)." in note
     files = mlflow.MlflowClient().list_artifacts(run.id, "evaluation")
     assert [file.path for file in files] == ["evaluation/per_class.csv"]
 
@@ -228,7 +228,7 @@ def test_processes_that_start_at_once_share_one_store_at_the_main_root(tmp_path:
         clone = tmp_path / f"clone{seed}"
         clone.mkdir()
         environment = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
-        environment |= {"DVC_ROOT": str(root), "PYTHONPATH": str(Path(tracking.__file__).parents[1])}
+        environment |= {"DVC_ROOT": str(root), "PYTHONPATH": str(Path(runs.__file__).parents[2])}
         processes.append(
             subprocess.Popen(
                 [sys.executable, "-c", IN_A_CLONE, str(seed)],
@@ -256,13 +256,15 @@ def test_processes_that_start_at_once_share_one_store_at_the_main_root(tmp_path:
 
 IN_A_CLONE = """
 import json, sys
-from attnfd import tracking
+from pathlib import Path
 from attnfd.paths import Cell
+from attnfd.resume import Checkpoints
+from attnfd.tracking import runs
 cell = Cell(stage="distill", dataset="toy", student="r18", method="kd", seed=int(sys.argv[1]))
 cell.model.mkdir(parents=True)
 (cell.model / "history.csv").write_text("curves")
 (cell.model / "card.json").write_text("{}")
-with tracking.open_run(cell, {}) as run:
+with runs.open_run(cell, {}, Checkpoints(Path("none"))) as run:
     run.trained("0" * 64)
 import mlflow
 client = mlflow.MlflowClient()
@@ -271,6 +273,39 @@ folder = client.get_run(run.id).info.artifact_uri
 found = {"uri": mlflow.get_tracking_uri(), "runs": len(client.search_runs([experiment])), "folder": folder}
 print(json.dumps(found))
 """
+
+
+class TestStoppedTraining:
+    def stopped(self, cell: Cell, checkpoints: Checkpoints) -> str:
+        with pytest.raises(StoppedError), runs.open_run(cell, {}, checkpoints) as run:  # noqa: PT012
+            for step in (1, 2, 3):
+                run.metrics({"step/loss": step}, step)
+            checkpoints.save({}, 2)
+            raise StoppedError("stopped", signal.SIGTERM)
+        return run.id
+
+    def test_goes_on_in_its_run_without_gap_or_repetition(self, cell: Cell, tmp_path: Path) -> None:
+        checkpoints = Checkpoints(tmp_path / "inputs")
+        begun = self.stopped(cell, checkpoints)
+        client = mlflow.MlflowClient()
+        assert client.get_run(begun).info.status == "KILLED"
+        with runs.open_run(cell, {}, checkpoints) as run:
+            assert run.id == begun
+            for step in (3, 4):
+                run.metrics({"step/loss": step}, step)
+        assert client.get_run(begun).info.status == "FINISHED"
+        history = client.get_metric_history(begun, "step/loss")
+        assert [(found.step, found.value) for found in history] == [(1, 1), (2, 2), (3, 3), (4, 4)]
+
+    def test_other_inputs_or_no_checkpoint_begin_another_run(self, cell: Cell, tmp_path: Path) -> None:
+        checkpoints, others = Checkpoints(tmp_path / "inputs"), Checkpoints(tmp_path / "others")
+        begun = self.stopped(cell, checkpoints)
+        others.save({}, 1)
+        with runs.open_run(cell, {}, others) as run:
+            assert run.id != begun
+        checkpoints.clear()
+        with runs.open_run(cell, {}, checkpoints) as run:
+            assert run.id != begun
 
 
 class TestStoreOutOfReach:
@@ -302,7 +337,7 @@ class TestStoreOutOfReach:
         (tmp_path / "notes.txt").write_text("not a database, only some text" * 10)
         monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///notes.txt")
         with pytest.raises(UserError, match=r"notes\.txt: file is not a database"):
-            tracking.check_store()
+            tracking_store.check()
 
     def test_deleted_experiment_says_how_to_restore_it(self, cell: Cell) -> None:
         gone = Cell(stage="distill", dataset="gone", student="r18", method="kd", seed=0)
@@ -340,7 +375,7 @@ class TestServerLost:
         settings = {"FILE_STORE": store, "ARTIFACT_ROOT": "mlflow-artifacts:/", "SERVE_ARTIFACTS": "true"}
         for key, value in (settings | {"ARTIFACT_DESTINATION": str(tmp_path / "files")}).items():
             monkeypatch.setenv(f"_MLFLOW_SERVER_{key}", value)
-        monkeypatch.setattr(tracking, "FLUSH_SECONDS", 0)
+        monkeypatch.setattr(runs, "FLUSH_SECONDS", 0)
         logging.getLogger("werkzeug").setLevel(logging.ERROR)
         with ExitStack() as running:
             self.port = running.enter_context(serving(0))
@@ -352,7 +387,7 @@ class TestServerLost:
     def test_training_goes_on_and_one_line_says_what_was_lost(
         self, server: Callable[[], None], cell: Cell, caplog: pytest.LogCaptureFixture
     ) -> None:
-        with tracking.open_run(cell, {}) as run:
+        with runs.open_run(cell, {}, FRESH) as run:
             run.metrics({"step/loss": 3.0}, step=0)
             server()
             start = time.monotonic()
@@ -360,7 +395,7 @@ class TestServerLost:
                 run.metrics({"step/loss": 3.0, "step/ce": 2.0}, step)
             run.trained("0" * 64)
         assert time.monotonic() - start < 5
-        (record,) = [record for record in caplog.records if record.name == "attnfd.tracking"]
+        (record,) = [record for record in caplog.records if record.name == "attnfd.tracking.runs"]
         line = record.getMessage()
         assert "\n" not in line
         for lost in ("4000 × metric value", "2 × file", "1 × end of the run"):
@@ -372,18 +407,18 @@ class TestServerLost:
     def test_run_with_gaps_is_not_resumed(
         self, server: Callable[[], None], cell: Cell, store: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        with tracking.open_run(cell, {}) as run:
+        with runs.open_run(cell, {}, FRESH) as run:
             server()
             run.trained(checkpoint.fingerprint(cell.model))
         monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
-        with tracking.resume_run(cell, {}) as anew:
+        with runs.resume_run(cell, {}) as anew:
             assert anew.id != run.id
 
     def test_metrics_wait_for_the_server_to_come_back(
         self, server: Callable[[], None], cell: Cell, caplog: pytest.LogCaptureFixture
     ) -> None:
         again = ExitStack()
-        with tracking.open_run(cell, {}) as run:
+        with runs.open_run(cell, {}, FRESH) as run:
             server()
             for step in range(1500):
                 run.metrics({"step/loss": float(step)}, step)
@@ -391,60 +426,4 @@ class TestServerLost:
         with again:
             assert curve(run.id, "step/loss") == [(step, float(step)) for step in range(1500)]
             assert read(run.id).status == "FINISHED"
-        assert not [record for record in caplog.records if record.name == "attnfd.tracking"]
-
-
-@pytest.mark.parametrize(
-    ("uri", "expected"),
-    [
-        ("http://me:hunter2@host:5000/team", "http://host:5000/team"),
-        ("http://me:hun/ter2@host", "http://host"),
-        ("http://me:hun?ter2@host", "http://host"),
-        ("postgresql://host/db?password=hunter2", "postgresql://host/db"),
-        ("http://host:5000", "http://host:5000"),
-        ("sqlite:////home/a@b/mlflow.db", "sqlite:////home/a@b/mlflow.db"),
-    ],
-)
-def test_shown_address_has_no_secrets(uri: str, expected: str) -> None:
-    assert tracking.shown(uri) == expected
-
-
-@pytest.mark.parametrize(
-    ("given", "expected"),
-    [
-        (None, "sqlite:////main/mlflow.db"),
-        ("sqlite:///runs/all.db", "sqlite:////main/runs/all.db"),
-        ("sqlite:////elsewhere/all.db", "sqlite:////elsewhere/all.db"),
-        ("http://host", "http://host"),
-    ],
-)
-def test_store_lies_at_the_main_root(given: str, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DVC_ROOT", "/main")
-    monkeypatch.delenv("MLFLOW_TRACKING_URI")
-    if given:
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", given)
-    assert tracking.address() == expected
-
-
-class TestUi:
-    def test_hides_the_address_from_the_command_line(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        calls = []
-        monkeypatch.setattr(os, "execve", lambda *call: calls.append(call))
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"postgresql://me:{PASSWORD}@host/db")
-        tracking.ui(5123)
-        ((_, command, environment),) = calls
-        assert "--host 127.0.0.1 --port 5123" in " ".join(command)
-        assert PASSWORD not in " ".join(command)
-        assert environment["MLFLOW_BACKEND_STORE_URI"] == os.environ["MLFLOW_TRACKING_URI"]
-        assert environment["MLFLOW_DISABLE_TELEMETRY"] == "true"
-
-    @pytest.mark.parametrize(
-        ("uri", "message"),
-        [("sqlite:///none.db", r"none\.db: not found"), (f"http://me:{PASSWORD}@host", "http://host serves")],
-    )
-    def test_says_why_there_is_nothing_to_show(
-        self, uri: str, message: str, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-        with pytest.raises(UserError, match=message):
-            tracking.ui(5123)
+        assert not [record for record in caplog.records if record.name == "attnfd.tracking.runs"]

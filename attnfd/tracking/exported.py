@@ -1,0 +1,84 @@
+"""A trained network in the store: an exported graph that runs without this package."""
+
+import copy
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from attnfd.errors import UserError
+from attnfd.paths import CARD, METRICS, MODEL
+from attnfd.tracking import store
+
+if TYPE_CHECKING:
+    import numpy as np
+    from mlflow import MlflowClient
+    from torch import nn
+
+
+def log_model(network: "nn.Module", example: "np.ndarray") -> None:
+    """Log a network to the active run as `model`; see `Run.model`."""
+    import mlflow.pytorch
+    import numpy as np
+    import torch
+    from mlflow.models import ModelSignature
+    from mlflow.types import Schema, TensorSpec
+
+    from attnfd.classmap import ClassMap
+
+    # On the CPU: MLflow loads an exported model only on the kind of device that it was exported on.
+    model = ClassMap(copy.deepcopy(network).cpu()).eval()
+    mlflow.pytorch.log_model(
+        model,
+        name="model",
+        signature=ModelSignature(
+            inputs=Schema([TensorSpec(np.dtype(np.uint8), (-1, -1, -1, 3))]),
+            outputs=Schema([TensorSpec(np.dtype(np.uint8), (-1, -1, -1))]),
+        ),
+        input_example=example,
+        # Given, because MLflow would load the model in another process to find out.
+        pip_requirements=[f"torch=={torch.__version__.partition('+')[0]}", f"numpy=={np.__version__}"],
+        serialization_format="pt2",
+        # A trial of the example takes as long as half the export.
+        validate_serving_input=False,
+    )
+
+
+def fetch(name: str, folder: Path) -> None:
+    """Write a logged model into a folder as its stages did: card, weights, and metrics if it was evaluated.
+
+    Args:
+        name: id of a run, a registered model's name (for its alias `best`), or a `models:/` or `runs:/` URI.
+
+    Raises:
+        UserError: the store does not answer, or has no such model.
+    """
+    uri = name
+    if re.fullmatch("[0-9a-f]{32}", name):
+        uri = f"runs:/{name}/model"
+    elif ":/" not in name:
+        uri = f"models:/{name}@best"
+    with store.errors():
+        client = store.connect_to_read(name)
+        from mlflow.exceptions import MlflowException
+
+        try:
+            _fetch(client, uri, folder)
+        except MlflowException as error:
+            if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                raise
+            allowed = "allowed: an id or a model that `attnfd ui` shows"
+            raise UserError(f"{uri}: {store.reason(error)}; {allowed}") from None
+
+
+def _fetch(client: "MlflowClient", uri: str, folder: Path) -> None:
+    import mlflow.pytorch
+    import safetensors.torch
+
+    run = mlflow.models.get_model_info(uri).run_id
+    logged = {file.path for kind in ("training", "evaluation") for file in client.list_artifacts(run, kind)}
+    for file in {f"training/{CARD}", f"evaluation/{METRICS}"} & logged:
+        Path(client.download_artifacts(run, file, str(folder))).replace(folder / Path(file).name)
+    state = mlflow.pytorch.load_model(uri).state_dict()
+    # What `ClassMap` holds is the network.
+    network = {key.removeprefix("network."): value.contiguous() for key, value in state.items()}
+    safetensors.torch.save_file(network, folder / MODEL)

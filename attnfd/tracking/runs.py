@@ -1,0 +1,302 @@
+"""One run is one trained model, found again by the tags of its cell.
+
+A store that does not answer stops a stage before it starts; one lost on the way only costs what was to be
+logged.
+"""
+
+import json
+import logging
+import math
+import os
+import re
+import socket
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from attnfd.errors import StoppedError
+from attnfd.paths import CARD, HISTORY, Cell
+from attnfd.tracking import cards, store
+from attnfd.tracking.exported import log_model
+
+if TYPE_CHECKING:
+    import mlflow
+    import numpy as np
+    from mlflow import MlflowClient
+    from mlflow.entities import Metric
+    from torch import nn
+
+    from attnfd.results import Evaluated
+    from attnfd.resume import Checkpoints
+
+FLUSH_SECONDS = 5.0
+FIRST_PAUSE_SECONDS = 60.0
+BATCH = 1000
+LONGEST_PARAM = 6000
+EXAMPLE_SIDE = 64
+INPUTS = "inputs"
+"""Tag of a training's run: the key of its checkpoints."""
+
+logger = logging.getLogger(__name__)
+
+
+class Run:
+    """An open run; nothing that it does raises for the store's sake, or holds up the caller for long.
+
+    Metrics are sent in batches. After a failed call the store is left alone for a minute, then for two, and
+    so on; metrics wait meanwhile, everything else is given up and counted.
+
+    Args:
+        again: how to log what was lost after all; ends the warning about it.
+    """
+
+    def __init__(self, client: "MlflowClient", run_id: str, cell: Cell, *, again: str) -> None:
+        self.id = run_id
+        self._cell = cell
+        self._again = again
+        self._client = client
+        self._buffer: list[Metric] = []
+        self._next_flush = time.monotonic() + FLUSH_SECONDS
+        self._pause = FIRST_PAUSE_SECONDS
+        self._paused_until = 0.0
+        self._lost: Counter[str] = Counter()
+        self._reason = ""
+        self._weights: str | None = None
+        self._logged: dict[str, int] = {}
+
+    def metrics(self, values: Mapping[str, float], step: int) -> None:
+        """Log metrics; characters that MLflow refuses in a name become `_`."""
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        for name, value in values.items():
+            key = re.sub(r"[^\w\-./: ]", "_", name)
+            if step > self._logged.get(key, -1):
+                self._buffer.append(Metric(key, float(value), now, step))
+        if time.monotonic() >= self._next_flush:
+            self.flush()
+
+    def go_on(self) -> None:
+        """Leave out from now on what a training logged between its last checkpoint and its end."""
+        for key in self._client.get_run(self.id).data.metrics:
+            self._logged[key] = max(found.step for found in self._client.get_metric_history(self.id, key))
+
+    def flush(self) -> None:
+        """Send what waits, unless the store is left alone."""
+        while self._buffer and self._attempt(lambda: self._client.log_batch(self.id, self._buffer[:BATCH])):
+            del self._buffer[:BATCH]
+        self._next_flush = time.monotonic() + FLUSH_SECONDS
+
+    def trained(self, weights: str) -> None:
+        """Name the model of this run by the SHA-256 of its weights, by which `resume_run` finds it.
+
+        That tag is set when the run ends, and only if nothing was lost: a run with gaps is not resumed, so
+        that evaluating the model logs it anew.
+        """
+        self._weights = weights
+        for name in (HISTORY, CARD):
+            self._log_file(self._cell.model / name, "training")
+
+    def evaluated(self, evaluated: "Evaluated") -> None:
+        """Log the results of the cell's model, its pictures, and the model itself."""
+        from attnfd.models import checkpoint
+
+        self.metrics(_numbers("val", evaluated.metrics), step=0)
+        note = f"{cards.title(self._cell)}\n\n{cards.scores(evaluated.metrics)}"
+        self._give_up_on("tag", lambda: self._client.set_tag(self.id, cards.NOTE, note))
+        for file in sorted(self._cell.results.iterdir()):
+            if file.suffix != ".safetensors":  # An ablation's weights lie beside its results.
+                self._log_file(file, "evaluation")
+        network, _ = checkpoint.load(self._cell.model)
+        corners = evaluated.images[[0, -1], :, :EXAMPLE_SIDE, :EXAMPLE_SIDE]
+        self.model(network, corners.permute(0, 2, 3, 1).numpy())
+
+    def model(self, network: "nn.Module", example: "np.ndarray") -> None:
+        """Log a network so that it can be loaded without this package; see `ClassMap`.
+
+        Args:
+            example: RGB images (B, H, W, 3), uint8, B ≥ 2 (torch.export takes a size of 1 for a constant).
+        """
+        assert len(example) >= 2
+        self._give_up_on("model", lambda: log_model(network, example))
+
+    def close(self, status: str) -> None:
+        """End the run, and say in one line what was lost, if anything."""
+        self._paused_until = 0.0
+        self.flush()
+        self._lost["metric value"] += len(self._buffer)
+        if self._weights and not self._lost.total():
+            self._give_up_on("tag", lambda: self._client.set_tag(self.id, "model", self._weights))
+        try:
+            store.library().end_run(status)
+        except Exception as error:
+            self._lost["end of the run"] += 1
+            self._reason = self._reason or store.reason(error)
+        lost = ", ".join(f"{count} × {what}" for what, count in self._lost.items() if count)
+        if lost:
+            where = store.shown(store.address())
+            logger.warning("MLflow at %s: %s; not logged: %s; %s", where, self._reason, lost, self._again)
+
+    def _log_file(self, path: Path, folder: str) -> None:
+        assert path.exists(), path
+        self._give_up_on("file", lambda: self._client.log_artifact(self.id, str(path), folder))
+
+    def _give_up_on(self, what: str, call: Callable[[], object]) -> None:
+        if not self._attempt(call):
+            self._lost[what] += 1
+
+    def _attempt(self, call: Callable[[], object]) -> bool:
+        if time.monotonic() < self._paused_until:
+            return False
+        try:
+            call()
+        except Exception as error:
+            self._reason = store.reason(error)
+            self._paused_until = time.monotonic() + self._pause
+            self._pause *= 2
+            return False
+        self._pause = FIRST_PAUSE_SECONDS
+        return True
+
+
+@contextmanager
+def open_run(cell: Cell, params: Mapping[str, Any], checkpoints: "Checkpoints") -> Iterator[Run]:
+    """Track the training of a cell in a run of its own; it ends with `Run.trained`.
+
+    A training that has checkpoints goes on in the run that it began in. Other runs of this cell that a dead
+    process of this machine left open are marked as killed.
+
+    Args:
+        params: the cell's resolved settings, nested as they are.
+        checkpoints: of this training.
+
+    Raises:
+        UserError: the store does not answer.
+    """
+    with store.errors():
+        client, experiment = store.connect(cell.dataset)
+        for left in store.search(client, experiment, cell.tags, "attributes.status = 'RUNNING'"):
+            if _process_is_gone(left.data.tags.get("process", "")):
+                client.set_terminated(left.info.run_id, "KILLED")
+        again = "evaluating the model logs it anew"
+        begun = _begun(client, experiment, cell, checkpoints)
+        if begun:
+            store.library().start_run(run_id=begun, log_system_metrics=True)
+            run = Run(client, begun, cell, again=again)
+            run.go_on()
+        else:
+            run = _create(client, experiment, cell, params, again, {INPUTS: checkpoints.key})
+    with _ending(run):
+        yield run
+
+
+@contextmanager
+def resume_run(cell: Cell, params: Mapping[str, Any]) -> Iterator[Run]:
+    """Go on with the newest run of a cell's trained model, or log it anew if the store has none.
+
+    Args:
+        params: the cell's resolved settings, for a new run.
+
+    Raises:
+        UserError: the store does not answer, or there is no model.
+    """
+    import pandas as pd
+
+    from attnfd.models import checkpoint
+
+    weights = checkpoint.fingerprint(cell.model)
+    stage = os.environ.get("DVC_STAGE")
+    again = f"run `dvc repro --force --single-item {stage}` to log it" if stage else "evaluate it again"
+    with store.errors():
+        client, experiment = store.connect(cell.dataset)
+        found = store.search(client, experiment, {**cell.tags, "model": weights})
+        if found:
+            store.library().start_run(run_id=found[0].info.run_id, log_system_metrics=True)
+            run = Run(client, found[0].info.run_id, cell, again=again)
+        else:
+            run = _create(client, experiment, cell, params, again, {})
+    with _ending(run):
+        if not found:
+            run.trained(weights)
+            for row in pd.read_csv(cell.model / HISTORY).to_dict("records"):
+                epoch = int(row.pop("epoch"))
+                run.metrics(_numbers("epoch", row), epoch)
+        yield run
+
+
+def find(client: "MlflowClient", experiment: str, cell: Cell) -> list["mlflow.entities.Run"]:
+    """Complete runs of the model in a cell's folder, the newest first."""
+    card = json.loads((cell.model / CARD).read_bytes())
+    return store.search(client, experiment, {**cell.tags, "model": card["sha256"]})
+
+
+def _begun(client: "MlflowClient", experiment: str, cell: Cell, checkpoints: "Checkpoints") -> str | None:
+    """Id of the run in which a training with checkpoints began."""
+    if not checkpoints.files():
+        return None
+    tags = {**cell.tags, INPUTS: checkpoints.key}
+    runs = store.search(client, experiment, tags, "attributes.status != 'FINISHED'")
+    return runs[0].info.run_id if runs else None
+
+
+def flatten(nested: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
+    """The leaves of nested mappings, by dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in nested.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat
+
+
+def _create(
+    client: "MlflowClient",
+    experiment: str,
+    cell: Cell,
+    params: Mapping[str, Any],
+    again: str,
+    more: Mapping[str, str],
+) -> Run:
+    process = f"{socket.gethostname()} {os.getpid()}"
+    tags = {**cell.tags, **store.origin(), "process": process, cards.NOTE: cards.title(cell), **more}
+    mlflow = store.library()
+    started = mlflow.start_run(
+        experiment_id=experiment, run_name=cell.name, tags=tags, log_system_metrics=True
+    )
+    mlflow.log_params({key: _text(value)[:LONGEST_PARAM] for key, value in flatten(params).items()})
+    return Run(client, started.info.run_id, cell, again=again)
+
+
+def _process_is_gone(process: str) -> bool:
+    """Whether `<host> <pid>` is of this machine and runs no more."""
+    import psutil  # type: ignore[import-untyped]
+
+    host, _, pid = process.partition(" ")
+    return host == socket.gethostname() and not psutil.pid_exists(int(pid))
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _numbers(group: str, nested: Mapping[Any, Any]) -> dict[str, float]:
+    """The numbers among the leaves of a mapping; NaN stands for "there is none"."""
+    return {
+        f"{group}/{key.replace('.', '/')}": value
+        for key, value in flatten(nested).items()
+        if isinstance(value, int | float) and not math.isnan(value)
+    }
+
+
+@contextmanager
+def _ending(run: Run) -> Iterator[None]:
+    status = "FAILED"
+    try:
+        yield
+        status = "FINISHED"
+    except (KeyboardInterrupt, StoppedError):
+        status = "KILLED"
+        raise
+    finally:
+        run.close(status)

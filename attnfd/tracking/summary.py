@@ -1,0 +1,86 @@
+"""One run is one report: its files, the mean mIoU of every method, and what the trainings cost."""
+
+import hashlib
+import json
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from attnfd import config, paths
+from attnfd.report import tables
+from attnfd.tracking import cards, costs, registry, runs, store
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+NAME = "report"
+
+
+def publish(axes: config.Run, dataset: str) -> pd.DataFrame:
+    """Log a dataset's report, unless a run has it already, and register the best students.
+
+    Within a DVC experiment nothing is registered: what it found is not the workspace's until it is applied.
+
+    Returns:
+        `costs.table` of all cells.
+
+    Raises:
+        UserError: the store does not answer.
+    """
+    chosen = tables.cells(axes, dataset)
+    found = tables.results(chosen)
+    with store.errors():
+        client, experiment = store.connect(dataset)
+        cost = costs.table(costs.collect(client, experiment, chosen))
+        _log(client, experiment, dataset, cards.report(dataset, registry.best(found), found), cost)
+        if "dvc_experiment" not in store.origin():
+            registry.register(client, experiment, chosen, found)
+    return cost
+
+
+def _log(client: "MlflowClient", experiment: str, dataset: str, note: str, cost: pd.DataFrame) -> None:
+    texts = {
+        "tables/costs.csv": cost.to_csv(index=False, lineterminator="\n"),
+        "tables/costs.md": costs.markdown(cost),
+    }
+    tags = {"stage": NAME, "dataset": dataset}
+    content = _hash(dataset, texts)
+    if store.search(client, experiment, {**tags, "content": content}):
+        return
+    run = client.create_run(experiment, tags={**tags, **store.origin(), cards.NOTE: note}, run_name=NAME)
+    number = run.info.run_id
+    try:
+        client.log_artifacts(number, str(paths.report(dataset)))
+        for file, text in texts.items():
+            client.log_text(number, text, file)
+        for name, value in _mious(dataset).items():
+            client.log_metric(number, name, value)
+    except BaseException:
+        client.set_terminated(number, "FAILED")
+        raise
+    # Last, because a report with gaps is to be logged anew.
+    client.set_tag(number, "content", content)
+    client.set_terminated(number)
+
+
+def _mious(dataset: str) -> dict[str, float]:
+    """Mean mIoU by `miou/teacher` and `miou/<student>/<method>`."""
+    means = runs.flatten(json.loads(paths.summary(dataset).read_bytes()))
+    ending = ".miou"
+    return {
+        f"miou/{key.removesuffix(ending).replace('.', '/')}": value
+        for key, value in means.items()
+        if key.endswith(ending)
+    }
+
+
+def _hash(dataset: str, texts: dict[str, str]) -> str:
+    """SHA-256 of all that a report's run is to hold."""
+    folder = paths.report(dataset)
+    files = [paths.summary(dataset), *sorted(path for path in folder.rglob("*") if path.is_file())]
+    parts = [(file.as_posix(), file.read_bytes()) for file in files]
+    parts += [(name, text.encode()) for name, text in texts.items()]
+    digest = hashlib.sha256()
+    for name, content in parts:
+        digest.update(f"{name} {len(content)}\n".encode() + content)
+    return digest.hexdigest()

@@ -1,0 +1,116 @@
+"""A registered model behind a real HTTP server, asked as docs/serve.md says."""
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from attnfd.models.deeplab import DeepLabV3Plus
+from attnfd.paths import Cell
+from attnfd.tracking import runs, store
+from tests.tracking.conftest import FRESH
+
+PROJECT = Path(__file__).parents[2]
+PAGE = (PROJECT / "docs" / "serve.md").read_text(encoding="utf-8")
+
+mlflow = store.library()
+
+
+def shown(language: str, word: str) -> str:
+    """The one code block of the page that holds a word."""
+    (block,) = [code for code in re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL) if word in code]
+    return block
+
+
+@pytest.fixture
+def network() -> DeepLabV3Plus:
+    """Classes vary over an image, by BN statistics of noise."""
+    torch.manual_seed(0)
+    network = DeepLabV3Plus("mobilenetv2", classes=3)
+    with torch.no_grad():
+        for _ in range(5):
+            network(torch.randn(2, 3, 64, 64))
+    return network.eval()
+
+
+@pytest.fixture
+def server(network: DeepLabV3Plus, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """Port of `mlflow models serve` on the registered model attnfd-shapes, alias `best`."""
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    cell = Cell(stage="distill", dataset="served", student="tiny", method="none", seed=0)
+    with runs.open_run(cell, {}, FRESH) as run:
+        run.model(network, np.zeros((2, 64, 64, 3), dtype=np.uint8))
+    client = mlflow.MlflowClient()
+    (model,) = client.search_logged_models([client.get_run(run.id).info.experiment_id])
+    client.create_registered_model("attnfd-shapes")
+    version = client.create_model_version("attnfd-shapes", model.model_uri, model_id=model.model_id)
+    client.set_registered_model_alias("attnfd-shapes", "best", version.version)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    serve = shown("sh", "models serve").strip().splitlines()[-1].replace("5001", str(port)).split()
+    process = subprocess.Popen(serve, start_new_session=True)
+    try:
+        wait_for(port, process)
+        yield port
+    finally:
+        os.killpg(process.pid, 15)
+        process.wait()
+
+
+def wait_for(port: int, process: "subprocess.Popen[bytes]") -> None:
+    until = time.monotonic() + 300
+    while time.monotonic() < until:
+        assert process.poll() is None, "the server has ended"
+        try:
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/ping", timeout=5).close()
+            return
+        except OSError:
+            time.sleep(0.5)
+    pytest.fail("no answer from the server")
+
+
+@pytest.mark.slow
+def test_served_student_answers_with_a_class_map(server: int, network: DeepLabV3Plus, tmp_path: Path) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (50, 71, 3), dtype=np.uint8)
+    Image.fromarray(image).save(tmp_path / "photo.png")
+    exec(shown("python", "invocations").replace("5001", str(server)), {})
+    answer = np.asarray(Image.open(tmp_path / "classes.png"))
+
+    mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+    normal = torch.from_numpy(((image[None] / 255 - mean) / std).transpose(0, 3, 1, 2)).float()
+    with torch.no_grad():
+        best = network(normal).logits.topk(2, dim=1)
+    # Ties apart, which rounding may break either way.
+    sure = (best.values[0, 0] - best.values[0, 1]).numpy() > 1e-4
+    assert sure.mean() > 0.9
+    assert len(np.unique(best.indices[0, 0])) > 1
+    np.testing.assert_array_equal(answer[sure], best.indices[0, 0].numpy()[sure])
+
+    request = shown("sh", "curl").replace("5001", str(server))
+    done = subprocess.run(["bash", "-c", request], capture_output=True, text=True, check=True)
+    (class_map,) = json.loads(done.stdout)["predictions"]
+    np.testing.assert_array_equal(np.array(class_map)[sure], answer[sure])
+
+    grey = json.dumps({"inputs": image[None, :, :, 0].tolist()}).encode()
+    with pytest.raises(urllib.error.HTTPError, match="400") as refused:
+        ask(server, grey)
+    assert b"does not match expected shape (-1, -1, -1, 3)" in refused.value.read()
+
+
+def ask(port: int, body: bytes) -> None:
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{port}/invocations", body, {"Content-Type": "application/json"}
+    )
+    urllib.request.urlopen(request, timeout=60).close()
