@@ -1,4 +1,4 @@
-"""The pages that are made when the site is built, out of what they are about: README, commands, params, docstrings.
+"""The pages that are made when the site is built, out of what they are about: commands, params, docstrings.
 
 MkDocs calls the functions `on_…` (`hooks` in mkdocs.yml). None of these pages is a file, so none can drift.
 """
@@ -8,8 +8,12 @@ import re
 from collections.abc import Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
+from markdown import Markdown
+from markdown.extensions import Extension
+from markdown.preprocessors import Preprocessor
 from math_core import LatexToMathML
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
@@ -22,7 +26,10 @@ from attnfd import discovery
 from attnfd.cli import app
 
 PROJECT = Path(__file__).parents[1]
-PACKAGES = ("attnfd", *(f"attnfd.{file.parent.name}" for file in sorted(PROJECT.glob("attnfd/*/__init__.py"))))
+PACKAGES = (
+    "attnfd",
+    *(f"attnfd.{file.parent.name}" for file in sorted(PROJECT.glob("attnfd/*/__init__.py"))),
+)
 
 # Sections whose keys are fixed; those of the others are names that the user gives.
 SECTIONS: dict[str, type[params.Section]] = {
@@ -41,9 +48,10 @@ Schema = Mapping[str, Any]
 
 
 def on_config(config: MkDocsConfig) -> None:
-    """Name the library's pages in the navigation."""
+    """Name the library's pages in the navigation, and teach Markdown what the docstrings use."""
     assert config.nav is not None
     config.nav.append({"Library": [{package: f"library/{package}.md"} for package in PACKAGES]})
+    config.markdown_extensions.append(Docstrings())
 
 
 def on_files(files: Files, config: MkDocsConfig) -> None:
@@ -54,19 +62,47 @@ def on_files(files: Files, config: MkDocsConfig) -> None:
         files.append(File.generated(config, name, content=text))
 
 
-def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Turn formulas into MathML, which browsers draw by themselves."""
+class Docstrings(Extension):
+    """Formulas and examples as documents and docstrings write them."""
+
+    def extendMarkdown(self, md: Markdown) -> None:  # noqa: N802 - Markdown's name
+        # Before SuperFences, at 25, which is to draw the examples.
+        md.preprocessors.register(FormulasAndExamples(md), "formulas_and_examples", 26)
+
+
+class FormulasAndExamples(Preprocessor):
+    """Formulas become MathML, which browsers draw by themselves; `>>>` begins a block of code."""
+
+    def run(self, lines: list[str]) -> list[str]:
+        text = "\n".join(lines)
+        text = re.sub(r"\$\$(.+?)\$\$", self._block, text, flags=re.DOTALL)
+        text = re.sub(r"^\.\. math::\n((?:(?: +.*)?(?:\n|\Z))+)", self._block, text, flags=re.MULTILINE)
+        text = re.sub(r":math:`(.+?)`|\$([^$`\n]*\\[^$`\n]*)\$", self._inline, text)
+        text = re.sub(r"^>>> (?:.+(?:\n|\Z))+", self._example, text, flags=re.MULTILINE)
+        return text.split("\n")
+
+    def _block(self, found: re.Match[str]) -> str:
+        # The class is that of Material for formulas: a wide one scrolls.
+        return f'\n\n{self._stash(f"""<div class="arithmatex">{_mathml(found[1], block=True)}</div>""")}\n\n'
+
+    def _inline(self, found: re.Match[str]) -> str:
+        return self._stash(_mathml(found[1] or found[2], block=False))
+
+    def _example(self, found: re.Match[str]) -> str:
+        return f"```pycon\n{found[0].rstrip()}\n```\n"
+
+    def _stash(self, html: str) -> str:
+        return str(self.md.htmlStash.store(html))
+
+
+def _mathml(formula: str, *, block: bool) -> str:
     convert = LatexToMathML(fancy_error=False).convert_with_local_state
-    return re.sub(
-        r"\$\$(.+?)\$\$",
-        lambda found: f'<div class="arithmatex">{convert(found[1], displaystyle=True)}</div>',
-        markdown,
-        flags=re.DOTALL,
-    )
+    # The one character of our formulas that it knows only by its command.
+    return convert(dedent(formula).replace("⊤", r"\top "), displaystyle=block)
 
 
 def start_page() -> str:
-    """The README, its links seen from here; its graph as text, since what draws it would be fetched from elsewhere."""
+    """The README, its links seen from here; its graph as text, as Mermaid would be fetched from elsewhere."""
     text = (PROJECT / "README.md").read_text(encoding="utf-8").replace("](docs/", "](")
     return re.sub(
         r"```mermaid\n.*?\n(.*?)```",
@@ -110,14 +146,14 @@ def _escaped(text: str) -> str:
 
 
 def params_page() -> str:
-    """Every key of `params.yaml`: what it means and may be, as the classes that check it say, and what it is."""
+    """Every key of `params.yaml`: what it means and may be, as the classes that check it say, and is."""
     shipped = params.load(PROJECT / params.PARAMS_FILE).raw
-    parts = [
+    parts: list[str] = [
         "# Params",
-        "Every key of `params.yaml`, in the words of the classes that check it. One that is unknown, missing or "
-        "out of range is refused by name before anything runs.",
-        "A stage's settings for a dataset are laid over each other, the particular over the general: `training`, "
-        "`<stage>`, `recipes.<dataset>.training`, `recipes.<dataset>.<stage>`.",
+        "Every key of `params.yaml`, in the words of the classes that check it. One that is unknown, missing "
+        "or out of range is refused by name before anything runs.",
+        "A stage's settings for a dataset are laid over each other, the particular over the general: "
+        "`training`, `<stage>`, `recipes.<dataset>.training`, `recipes.<dataset>.<stage>`.",
     ]
     for name, kind in SECTIONS.items():
         parts += [f"## {name}", str(kind.__doc__), _table(kind, name, shipped[name])]
@@ -133,7 +169,10 @@ def params_page() -> str:
         kind = discovery.component("distillers", name).Config
         parts += [f"### methods.{name}", _summary(f"attnfd.distillers.{name}")]
         parts.append(_table(kind, f"methods.{name}", values))
-    parts += ["## recipes", "A recipe per dataset. `prepare` names its `reader`, whose own options stand beside it."]
+    parts += [
+        "## recipes",
+        "A recipe per dataset. `prepare` names its `reader`, whose own options stand beside it.",
+    ]
     parts.append(_table(params.Prepare, "recipes.<dataset>.prepare", {}))
     for name in discovery.names("datasets"):
         kind = discovery.component("datasets", name).Options
@@ -160,8 +199,8 @@ def _table(kind: type[params.Section], prefix: str, values: Mapping[str, Any]) -
     return "\n".join(["| key | what it is | allowed | value |", "|---|---|---|---|", *rows])
 
 
-def _keys(schema: Schema, values: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
-    """Key, meaning, what is allowed, and the value or default of everything in a section, nested ones inside."""
+def _keys(schema: Schema, values: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    """Key, meaning, what is allowed, and value or default of all that a section holds, nested ones inside."""
     for key, field in schema["properties"].items():
         inner = schema.get("$defs", {}).get(str(field.get("$ref")).rpartition("/")[2])
         if inner:
@@ -178,7 +217,12 @@ def _allowed(field: Schema) -> str:
         return " or ".join(map(_allowed, field["anyOf"]))
     if "enum" in field:
         return ", ".join(f"`{value}`" for value in field["enum"])
-    kind = {"integer": "whole number", "object": "keys and values", "null": "`null`", "boolean": "`true`, `false`"}
+    kind = {
+        "integer": "whole number",
+        "object": "keys and values",
+        "null": "`null`",
+        "boolean": "`true`, `false`",
+    }
     bounds = [f"{sign} {field[bound]:g}" for bound, sign in BOUNDS.items() if bound in field]
     if "prefixItems" in field:
         return f"{len(field['prefixItems'])} of: {_allowed(field['prefixItems'][0])}"
@@ -201,5 +245,9 @@ def _shown(value: Any) -> str:
 def library_page(package: str) -> str:
     """The docstrings of a package's modules."""
     files = sorted((PROJECT / package.replace(".", "/")).glob("*.py"))
-    names = [file.stem for file in files if not file.stem.startswith("_") and f"{package}.{file.stem}" != "attnfd.cli"]
+    names = [
+        file.stem
+        for file in files
+        if not file.stem.startswith("_") and f"{package}.{file.stem}" != "attnfd.cli"
+    ]
     return "\n\n".join([f"# {package}", *(f"::: {package}.{name}" for name in names)])
