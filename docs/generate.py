@@ -228,7 +228,7 @@ def _allowed(field: Schema) -> str:
         return f"{len(field['prefixItems'])} of: {_allowed(field['prefixItems'][0])}"
     if "items" in field:
         return f"list of: {_allowed(field['items'])}"
-    found = field.get("type", "any value")
+    found = str(field.get("type", "any value"))
     return " ".join([kind.get(found, found), *bounds])
 
 

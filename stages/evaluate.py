@@ -8,7 +8,7 @@ from attnfd.attention import energies
 from attnfd.config import Params
 from attnfd.data.prepared import open_prepared
 from attnfd.models import checkpoint
-from attnfd.paths import DISTILLER, Cell
+from attnfd.paths import DISTILLER, HISTORY, Cell
 
 
 def evaluate(params: Params, cell: Cell) -> results.Evaluated:
@@ -19,6 +19,7 @@ def evaluate(params: Params, cell: Cell) -> results.Evaluated:
     student = checkpoint.load(cell.model)[0].to(device)
     prepared.check_classes(student.info.classes, cell.model)
     evaluated = results.evaluate(student, prepared, params.evaluate(cell.dataset), cell.results)
+    results.write_curves(cell.results, cell.model / HISTORY)
 
     # What the attention of teacher and student looks at; the student's own lies beside its weights.
     teacher = checkpoint.load(paths.frozen(cell.dataset))[0].to(device)
@@ -31,5 +32,5 @@ def evaluate(params: Params, cell: Cell) -> results.Evaluated:
         "teacher": energies(teacher, evaluated.images),
         "student": energies(student, evaluated.images, distiller.to(device)),
     }
-    results.write_attention(cell.results, evaluated.images, maps)
+    results.write_attention(cell.results, evaluated, maps)
     return evaluated

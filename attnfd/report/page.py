@@ -1,7 +1,10 @@
 """The report itself: sentences, tables and figures in Markdown."""
 
+from collections.abc import Mapping
+
 import pandas as pd
 
+from attnfd.report.gallery import Picture
 from attnfd.report.tables import TEACHER, markdown, percent, signed, spread
 
 PAGE = """\
@@ -14,29 +17,23 @@ over the seeds.
 ## Comparison
 
 {comparison}
-![mIoU of every method](figures/comparison.png)
-
 ## Ablation: the layers that AttnFD distils
 
 {ablation}
-## Learning curves
+## Figures
 
-![Cross-entropy and validation mIoU over the epochs](figures/curves.png)
-
-## Classes
-
-![IoU of every class](figures/per_class.png)
-
-## Examples
-
-![Images, ground truth and predictions](figures/overlays.png)
-"""
+{figures}"""
 
 
 def page(
-    title: str, dataset: str, found: pd.DataFrame, comparison: pd.DataFrame, ablation: pd.DataFrame
+    title: str,
+    dataset: str,
+    found: pd.DataFrame,
+    comparison: pd.DataFrame,
+    ablation: pd.DataFrame,
+    drawn: Mapping[str, Picture],
 ) -> str:
-    """`report.md`, from the tables of `attnfd.report.tables`."""
+    """`report.md`, from the tables of `attnfd.report.tables` and the figures of `attnfd.report.gallery`."""
     findings = [*_gains(comparison), *_collapses(found)]
     return PAGE.format(
         title=title,
@@ -45,6 +42,9 @@ def page(
         findings="".join(f"- {finding}\n" for finding in findings),
         comparison=markdown(comparison),
         ablation=markdown(ablation),
+        figures="\n".join(
+            f"![{name}](figures/{name}.png)\n\n{picture.caption}\n" for name, picture in drawn.items()
+        ),
     )
 
 

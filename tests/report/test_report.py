@@ -33,16 +33,19 @@ def test_the_folder():
     synthetic.dataset()
     synthetic.results(settings, synthetic.ONE_SEED | more)
     report(settings, "tiny")
-    assert set(contents()) == {
-        "report.md", "tables/comparison.csv", "tables/ablation.csv", "tables/curves.csv",
-        "figures/curves.png", "figures/per_class.png", "figures/comparison.png", "figures/overlays.png",
-    }  # fmt: skip
+    figures = ["comparison", "sizes", "ablation", "curves", "per_class", "gains", "confusion"]
+    for student in ("mobilenetv2", "resnet18"):
+        figures += [f"overlays_{student}", f"attention_{student}"]
+    names = ["report.md", "tables/comparison.csv", "tables/ablation.csv", "tables/curves.csv"]
+    assert set(contents()) == {*names, *(f"figures/{name}.png" for name in figures)}
     text = (FOLDER / "report.md").read_text()
     assert "AttnFD changes resnet18 by **+10.00 mIoU**: 70.00 against 60.00" in text
     assert "AttnFD changes mobilenetv2 by **+0.00 mIoU**" in text
     assert "one seed" in text
     assert "Collapsed" not in text
-    for picture in re.findall(r"\]\((.*?)\)", text):
+    pictures = re.findall(r"\]\((.*?)\)", text)
+    assert pictures == [f"figures/{name}.png" for name in figures]
+    for picture in pictures:
         assert Image.open(FOLDER / picture).format == "PNG"
     assert json.loads(paths.summary("tiny").read_text())["mobilenetv2"]["kd"]["miou"] == 0.5
     assert pd.read_csv(FOLDER / "tables/comparison.csv").loc[0, "student"] == "teacher"
@@ -95,6 +98,7 @@ def test_only_none_is_enough():
     report(settings, "tiny")
     assert "AttnFD changes" not in (FOLDER / "report.md").read_text()
     assert list(pd.read_csv(FOLDER / "tables/ablation.csv")["variant"]) == ["none", "b", "ed"]
+    assert {name for name in contents() if "gains" in name or "attention" in name} == set()
 
 
 def test_a_missing_cell_writes_nothing():
