@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 from ruamel.yaml import YAML
+from typer.main import get_command
 
 from attnfd import discovery
+from attnfd.cli import app
 from tests.miniature import PROJECT, environment
-from tests.test_cli import COMMANDS
 
 # Keys of the user's own naming below these are shown with their section.
 FREE = re.compile(r"^(methods\.\w+\.(?:on|divisors)|ablate\.\w+|recipes\.\w+\.\w+\.\w+)\.")
@@ -62,7 +63,7 @@ def leaves(section: Any, path: str = "") -> Iterator[str]:
 
 
 def test_every_key_of_params_has_a_row(site: Path) -> None:
-    shown = set(Page(site / "params/index.html").code)
+    shown = set(Page(site / "params.html").code)
     shipped = YAML(typ="safe").load((PROJECT / "params.yaml").read_text())
     keys = {(FREE.match(key) or re.compile("(.*)").match(key))[1] for key in leaves(shipped)}  # type: ignore[index]
     assert len(keys) > 150
@@ -70,19 +71,22 @@ def test_every_key_of_params_has_a_row(site: Path) -> None:
 
 
 def test_every_option_of_a_reader_has_a_row(site: Path) -> None:
-    shown = set(Page(site / "params/index.html").code)
+    shown = set(Page(site / "params.html").code)
     for name in discovery.names("datasets"):
         for option in discovery.component("datasets", name).Options.model_fields:
             assert f"recipes.<dataset>.prepare.{option}" in shown
 
 
 def test_every_command_has_its_section(site: Path) -> None:
-    shown = set(Page(site / "commands/index.html").code)
-    assert {f"attnfd {command}" for command in COMMANDS} <= shown
+    shown = set(Page(site / "commands.html").code)
+    commands = get_command(app).commands  # type: ignore[attr-defined]
+    for name, command in commands.items():
+        for inner in getattr(command, "commands", {"": command}):
+            assert f"attnfd {name} {inner}".rstrip() in shown
 
 
 def test_every_module_has_its_docstring(site: Path) -> None:
-    ids = {attrs.get("id") for page in site.glob("library/*/index.html") for _, attrs in Page(page).tags}
+    ids = {attrs.get("id") for page in site.glob("library/*.html") for _, attrs in Page(page).tags}
     for file in PROJECT.glob("attnfd/**/[!_]*.py"):
         module = ".".join(file.relative_to(PROJECT).with_suffix("").parts)
         assert module in ids or module == "attnfd.cli"
@@ -90,7 +94,7 @@ def test_every_module_has_its_docstring(site: Path) -> None:
 
 def test_formulas_are_drawn_by_the_browser(site: Path) -> None:
     source = (PROJECT / "docs/methods.md").read_text(encoding="utf-8")
-    html = (site / "methods/index.html").read_text(encoding="utf-8")
+    html = (site / "methods.html").read_text(encoding="utf-8")
     assert html.count("<math") == source.count("$$") / 2
     for page in site.rglob("*.html"):
         assert not re.search(r"\$\$|math::|:math:", page.read_text(encoding="utf-8")), page
@@ -111,6 +115,6 @@ def test_nothing_is_fetched_from_elsewhere(site: Path) -> None:
 def test_steps_are_one_list(site: Path, document: Path) -> None:
     # By three spaces GitHub goes on with a step; the site's Markdown begins a new list unless there are four.
     steps = len(re.findall(r"^\d+\. ", document.read_text(encoding="utf-8"), re.MULTILINE))
-    html = (site / document.stem / "index.html").read_text(encoding="utf-8")
+    html = (site / f"{document.stem}.html").read_text(encoding="utf-8")
     lists = re.findall(r"<ol>(.*?)</ol>", html, re.DOTALL)
     assert [found.count("<li>") for found in lists] == [steps]
