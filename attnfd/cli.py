@@ -5,7 +5,7 @@ Commands parse, check and dispatch. What one needs is imported when it runs, so 
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from rich.console import Console
@@ -333,9 +333,19 @@ def main() -> None:
         Console(stderr=True, soft_wrap=True, highlight=False).print(_plain(interrupted))
         sys.exit(interrupted.status)
     except UserError as error:
-        Console(stderr=True, soft_wrap=True, highlight=False).print(f"[bold red]error:[/] {_plain(error)}")
-        sys.exit(2)
+        _fail(error)
+    except OSError as error:
+        if error.errno is None:
+            raise
+        what = f"{error.filename or 'a file'}: {error.strerror}"
+        _fail(UserError(f"{what}; see that it may be read and written, and that its disk has room"))
+
+
+def _fail(error: UserError) -> NoReturn:
+    Console(stderr=True, soft_wrap=True, highlight=False).print(f"[bold red]error:[/] {_plain(error)}")
+    sys.exit(2)
 
 
 def _plain(error: UserError) -> str:
-    return str(error).replace("[", r"\[")
+    # What a loader's process raised has that process's traceback before it.
+    return str(error).rpartition(f"{UserError.__name__}: ")[2].strip().replace("[", r"\[")

@@ -2,13 +2,16 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from io import BytesIO
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from attnfd.data.images import decode_image, label_table, read_classes
 from attnfd.data.prepared import Prepared
+from attnfd.datasets.base import VOID
 
 
 class Examples(NamedTuple):
@@ -17,6 +20,13 @@ class Examples(NamedTuple):
     ids: list[str]
     images: NDArray[np.uint8]
     targets: NDArray[np.uint8]
+
+    def at(self, positions: Sequence[int]) -> "Examples":
+        """Some of them."""
+        chosen = list(positions)
+        return Examples(
+            [self.ids[position] for position in chosen], self.images[chosen], self.targets[chosen]
+        )
 
 
 def choose(prepared: Prepared, count: int) -> list[str]:
@@ -34,9 +44,13 @@ def read(prepared: Prepared, ids: Sequence[str]) -> Examples:
     table = label_table(prepared.card.labels)
     return Examples(
         ids=list(ids),
-        images=np.stack([decode_image(prepared.root / name) for name in rows["image"]]),
-        targets=np.stack([read_classes(prepared.root / name, table) for name in rows["mask"]]),
+        images=np.stack([decode_image(file) for file in _files(prepared, rows, "image")]),
+        targets=np.stack([read_classes(file, table) for file in _files(prepared, rows, "mask")]),
     )
+
+
+def _files(prepared: Prepared, rows: pd.DataFrame, kind: str) -> list[BytesIO]:
+    return [prepared.read(*file) for file in zip(rows[kind], rows[f"{kind}_sha256"], strict=True)]
 
 
 def evenly(count: int, total: int) -> list[int]:
@@ -48,3 +62,21 @@ def evenly(count: int, total: int) -> list[int]:
     """
     count = min(count, total)
     return [(2 * part + 1) * total // (2 * count) for part in range(count)]
+
+
+def most_different(
+    preds: Sequence[NDArray[np.uint8]], targets: NDArray[np.uint8], count: int, *, besides: Sequence[int]
+) -> list[int]:
+    """Positions of the `count` images on which several networks differ the most, the most different first.
+
+    What counts is the number of pixels, void ones aside, of which not all networks say the same; who is right
+    plays no part. Of equals the first is taken.
+
+    Args:
+        preds: class maps (B, H, W) of every network.
+        targets: ground truth (B, H, W).
+        besides: positions that are not to be chosen.
+    """
+    differ = (np.stack(preds) != preds[0]).any(0) & (targets != VOID)
+    ranked = np.argsort(-differ.sum((1, 2)), kind="stable").tolist()
+    return [position for position in ranked if position not in set(besides)][:count]
