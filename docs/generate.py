@@ -76,7 +76,7 @@ class FormulasAndExamples(Preprocessor):
     def run(self, lines: list[str]) -> list[str]:
         text = "\n".join(lines)
         text = re.sub(r"\$\$(.+?)\$\$", self._block, text, flags=re.DOTALL)
-        text = re.sub(r"^ *\.\. math::((?:\n|\Z| .*)+)", self._block, text, flags=re.MULTILINE)
+        text = re.sub(r"^ *\.\. math::((?:\n| .*)+)", self._block, text, flags=re.MULTILINE)
         text = re.sub(r":math:`(.+?)`|\$([^$`\n]*\\[^$`\n]*)\$", self._inline, text)
         text = re.sub(r"^>>> (?:.+(?:\n|\Z))+", self._example, text, flags=re.MULTILINE)
         return text.split("\n")
