@@ -5,7 +5,7 @@ Commands parse, check and dispatch. What one needs is imported when it runs, so 
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from rich.console import Console
@@ -191,6 +191,46 @@ def _publish(axes: "Run", dataset: str) -> None:
     Console().print(costs.drawn(cost), costs.gaps(cost))
 
 
+@app.command(epilog="Example: attnfd plan\n\nOf other settings: edit params.yaml, attnfd plan")
+def plan() -> None:
+    """List the cells that `dvc repro` or `attnfd sweep` would run, why, and the hours that it would take."""
+    from attnfd import plan
+    from attnfd.graph import Graph
+
+    plan.show(plan.plan(Graph()), Console(highlight=False))
+
+
+@app.command(
+    epilog="Example: attnfd sweep --jobs 2\n\nFour cells on each GPU: attnfd sweep --gpus-per-job 0.25\n\n"
+    "On a Ray cluster: attnfd sweep --address 10.0.0.1:6379"
+)
+def sweep(
+    jobs: Annotated[
+        int | None,
+        typer.Option(min=1, help="Cells at once; unset: as many as fit the GPUs, or a job per 4 cores."),
+    ] = None,
+    gpus_per_job: Annotated[
+        float | None,
+        typer.Option(min=0, help="Share of a GPU for each; unset: a whole one, if there are any."),
+    ] = None,
+    address: Annotated[
+        str | None, typer.Option(help="A Ray cluster; unset: this machine.", show_default=False)
+    ] = None,
+) -> None:
+    """Run every stale cell as `dvc repro` would, many at once; what fails stops only what waits for it."""
+    from attnfd import preflight, sweep
+    from attnfd.engine import Ray
+    from attnfd.graph import Graph
+
+    preflight.check_all()
+    console = Console(highlight=False, soft_wrap=True)
+    graph = Graph()
+    outcome = sweep.sweep(graph, Ray(jobs=jobs, gpus=gpus_per_job, address=address), console)
+    sweep.show(outcome, console)
+    if outcome.failed:
+        raise typer.Exit(1)
+
+
 @app.command(
     epilog="Example: attnfd compare shapes/resnet18/none shapes/resnet18/attnfd\n\n"
     "One cell, before and now: attnfd compare shapes/resnet18/attnfd/0@HEAD shapes/resnet18/attnfd/0"
@@ -293,9 +333,19 @@ def main() -> None:
         Console(stderr=True, soft_wrap=True, highlight=False).print(_plain(interrupted))
         sys.exit(interrupted.status)
     except UserError as error:
-        Console(stderr=True, soft_wrap=True, highlight=False).print(f"[bold red]error:[/] {_plain(error)}")
-        sys.exit(2)
+        _fail(error)
+    except OSError as error:
+        if error.errno is None:
+            raise
+        what = f"{error.filename or 'a file'}: {error.strerror}"
+        _fail(UserError(f"{what}; see that it may be read and written, and that its disk has room"))
+
+
+def _fail(error: UserError) -> NoReturn:
+    Console(stderr=True, soft_wrap=True, highlight=False).print(f"[bold red]error:[/] {_plain(error)}")
+    sys.exit(2)
 
 
 def _plain(error: UserError) -> str:
-    return str(error).replace("[", r"\[")
+    # What a loader's process raised has that process's traceback before it.
+    return str(error).rpartition(f"{UserError.__name__}: ")[2].strip().replace("[", r"\[")

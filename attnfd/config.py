@@ -10,6 +10,7 @@ A stage's settings for a dataset are merged from the general to the particular:
 
 import difflib
 import json
+import re
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -29,39 +30,57 @@ Layer = Literal["backbone", "encoder", "decoder"]
 Positive = Annotated[int, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Probability = Annotated[float, Field(ge=0, lt=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+
+NAME = re.compile(r"[A-Za-z0-9_]+")
+"""A name becomes part of paths, of the names of DVC's cells, and of the command lines in dvc.yaml."""
+
+TAKEN = ("teacher", "frozen")
+"""Folders beside those of the students."""
 
 
 class Section(BaseModel):
     """A section of `params.yaml`: keyword-only, frozen, strict about types and keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 SectionT = TypeVar("SectionT", bound=Section)
 
 
-class AblateAxes(Section):
+class Axes(Section):
+    """Axes of a matrix."""
+
+    @model_validator(mode="after")
+    def _each_once(self) -> "Axes":
+        for key, values in self:
+            if isinstance(values, tuple) and len(set(values)) < len(values):
+                raise ValueError(f"{key}: found {list(values)}; allowed: every value once")
+        return self
+
+
+class AblateAxes(Axes):
     """Axes of the `ablate` matrix."""
 
     students: tuple[str, ...] = Field(min_length=1, description="students that the ablation trains")
     variants: tuple[str, ...] = Field(min_length=1, description="names out of `ablate`")
-    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(min_length=1, description="one training per seed")
+    seeds: tuple[Seed, ...] = Field(min_length=1, description="one training per seed")
 
 
-class Run(Section):
+class Run(Axes):
     """What runs: the axes of the DVC matrices."""
 
     datasets: tuple[str, ...] = Field(min_length=1, description="names out of `recipes`")
     students: tuple[str, ...] = Field(min_length=1, description="names out of `students`")
     methods: tuple[str, ...] = Field(min_length=1, description="names out of `methods`")
-    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(min_length=1, description="one training per seed")
+    seeds: tuple[Seed, ...] = Field(min_length=1, description="one training per seed")
     ablate: AblateAxes
 
 
 class Prepare(Section):
     """Where a dataset comes from. The keys beside `reader` are the reader's own options."""
 
-    model_config = ConfigDict(frozen=True, extra="allow", strict=True)
+    model_config = ConfigDict(frozen=True, extra="allow", strict=True, allow_inf_nan=False)
 
     reader: str = Field(description="a file of attnfd/datasets/")
 
@@ -139,7 +158,7 @@ class TrainTeacher(Training):
     fit_epochs: Annotated[int, Field(ge=0)] = Field(
         description="epochs in which new CBAMs of such a teacher are trained, and nothing else of it"
     )
-    seed: Annotated[int, Field(ge=0)] = Field(description="of initial weights, order and augmentation")
+    seed: Seed = Field(description="of initial weights, order and augmentation")
 
 
 class Freeze(Section):
@@ -210,6 +229,8 @@ class Params:
         _check_keys(raw, TOP, source)
         for name, recipe in self._mapping("recipes").items():
             _check_keys(recipe, RECIPE, f"{source}: recipes.{name}")
+        for key in ("recipes", "students", "methods", "ablate"):
+            self._check_names(key)
         self._check_axes()
         # By itself, too: a recipe may hide a value of it, but not make it hold.
         self._section(Training, "training")
@@ -225,6 +246,15 @@ class Params:
         if not isinstance(found, dict) or not found:
             raise UserError(f"{self.source}: {key}: found {found!r}; allowed: at least one entry")
         return found
+
+    def _check_names(self, key: str) -> None:
+        for name in self._mapping(key):
+            if not (isinstance(name, str) and NAME.fullmatch(name)):
+                raise UserError(
+                    f"{self.source}: {key}: found the name {name!r}; allowed: letters, digits and _"
+                )
+            if key == "students" and name in TAKEN:
+                raise UserError(f"{self.source}: {key}: found {name!r}; allowed: any but {', '.join(TAKEN)}")
 
     def _check_axes(self) -> None:
         for key, values, allowed in (
@@ -306,7 +336,8 @@ class Params:
         """Settings of a method on a dataset, typed by the method's own file; `variant` names an ablation."""
         discovery.one_of(method, tuple(self.raw["methods"]), f"{self.source}: methods")
         layers = [f"methods.{method}"]
-        for name in self._at(f"methods.{method}.on") or {}:
+        on = self._at(f"methods.{method}.on")
+        for name in on if isinstance(on, dict) else ():
             discovery.one_of(name, tuple(self.raw["recipes"]), f"{self.source}: methods.{method}.on")
             if name == dataset:
                 layers.append(f"methods.{method}.on.{dataset}")
@@ -349,16 +380,30 @@ def parse(text: str, source: str) -> Params:
     Raises:
         UserError: it is no YAML, or does not hold.
     """
+    raw = load_yaml(text, source)
+    if not isinstance(raw, dict):
+        raise UserError(f"{source}: found {type(raw).__name__}; allowed: the sections {', '.join(TOP)}")
+    return Params(raw, source=source)
+
+
+def load_yaml(text: str, source: str) -> Any:
+    """The content of a YAML file, without running code out of it; `source` opens the message.
+
+    Raises:
+        UserError: it is no YAML, or holds what JSON could not.
+    """
     try:
         raw = YAML(typ="safe", pure=True).load(text)
+        json.dumps(raw, default=str)
     except YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or "no YAML"
         raise UserError(f"{source}{line}: {' '.join(str(problem).split())}") from None
-    if not isinstance(raw, dict):
-        raise UserError(f"{source}: found {type(raw).__name__}; allowed: the sections {', '.join(TOP)}")
-    return Params(raw, source=source)
+    except Exception as error:  # a tag on a value that it does not fit raises anything; so do endless aliases
+        reason = " ".join(str(error).split())
+        raise UserError(f"{source}: {reason}; allowed: plain keys and values") from None
+    return raw
 
 
 def validate(kind: type[SectionT], raw: Mapping[str, Any], where: str) -> SectionT:
@@ -394,7 +439,7 @@ def _explain(kind: type[Section], error: ValidationError) -> str:
     if first["type"] == "missing":
         return f"{key}: missing; give it a value"
     if first["type"] == "value_error":
-        return str(first["ctx"]["error"])
+        return ".".join([*path, str(first["ctx"]["error"])])
     message = first["msg"].removeprefix("Input should be ").removeprefix("a valid ")
     return f"{key}: found {json.dumps(first['input'])}; allowed: {message}"
 

@@ -31,10 +31,12 @@ def settings() -> Machine:
     """Read the settings.
 
     Raises:
-        UserError: a value is not allowed.
+        UserError: a value is not allowed, or `.env` is no text.
     """
     try:
         return Machine()
+    except UnicodeDecodeError as error:
+        raise UserError(f"{ENV_FILE}: no text in UTF-8 ({error}); save it as UTF-8") from None
     except ValidationError as error:
         first = error.errors()[0]
         key = f"ATTNFD_{str(first['loc'][0]).upper()}"

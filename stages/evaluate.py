@@ -1,13 +1,11 @@
 """evaluate: a trained student on the evaluation split at original size."""
 
-from safetensors.torch import load_file
-
 from attnfd import discovery, paths, results
 from attnfd.accelerator import start_fabric
 from attnfd.attention import energies
 from attnfd.config import Params
 from attnfd.data.prepared import open_prepared
-from attnfd.models import checkpoint
+from attnfd.models import checkpoint, weight_file
 from attnfd.paths import DISTILLER, HISTORY, Cell
 
 
@@ -18,16 +16,18 @@ def evaluate(params: Params, cell: Cell) -> results.Evaluated:
     device = start_fabric("32-true").device
     student = checkpoint.load(cell.model)[0].to(device)
     prepared.check_classes(student.info.classes, cell.model)
-    evaluated = results.evaluate(student, prepared, params.evaluate(cell.dataset), cell.results)
-    results.write_curves(cell.results, cell.model / HISTORY)
-
     # What the attention of teacher and student looks at; the student's own lies beside its weights.
     teacher = checkpoint.load(paths.frozen(cell.dataset))[0].to(device)
     method = params.method(cell.method, cell.dataset, cell.variant)
     distiller = discovery.component("distillers", cell.method)(
         method, student=student.info, teacher=teacher.info
     )
-    distiller.load_state_dict(load_file(cell.model / DISTILLER))
+    state = weight_file.read(cell.model / DISTILLER)
+    weight_file.check(state, distiller.state_dict(), str(cell.model / DISTILLER), f"methods.{cell.method}")
+    distiller.load_state_dict(state)
+
+    evaluated = results.evaluate(student, prepared, params.evaluate(cell.dataset), cell.results)
+    results.write_curves(cell.results, cell.model / HISTORY)
     maps = {
         "teacher": energies(teacher, evaluated.images),
         "student": energies(student, evaluated.images, distiller.to(device)),

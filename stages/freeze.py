@@ -25,6 +25,8 @@ def freeze(params: Params, dataset: str) -> None:
     source = Cell(stage="train_teacher", dataset=dataset).model
     live, card = checkpoint.load(source)
     prepared.check_classes(live.info.classes, source)
+    if "val_miou" not in card:
+        raise UserError(f"{source / paths.CARD}: val_miou is missing; write it anew with `dvc repro`")
     folded = frozen.freeze(live)
 
     worst: dict[str, float] = {}

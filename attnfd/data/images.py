@@ -1,6 +1,7 @@
 """Images and masks as arrays."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 
@@ -9,20 +10,33 @@ from PIL import Image, ImageOps
 
 from attnfd.datasets.base import COLOUR, VOID
 
-UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
-"""What Pillow raises for a file that it cannot decode."""
+UNREADABLE = (OSError, ValueError)
+"""What is raised for a file that cannot be decoded."""
 
 MATLAB = b"MATLAB 5.0"
 """How a .mat file begins."""
 
 
+@contextmanager
+def _decoding() -> Iterator[None]:
+    """What Pillow raises for a broken file follows no rule; it leaves here as one of `UNREADABLE`."""
+    try:
+        yield
+    except UNREADABLE:
+        raise
+    except Exception as error:
+        raise ValueError(f"{type(error).__name__}: {error}") from None
+
+
+@_decoding()
 def decode_image(file: Path | BytesIO) -> np.ndarray:
     """An image as RGB (H, W, 3), uint8, turned as its EXIF orientation says.
 
     Grey, palette and CMYK images become RGB, transparency is dropped, and of 16 bits the upper 8 are used.
 
     Raises:
-        ValueError: the pixels are floats, or integers of more than 16 bits.
+        OSError, ValueError: the file is broken, has far too many pixels, or pixels that are floats or
+            integers of more than 16 bits.
     """
     with Image.open(file) as image:
         turned = ImageOps.exif_transpose(image)
@@ -37,6 +51,7 @@ def is_turned(file: Path | BytesIO) -> bool:
         return image.getexif().get(0x0112, 1) != 1
 
 
+@_decoding()
 def decode_mask(file: Path | BytesIO, *, colours: bool = False) -> np.ndarray:
     """The values of a mask (H, W), turned as its EXIF orientation says.
 
@@ -44,7 +59,8 @@ def decode_mask(file: Path | BytesIO, *, colours: bool = False) -> np.ndarray:
     With `colours`, uint32: `COLOUR` + 0xRRGGBB.
 
     Raises:
-        ValueError: the mask has more than one channel (unless `colours`), or more than 8 bits.
+        OSError, ValueError: the file is broken or has far too many pixels, or the mask has more than one
+            channel (unless `colours`), or more than 8 bits.
     """
     if _head(file) == MATLAB:
         return _decode_sbd(file)

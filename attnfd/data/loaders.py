@@ -34,10 +34,8 @@ class Segmentation(Dataset[tuple[Tensor, Tensor]]):
 
     def __init__(self, prepared: Prepared, *splits: str) -> None:
         rows = prepared.split(*splits)
-        self.files = [
-            (prepared.root / image, prepared.root / mask)
-            for image, mask in zip(rows["image"], rows["mask"], strict=True)
-        ]
+        self.prepared = prepared
+        self.files = list(rows[["image", "image_sha256", "mask", "mask_sha256"]].itertuples(index=False))
         self.sizes = list(zip(rows["height"], rows["width"], strict=True))
         self.table = label_table(prepared.card.labels)
         self.kept: list[tuple[np.ndarray, np.ndarray]] | None = None
@@ -55,8 +53,11 @@ class Segmentation(Dataset[tuple[Tensor, Tensor]]):
         return torch.from_numpy(image).permute(2, 0, 1), torch.from_numpy(mask)
 
     def _decode(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        image, mask = self.files[index]
-        return decode_image(image), read_classes(mask, self.table)
+        image, image_sha256, mask, mask_sha256 = self.files[index]
+        return (
+            decode_image(self.prepared.read(image, image_sha256)),
+            read_classes(self.prepared.read(mask, mask_sha256), self.table),
+        )
 
 
 class Draw(NamedTuple):

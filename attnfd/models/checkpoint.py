@@ -11,8 +11,9 @@ import torch
 
 from attnfd import paths
 from attnfd.config import validate
+from attnfd.discovery import one_of
 from attnfd.errors import UserError
-from attnfd.models import weight_file
+from attnfd.models import backbones, weight_file
 from attnfd.models.deeplab import Architecture, DeepLabV3Plus
 from attnfd.models.frozen import freeze
 
@@ -49,10 +50,11 @@ def load(folder: Path) -> tuple[DeepLabV3Plus, dict[str, Any]]:
     if fingerprint(folder) != card["sha256"]:
         raise UserError(f"{file}: damaged, or not the file that its {paths.CARD} describes; {_MEND}")
     # On the meta device nothing is initialised, only to be overwritten.
+    where = f"{folder / paths.CARD}: architecture"
+    architecture = validate(Architecture, card["architecture"], where)
+    one_of(architecture.backbone, backbones.names(), f"{where}.backbone")
     with torch.device("meta"):
-        model = DeepLabV3Plus(
-            **dict(validate(Architecture, card["architecture"], f"{folder / paths.CARD}: architecture"))
-        )
+        model = DeepLabV3Plus(**dict(architecture))
     if card["frozen"]:
         model = freeze(model)
     state = weight_file.read(file)

@@ -2,9 +2,11 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from io import BytesIO
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from attnfd.data.images import decode_image, label_table, read_classes
@@ -42,9 +44,13 @@ def read(prepared: Prepared, ids: Sequence[str]) -> Examples:
     table = label_table(prepared.card.labels)
     return Examples(
         ids=list(ids),
-        images=np.stack([decode_image(prepared.root / name) for name in rows["image"]]),
-        targets=np.stack([read_classes(prepared.root / name, table) for name in rows["mask"]]),
+        images=np.stack([decode_image(file) for file in _files(prepared, rows, "image")]),
+        targets=np.stack([read_classes(file, table) for file in _files(prepared, rows, "mask")]),
     )
+
+
+def _files(prepared: Prepared, rows: pd.DataFrame, kind: str) -> list[BytesIO]:
+    return [prepared.read(*file) for file in zip(rows[kind], rows[f"{kind}_sha256"], strict=True)]
 
 
 def evenly(count: int, total: int) -> list[int]:

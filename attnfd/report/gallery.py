@@ -52,11 +52,6 @@ def draw(
             "Mean mIoU, ± its standard deviation, over the number of parameters. A student's methods have "
             "the same parameters and are drawn beside each other.",
         ),
-        "ablation": Picture(
-            figures.ablation(ablation),
-            "Mean mIoU, ± its standard deviation, of AttnFD's variants. The dots stand for backbone, encoder "
-            "and decoder; a full one is distilled. The scale does not start at 0.",
-        ),
         "curves": Picture(
             figures.curves(curves, rivals),
             "Training cross-entropy and validation mIoU over the epochs, mean over the seeds with their "
@@ -68,6 +63,12 @@ def draw(
             "occurs neither in the ground truth nor in the prediction.",
         ),
     }
+    if not ablation.empty:
+        drawn["ablation"] = Picture(
+            figures.ablation(ablation),
+            "Mean mIoU, ± its standard deviation, of AttnFD's variants. The dots stand for backbone, encoder "
+            "and decoder; a full one is distilled. The scale does not start at 0.",
+        )
     if "attnfd" in set(comparison["method"]) and rivals:
         drawn["gains"] = Picture(
             figures.gains(per_class, rivals),
@@ -75,7 +76,7 @@ def draw(
             "student: mean over the seeds and, as a line, ± the standard deviation of the difference.",
         )
     drawn["confusion"] = _confusion(prepared, cells, comparison)
-    for student in dict.fromkeys(cell.student for cell in cells if cell.student):
+    for student in dict.fromkeys(cell.student for cell in cells if cell.student and not cell.variant):
         chosen = [
             cell
             for method in dict.fromkeys(("none", rivals.get(student), "attnfd"))

@@ -2,6 +2,7 @@
 
 import copy
 import re
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,9 +17,13 @@ if TYPE_CHECKING:
 
 
 def log_model(network: "nn.Module", example: "np.ndarray") -> None:
-    """Log a network to the active run as `model`; see `Run.model`."""
+    """Log a network to the active run as `model`; see `Run.model`.
+
+    Its weights lie beside it: reading them runs no code, which loading an exported graph may.
+    """
     import mlflow.pytorch
     import numpy as np
+    import safetensors.torch
     import torch
     from mlflow.models import ModelSignature
     from mlflow.types import Schema, TensorSpec
@@ -27,24 +32,31 @@ def log_model(network: "nn.Module", example: "np.ndarray") -> None:
 
     # On the CPU: MLflow loads an exported model only on the kind of device that it was exported on.
     model = ClassMap(copy.deepcopy(network).cpu()).eval()
-    mlflow.pytorch.log_model(
-        model,
-        name="model",
-        signature=ModelSignature(
-            inputs=Schema([TensorSpec(np.dtype(np.uint8), (-1, -1, -1, 3))]),
-            outputs=Schema([TensorSpec(np.dtype(np.uint8), (-1, -1, -1))]),
-        ),
-        input_example=example,
-        # Given, because MLflow would load the model in another process to find out.
-        pip_requirements=[f"torch=={torch.__version__.partition('+')[0]}", f"numpy=={np.__version__}"],
-        serialization_format="pt2",
-        # A trial of the example takes as long as half the export.
-        validate_serving_input=False,
-    )
+    with tempfile.TemporaryDirectory() as scratch:
+        weights = Path(scratch, MODEL)
+        state = {key: value.contiguous() for key, value in model.network.state_dict().items()}
+        safetensors.torch.save_file(state, weights)
+        mlflow.pytorch.log_model(
+            model,
+            name="model",
+            signature=ModelSignature(
+                inputs=Schema([TensorSpec(np.dtype(np.uint8), (-1, -1, -1, 3))]),
+                outputs=Schema([TensorSpec(np.dtype(np.uint8), (-1, -1, -1))]),
+            ),
+            input_example=example,
+            # Given, because MLflow would load the model in another process to find out.
+            pip_requirements=[f"torch=={torch.__version__.partition('+')[0]}", f"numpy=={np.__version__}"],
+            serialization_format="pt2",
+            # A trial of the example takes as long as half the export.
+            validate_serving_input=False,
+            extra_files=[str(weights)],
+        )
 
 
 def fetch(name: str, folder: Path) -> None:
     """Write a logged model into a folder as its stages did: card, weights, and metrics if it was evaluated.
+
+    The model itself is not loaded, so that no code of whoever logged it runs.
 
     Args:
         name: id of a run, a registered model's name (for its alias `best`), or a `models:/` or `runs:/` URI.
@@ -71,14 +83,14 @@ def fetch(name: str, folder: Path) -> None:
 
 
 def _fetch(client: "MlflowClient", uri: str, folder: Path) -> None:
-    import mlflow.pytorch
-    import safetensors.torch
+    import mlflow
 
     run = mlflow.models.get_model_info(uri).run_id
     logged = {file.path for kind in ("training", "evaluation") for file in client.list_artifacts(run, kind)}
     for file in {f"training/{CARD}", f"evaluation/{METRICS}"} & logged:
         Path(client.download_artifacts(run, file, str(folder))).replace(folder / Path(file).name)
-    state = mlflow.pytorch.load_model(uri).state_dict()
-    # What `ClassMap` holds is the network.
-    network = {key.removeprefix("network."): value.contiguous() for key, value in state.items()}
-    safetensors.torch.save_file(network, folder / MODEL)
+    model = Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(folder / "model")))
+    weights = model / "extra_files" / MODEL
+    if not weights.is_file():
+        raise UserError(f"{uri}: has no {MODEL} beside it; evaluate the model again to log it anew")
+    weights.replace(folder / MODEL)

@@ -171,7 +171,9 @@ def test_loading_what_is_not_prepared_names_the_command(tmp_path: Path) -> None:
 def test_names_that_look_like_numbers_stay_names(tmp_path: Path) -> None:
     prepared = prepared_tree(tmp_path / "tree", {"train": ((2, 2),), "val": ((2, 2),)})
     index = prepared.index.assign(id=["007", "NA"])
-    Prepared(prepared.card, index, prepared.root).write(Path("data/tiny"))
+    content = index.to_csv(index=False, lineterminator="\n").encode()
+    card = prepared.card.model_copy(update={"sha256": hashlib.sha256(content).hexdigest()})
+    Prepared(card, index, prepared.root).write(Path("data/tiny"))
     loaded = Prepared.load(Path("data/tiny"), prepared.root).index
     pd.testing.assert_frame_equal(loaded, index, check_dtype=False)
     assert loaded["id"].tolist() == ["007", "NA"]

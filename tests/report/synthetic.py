@@ -1,5 +1,6 @@
 """A dataset of four images and the results of cells that never trained, below the working directory."""
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
@@ -18,6 +19,12 @@ from attnfd.report import tables
 CLASSES = ("ground", "square", "star")
 PALETTE = ((0, 0, 0), (0, 114, 178), (230, 159, 0))
 SIZE = (6, 8)
+VARIANTS: dict[Any, dict[str, Any]] = {
+    "b": {"layers": ["backbone"]},
+    "ed": {"layers": ["decoder", "encoder"]},
+    "plain": {"normalize": "none", "attention": {"channel": False, "reduction": 8}},
+    "early": {"layers": ["backbone"], "decay": 0.5},
+}
 
 
 def params(
@@ -26,15 +33,17 @@ def params(
     students: Sequence[str] = ("resnet18",),
     ablate: Mapping[str, Any] | None = None,
 ) -> Any:
-    """The part of `Params` that `report` reads; the ablation has the variants b and ed."""
-    axes = {"students": ["resnet18"], "variants": ["b", "ed"], "seeds": list(seeds), **(ablate or {})}
-    layers = {None: ("backbone", "encoder", "decoder"), "b": ("backbone",), "ed": ("encoder", "decoder")}
+    """The part of `Params` that `report` reads; the ablation has the variants ed and b."""
+    axes = {"students": ["resnet18"], "variants": ["ed", "b"], "seeds": list(seeds), **(ablate or {})}
     run = {"datasets": ["tiny"], "students": students, "methods": methods, "seeds": seeds, "ablate": axes}
     return SimpleNamespace(
         run=Run.model_validate_json(json.dumps(run)),
         report=Report(title="Tiny"),
         prepare=lambda dataset: Prepare(reader="shapes"),
-        method=lambda method, dataset, variant=None: SimpleNamespace(layers=layers[variant]),
+        raw={"ablate": VARIANTS},
+        method=lambda method, dataset, variant=None: SimpleNamespace(
+            layers=VARIANTS.get(variant, {}).get("layers", ["backbone", "encoder", "decoder"])
+        ),
     )
 
 
@@ -50,24 +59,30 @@ def dataset(sizes: Sequence[tuple[int, int]] = (SIZE,) * 4) -> Prepared:
         Image.fromarray(np.full((height, width, 3), 10 * number, dtype=np.uint8)).save(folder / names[0])
         Image.fromarray(mask).save(folder / names[1])
         row = {"split": "val", "id": f"image{number}", "image": names[0], "mask": names[1]}
-        row |= {"height": height, "width": width, "image_sha256": "", "mask_sha256": "", "void": 1}
-        row |= {
-            f"{kind}_bytes": (folder / name).stat().st_size
-            for kind, name in zip(("image", "mask"), names, strict=True)
-        }
+        row |= {"height": height, "width": width, "void": 1}
+        for kind, name in zip(("image", "mask"), names, strict=True):
+            content = (folder / name).read_bytes()
+            row |= {f"{kind}_bytes": len(content), f"{kind}_sha256": hashlib.sha256(content).hexdigest()}
         rows.append(row | dict.fromkeys(CLASSES, 0))
+    index = pd.DataFrame(rows)
+    listed = index.to_csv(index=False, lineterminator="\n").encode()
     split = Split(images=len(sizes), height=(1, 99), width=(1, 99), void=0, pixels=dict.fromkeys(CLASSES, 0))
     card = Card(
         name="tiny", reader="shapes", classes=CLASSES, palette=PALETTE, void=255,
-        labels={0: 0, 1: 1, 2: 2, 255: 255}, splits={"val": split}, sha256="",
+        labels={0: 0, 1: 1, 2: 2, 255: 255}, splits={"val": split},
+        sha256=hashlib.sha256(listed).hexdigest(),
     )  # fmt: skip
-    prepared = Prepared(card, pd.DataFrame(rows), folder)
+    prepared = Prepared(card, index, folder)
     prepared.write(folder)
     return prepared
 
 
 def write(cell: Cell, miou: float, *, collapsed: bool = False) -> None:
-    """Results and history of a cell; its mean class accuracy is 0.1 above the mIoU. It predicts class 1."""
+    """Results and history of a cell; its mean class accuracy is 0.1 above the mIoU.
+
+    All its images are alike, and so are the two classes that occur: their IoU is the mIoU. On the images
+    that are kept it predicts class 1.
+    """
     cell.results.mkdir(parents=True, exist_ok=True)
     cell.model.mkdir(parents=True, exist_ok=True)
     metrics = {
@@ -79,11 +94,12 @@ def write(cell: Cell, miou: float, *, collapsed: bool = False) -> None:
     (cell.results / paths.PER_CLASS).write_text(
         f"class,iou,accuracy,pixels\nground,{miou},0.5,9\nsquare,{miou},0.5,9\nstar,,,0\n"
     )
+    right, wrong = round(200_000 * miou), round(100_000 * (1 - miou))
+    matrix = np.array([[right, wrong, 0], [wrong, right, 0], [0, 0, 0]], dtype=np.uint32)
+    ids = np.array([f"image{number}" for number in range(4)])
+    np.savez_compressed(cell.results / paths.CONFUSION, ids=ids, matrices=np.stack([matrix] * 4))
     maps: dict[str, Any] = {name: np.ones(SIZE, dtype=np.uint8) for name in ("image1", "image3")}
     np.savez_compressed(cell.results / paths.PREDICTIONS, **maps)
-    np.savez_compressed(
-        cell.results / paths.CONFUSION, ids=list(maps), matrices=[np.eye(3, dtype=np.uint32)] * 2
-    )
     level = np.full((1, 2, 2), 7, dtype=np.uint8)
     networks = ("teacher", "student") if cell.student else ("teacher",)
     levels: dict[str, Any] = {f"{network}/encoder/raw": level for network in networks}

@@ -50,7 +50,7 @@ def test_comparison_has_a_dot_per_method_with_its_deviation():
         assert dots(resnet)[method] == pytest.approx(expected)
     assert dots(mobile) == {"kd": [50]}
     assert beside(resnet) == [
-        ["60.00", "±", "1.00"], ["58.00", "±", "2.00", "-2.00"], ["70.00", "±", "3.00", "+10.00"]
+        ["60.00", "±", "1.00"], ["58.00", "±", "2.00", "−2.00"], ["70.00", "±", "3.00", "+10.00"]
     ]  # fmt: skip
     assert beside(mobile) == [["50.00"]]
     lines = {line.get_label(): line.get_xdata()[0] for line in resnet.lines}

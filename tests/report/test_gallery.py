@@ -39,7 +39,7 @@ def test_the_runner_up_is_the_best_method_beside_attnfd():
 def test_every_figure_has_a_caption_and_stands_in_order():
     drawn = draw(synthetic.params(), synthetic.ONE_SEED)
     assert list(drawn) == [
-        "comparison", "sizes", "ablation", "curves", "per_class", "gains", "confusion",
+        "comparison", "sizes", "curves", "per_class", "ablation", "gains", "confusion",
         "overlays_resnet18", "attention_resnet18",
     ]  # fmt: skip
     assert all(picture.caption.endswith(".") for picture in drawn.values())
@@ -61,13 +61,13 @@ def test_confusion_is_of_the_best_student_and_all_its_seeds():
             matrix = np.array([[hits, 1, 0], [0, 1, 0], [0, 0, 1]], dtype=np.uint32)
             np.savez(
                 cells[f"resnet18-attnfd-{seed}"].results / paths.CONFUSION,
-                ids=["a", "b"],
-                matrices=[matrix] * 2,
+                ids=[f"image{number}" for number in range(4)],
+                matrices=[matrix] * 4,
             )
 
     picture = draw(synthetic.params(seeds=[0, 1, 2]), synthetic.THREE_SEEDS, change)["confusion"]
     assert titles(picture, 2) == ["resnet18, attnfd", "teacher"]
-    # 2 × (1 + 2 + 3) hits and 2 × 3 misses of the first class.
+    # 4 × (1 + 2 + 3) hits and 4 × 3 misses of the first class.
     assert picture.figure.axes[0].images[0].get_array()[0].tolist() == pytest.approx([200 / 3, 100 / 3, 0])
 
 

@@ -186,7 +186,7 @@ def test_evaluated_model_predicts_images_of_any_size(cell: Cell) -> None:
         "iou": {"sky": 0.75, "sea": float("nan"), "sand": 0.25}, "collapsed": ["sea"],
     }  # fmt: skip
     with runs.open_run(cell, {}, FRESH) as run:
-        run.evaluated(Evaluated(metrics, images))
+        run.evaluated(Evaluated(metrics, ["a"], images))
 
     values = {name: value for name, value in read(run.id).metrics.items() if name.startswith("val/")}
     assert {key: values[key] for key in values if "iou" in key} == {
