@@ -76,7 +76,7 @@ class FormulasAndExamples(Preprocessor):
     def run(self, lines: list[str]) -> list[str]:
         text = "\n".join(lines)
         text = re.sub(r"\$\$(.+?)\$\$", self._block, text, flags=re.DOTALL)
-        text = re.sub(r"^\.\. math::\n((?:(?: +.*)?(?:\n|\Z))+)", self._block, text, flags=re.MULTILINE)
+        text = re.sub(r"^ *\.\. math::((?:\n| .*)+)", self._block, text, flags=re.MULTILINE)
         text = re.sub(r":math:`(.+?)`|\$([^$`\n]*\\[^$`\n]*)\$", self._inline, text)
         text = re.sub(r"^>>> (?:.+(?:\n|\Z))+", self._example, text, flags=re.MULTILINE)
         return text.split("\n")
@@ -157,7 +157,7 @@ def params_page() -> str:
     ]
     for name, kind in SECTIONS.items():
         parts += [f"## {name}", str(kind.__doc__), _table(kind, name, shipped[name])]
-        if issubclass(kind, params.Training) and kind is not params.Training:
+        if issubclass(kind, (params.TrainTeacher, params.Distill)):
             parts.append("Every key of `training` may stand here, too.")
     parts += ["## ablate", "Variants of AttnFD: each has keys of `methods.attnfd` that it changes."]
     parts.append(_values("ablate", shipped["ablate"]))
@@ -190,7 +190,7 @@ def _summary(module: str) -> str:
 
 def _table(kind: type[params.Section], prefix: str, values: Mapping[str, Any]) -> str:
     """The keys of a section, without those that it shares with `training`."""
-    shared = params.Training.model_fields if kind is not params.Training else {}
+    shared = params.Training.model_fields if issubclass(kind, (params.TrainTeacher, params.Distill)) else {}
     rows = [
         f"| `{prefix}.{key}` | {meaning} | {may} | {value} |"
         for key, meaning, may, value in _keys(kind.model_json_schema(), values)
