@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attnfd.errors import StoppedError
+from attnfd.errors import StoppedError, UserError
 from attnfd.paths import CARD, HISTORY, Cell
 from attnfd.tracking import cards, store
 from attnfd.tracking.exported import log_model
