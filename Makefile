@@ -4,7 +4,7 @@ BIN := .venv/bin
 # DVC starts its stages as `python -m attnfd …`: that must be the environment's Python.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help env repro test lint ui
+.PHONY: help env repro test lint ui docs
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
@@ -28,3 +28,6 @@ lint: env  ## style and types
 
 ui: env  ## MLflow UI on localhost
 	attnfd ui
+
+docs: env  ## build the documents as a site: site/index.html
+	mkdocs build --strict

@@ -191,6 +191,46 @@ def _publish(axes: "Run", dataset: str) -> None:
     Console().print(costs.drawn(cost), costs.gaps(cost))
 
 
+@app.command(epilog="Example: attnfd plan\n\nOf other settings: edit params.yaml, attnfd plan")
+def plan() -> None:
+    """List the cells that `dvc repro` or `attnfd sweep` would run, why, and the hours that it would take."""
+    from attnfd import plan
+    from attnfd.graph import Graph
+
+    plan.show(plan.plan(Graph()), Console(highlight=False))
+
+
+@app.command(
+    epilog="Example: attnfd sweep --jobs 2\n\nFour cells on each GPU: attnfd sweep --gpus-per-job 0.25\n\n"
+    "On a Ray cluster: attnfd sweep --address 10.0.0.1:6379"
+)
+def sweep(
+    jobs: Annotated[
+        int | None,
+        typer.Option(min=1, help="Cells at once; unset: as many as fit the GPUs, or a job per 4 cores."),
+    ] = None,
+    gpus_per_job: Annotated[
+        float | None,
+        typer.Option(min=0, help="Share of a GPU for each; unset: a whole one, if there are any."),
+    ] = None,
+    address: Annotated[
+        str | None, typer.Option(help="A Ray cluster; unset: this machine.", show_default=False)
+    ] = None,
+) -> None:
+    """Run every stale cell as `dvc repro` would, many at once; what fails stops only what waits for it."""
+    from attnfd import preflight, sweep
+    from attnfd.engine import Ray
+    from attnfd.graph import Graph
+
+    preflight.check_all()
+    console = Console(highlight=False, soft_wrap=True)
+    graph = Graph()
+    outcome = sweep.sweep(graph, Ray(jobs=jobs, gpus=gpus_per_job, address=address), console)
+    sweep.show(outcome, console)
+    if outcome.failed:
+        raise typer.Exit(1)
+
+
 @app.command(
     epilog="Example: attnfd compare shapes/resnet18/none shapes/resnet18/attnfd\n\n"
     "One cell, before and now: attnfd compare shapes/resnet18/attnfd/0@HEAD shapes/resnet18/attnfd/0"

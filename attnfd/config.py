@@ -180,7 +180,10 @@ class Evaluate(Section):
     """Evaluation at original size, and the pictures it leaves."""
 
     batch_size: Positive = Field(description="images of one size per forward pass")
-    overlays: Positive = Field(description="evaluation images drawn with their prediction")
+    kept: Positive = Field(
+        description="evaluation images whose class maps stay, for the report to choose from"
+    )
+    overlays: Positive = Field(description="of these, images drawn with their prediction and its features")
     resize: Positive | None = Field(
         default=None, description="short side to evaluate at as well (513: the released code)"
     )

@@ -14,6 +14,7 @@ METRICS = "metrics.json"
 PER_CLASS = "per_class.csv"
 PREDICTIONS = "predictions.npz"
 CONFUSION = "confusion.npz"
+ATTENTION = "attention.npz"
 
 
 def main_root() -> Path:

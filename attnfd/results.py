@@ -23,12 +23,16 @@ from attnfd.report import examples, pictures, style
 CONFUSION_PICTURE = "confusion.png"
 OVERLAYS_PICTURE = "overlays.png"
 ATTENTION_PICTURE = "attention.png"
+CURVES_PICTURE = "curves.png"
+ATTENDED = 2
+"""Images of which the attention is drawn, out of those that are."""
 
 
 class Evaluated(NamedTuple):
-    """The content of `metrics.json`, and the images that the pictures show, uint8 (B, 3, H, W)."""
+    """The content of `metrics.json`, and the images that are drawn: ids and content, uint8 (B, 3, H, W)."""
 
     metrics: dict[str, Any]
+    ids: list[str]
     images: Tensor
 
 
@@ -36,7 +40,8 @@ def evaluate(model: nn.Module, prepared: Prepared, config: Evaluate, folder: Pat
     """Evaluate a network on the validation split, on the device that it is on, and write the results.
 
     The folder gets `metrics.json`, `per_class.csv`, `confusion.npz` (`ids`, and uint32 `matrices`, one per
-    image), `confusion.png`, and of the images shown `predictions.npz` (class map by id) and `overlays.png`.
+    image), `confusion.png`, `predictions.npz` (class map by id, of the images that are kept) and
+    `overlays.png` (of those that are drawn).
     """
     device = next(model.parameters()).device
     classes = prepared.card.classes
@@ -51,19 +56,19 @@ def evaluate(model: nn.Module, prepared: Prepared, config: Evaluate, folder: Pat
         resized = confusion(model, shrunk, len(classes), device=device, resize=config.resize)
         metrics["resized"] = {"short_side": config.resize, **_averages(scores(resized.sum(0)))}
 
-    shown = examples.read(prepared, examples.choose(prepared, config.overlays))
-    images = torch.from_numpy(shown.images).permute(0, 3, 1, 2)
-    with evaluating(model):
-        preds = classify(model, images.to(device)).to("cpu", torch.uint8).numpy()
+    kept = examples.read(prepared, examples.choose(prepared, config.kept))
+    preds = _predict(model, kept.images, config.batch_size, device)
+    drawn = examples.evenly(config.overlays, len(kept.ids))
 
     folder.mkdir(parents=True, exist_ok=True)
     write_numbers(folder, metrics, matrices, prepared)
-    maps: dict[str, Any] = dict(zip(shown.ids, preds, strict=True))
+    maps: dict[str, Any] = dict(zip(kept.ids, preds, strict=True))
     np.savez_compressed(folder / paths.PREDICTIONS, **maps)
-    style.save(pictures.confusion_matrix(matrices.sum(0), classes), folder / CONFUSION_PICTURE)
-    overlays = pictures.overlays(shown, {"prediction": preds}, classes, prepared.card.palette)
+    style.save(pictures.confusion({"": matrices.sum(0)}, classes), folder / CONFUSION_PICTURE)
+    shown = kept.at(drawn)
+    overlays = pictures.overlays(shown, {"prediction": preds[drawn]}, classes, prepared.card.palette)
     style.save(overlays, folder / OVERLAYS_PICTURE)
-    return Evaluated(metrics, images)
+    return Evaluated(metrics, shown.ids, torch.from_numpy(shown.images).permute(0, 3, 1, 2))
 
 
 def summary(matrices: NDArray[np.int64], classes: Sequence[str]) -> dict[str, Any]:
@@ -99,16 +104,39 @@ def write_numbers(
 
 
 def write_attention(
-    folder: Path, images: Tensor, maps: Mapping[str, Mapping[str, NDArray[np.float32]]]
+    folder: Path, evaluated: Evaluated, maps: Mapping[str, Mapping[str, NDArray[np.float32]]]
 ) -> None:
-    """Write `attention.png`.
+    """Write `attention.npz` (`ids`, and uint8 maps by `<network>/<place>`) and `attention.png`.
 
     Args:
-        images: uint8 (B, 3, H, W).
-        maps: of a network, then of a place in it such as `encoder/refined`: energies (B, h, w).
+        maps: of a network, then of a place in it such as `encoder/refined`: energies (B, h, w) of
+            `evaluated.images`, of which two are shown.
     """
-    figure = pictures.attention(images.permute(0, 2, 3, 1).numpy(), maps)
-    style.save(figure, folder / ATTENTION_PICTURE)
+    at = examples.evenly(ATTENDED, len(evaluated.ids))
+    levels: dict[str, Any] = {
+        f"{network}/{place}": pictures.brightness(energies[at])
+        for network, of_network in maps.items()
+        for place, energies in of_network.items()
+    }
+    np.savez_compressed(folder / paths.ATTENTION, ids=np.array(evaluated.ids)[at], **levels)
+    images = evaluated.images[at].permute(0, 2, 3, 1).numpy()
+    style.save(pictures.attention(images, levels), folder / ATTENTION_PICTURE)
+
+
+def write_curves(folder: Path, history: Path) -> None:
+    """Write `curves.png` from the `history.csv` of a training."""
+    style.save(pictures.curves(pd.read_csv(history)), folder / CURVES_PICTURE)
+
+
+def _predict(
+    model: nn.Module, images: NDArray[np.uint8], batch_size: int, device: torch.device
+) -> NDArray[np.uint8]:
+    """Class maps (B, H, W) of RGB images (B, H, W, 3)."""
+    batches = torch.from_numpy(images).permute(0, 3, 1, 2).split(batch_size)
+    with evaluating(model):
+        return np.concatenate(
+            [classify(model, batch.to(device)).to("cpu", torch.uint8).numpy() for batch in batches]
+        )
 
 
 def _averages(found: Scores) -> dict[str, float]:

@@ -6,7 +6,7 @@ from attnfd.attention import energies
 from attnfd.config import Params
 from attnfd.data.prepared import open_prepared
 from attnfd.models import checkpoint, weight_file
-from attnfd.paths import DISTILLER, Cell
+from attnfd.paths import DISTILLER, HISTORY, Cell
 
 
 def evaluate(params: Params, cell: Cell) -> results.Evaluated:
@@ -27,9 +27,10 @@ def evaluate(params: Params, cell: Cell) -> results.Evaluated:
     distiller.load_state_dict(state)
 
     evaluated = results.evaluate(student, prepared, params.evaluate(cell.dataset), cell.results)
+    results.write_curves(cell.results, cell.model / HISTORY)
     maps = {
         "teacher": energies(teacher, evaluated.images),
         "student": energies(student, evaluated.images, distiller.to(device)),
     }
-    results.write_attention(cell.results, evaluated.images, maps)
+    results.write_attention(cell.results, evaluated, maps)
     return evaluated

@@ -6,7 +6,7 @@ from attnfd.attention import energies
 from attnfd.config import Params
 from attnfd.data.prepared import open_prepared
 from attnfd.models import checkpoint
-from attnfd.paths import Cell
+from attnfd.paths import HISTORY, Cell
 
 
 def evaluate_teacher(params: Params, cell: Cell) -> results.Evaluated:
@@ -15,5 +15,6 @@ def evaluate_teacher(params: Params, cell: Cell) -> results.Evaluated:
     teacher = checkpoint.load(cell.model)[0].to(start_fabric("32-true").device)
     prepared.check_classes(teacher.info.classes, cell.model)
     evaluated = results.evaluate(teacher, prepared, params.evaluate(cell.dataset), cell.results)
-    results.write_attention(cell.results, evaluated.images, {"teacher": energies(teacher, evaluated.images)})
+    results.write_curves(cell.results, cell.model / HISTORY)
+    results.write_attention(cell.results, evaluated, {"teacher": energies(teacher, evaluated.images)})
     return evaluated

@@ -16,7 +16,7 @@ from tests import miniature
 
 COMMANDS = (
     "check", "prepare", "train_teacher", "evaluate_teacher", "freeze", "distill", "evaluate", "ablate",
-    "report", "compare", "predict", "export", "benchmark", "ui", "data fetch",
+    "report", "plan", "sweep", "compare", "predict", "export", "benchmark", "ui", "data fetch",
 )  # fmt: skip
 
 
@@ -65,7 +65,7 @@ def test_help_has_an_example(command: str, monkeypatch: pytest.MonkeyPatch, caps
 
 
 def test_help_imports_nothing_heavy() -> None:
-    heavy = "{'torch', 'mlflow', 'pandas', 'numpy', 'matplotlib', 'dvc'}"
+    heavy = "{'torch', 'mlflow', 'pandas', 'numpy', 'matplotlib', 'dvc', 'ray'}"
     code = f"import sys, attnfd.cli; sys.exit(len({heavy} & sys.modules.keys()))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 

@@ -2,13 +2,21 @@
 
 import json
 import re
+import shlex
 import sys
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
 
+import click
 import pytest
 import torch
+import typer
+from dvc import cli as dvc
+from mlflow.cli import cli as mlflow
 from ruamel.yaml import YAML
 from typer.main import get_command
 
@@ -70,16 +78,100 @@ def test_links_lead_to_files(document: Path) -> None:
             assert (document.parent / target).exists(), target
 
 
+def commands(document: Path) -> Iterator[tuple[list[str], bool]]:
+    """What a document shows of commands, in words, and whether it is a call rather than a mere mention."""
+    lines = [line for block in blocks(document, "sh") for line in block.splitlines()]
+    mentions = re.findall(r"`([^`\n]+)`", document.read_text(encoding="utf-8"))
+    for call, line in [*((True, line) for line in lines), *((False, text) for text in mentions)]:
+        for part in line.split("&&"):
+            command = re.sub(r"^\s*(\w+=\S+ )*", "", part)
+            if re.match(r"(attnfd|dvc|mlflow|make|pytest|python) [^'-]", command):
+                words = shlex.split(command, comments=True)
+                yield words, call or any(re.search(r"[^a-z_-]|^-", word) for word in words)
+
+
+def parse(command: Any, words: list[str]) -> None:
+    """Let Click read a command line without running it; it raises what it would tell the user."""
+    words = list(words)
+    while words and hasattr(command, "list_commands"):
+        word = words.pop(0)
+        command = command.get_command(None, word)
+        assert command is not None, f"there is no command {word}"
+    command.make_context(command.name, words)
+
+
+PARSERS: dict[str, Callable[[list[str]], object]] = {
+    "attnfd": partial(parse, get_command(app)),
+    "mlflow": partial(parse, mlflow),
+    "dvc": dvc.parse_args,
+}
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
-def test_commands_exist(document: Path) -> None:
-    commands = get_command(app).commands  # type: ignore[attr-defined]
+def test_commands_are_understood(document: Path) -> None:
     targets = set(re.findall(r"^([a-z]+):.*##", (PROJECT / "Makefile").read_text(), re.MULTILINE))
-    for block in [*blocks(document, "sh"), *re.findall(r"`([^`\n]+)`", document.read_text())]:
-        for line in block.splitlines():
-            if match := re.match(r"attnfd ([a-z_]+)", line.strip()):
-                assert match[1] in commands, line
-            if match := re.match(r"make ([a-z]+)", line.strip()):
-                assert match[1] in targets, line
+    for (program, *words), call in commands(document):
+        if program == "make":
+            assert set(words) <= targets, words
+        elif program not in PARSERS:
+            assert all((PROJECT / word).exists() for word in words if re.match(r"\w+/", word)), words
+        elif call:
+            PARSERS[program](words)
+        else:
+            with pytest.raises((SystemExit, typer.Exit, click.exceptions.Exit)):  # after the help
+                PARSERS[program]([*words, "--help"])
+
+
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        ("attnfd benchmarks shapes/teacher", "there is no command benchmarks"),
+        ("attnfd data get voc", "there is no command get"),
+        ("attnfd prepare --data shapes", "--data"),
+        ("attnfd compare shapes/teacher", "Missing"),
+        ("mlflow models served", "there is no command served"),
+        ("dvc exp run --set-params a=1", "parser error"),
+    ],
+)
+def test_a_command_that_does_not_exist_is_seen(line: str, complaint: str) -> None:
+    program, *words = line.split()
+    with pytest.raises(Exception, match=complaint):
+        PARSERS[program](words)
+
+
+def run(folder: Path, words: list[str]) -> None:
+    """Run a shown command in a clone, with the clone's own code; it must succeed."""
+    program = [sys.executable, "-m", "attnfd"] if words[0] == "attnfd" else words[:1]
+    done = miniature.run(folder, *program, *words[1:])
+    assert done.returncode == 0, (words, done.stdout + done.stderr)
+
+
+def test_commands_that_only_look_work(tmp_path: Path) -> None:
+    looks = ("attnfd check", "dvc dag", "dvc status", "dvc exp show")
+    found = {" ".join(words) for document in DOCUMENTS for words, _ in commands(document)}
+    shown = {command for command in found if command.startswith(looks)}
+    assert len(shown) >= len(looks)
+    clone = miniature.clone(tmp_path)
+    for command in sorted(shown):
+        run(clone, command.split())
+
+
+@pytest.mark.slow
+def test_commands_that_use_results_work(tmp_path: Path) -> None:
+    clone = miniature.clone(tmp_path)
+    miniature.change(clone, {"run": {"students": ["resnet18", "mobilenetv2"]}})
+    run(clone, ["dvc", "repro"])
+    miniature.commit(clone, "finished")
+    (clone / "photos").symlink_to(clone / "data/shapes/images")
+    uses = {"compare", "predict", "export", "benchmark"}
+    shown = [words for document in DOCUMENTS for words, call in commands(document) if call]
+    # The experiment of the documents is one that this clone does not have.
+    found = [words for words in shown if words[1] in uses and "lofty-mink" not in " ".join(words)]
+    assert {words[1] for words in found} == uses
+    for number, words in enumerate(found):
+        # A folder for each: what one wrote, the next would not write over.
+        apart = [f"{number}-{word}" if before == "--out" else word for before, word in pairwise(["", *words])]
+        run(clone, apart)
 
 
 def test_no_place_holder_is_left() -> None:

@@ -70,7 +70,8 @@ def test_every_cell_ran_and_nothing_is_stale(finished: Path) -> None:
 
 def test_outs_hold_what_a_user_looks_for(finished: Path) -> None:
     results = finished / "results/shapes/mobilenetv2/attnfd/0"
-    for name in ("metrics.json", "per_class.csv", "confusion.png", "overlays.png", "attention.png"):
+    pictures = [f"{name}.png" for name in ("confusion", "overlays", "attention", "curves")]
+    for name in ("metrics.json", "per_class.csv", *pictures):
         assert (results / name).stat().st_size > 0
     report = finished / "reports/shapes"
     for name in ("report.md", "tables/comparison.csv", "tables/ablation.csv", "figures/curves.png"):
@@ -177,7 +178,7 @@ def test_every_model_is_one_run_that_holds_everything(finished: Path) -> None:
         assert run.data.params[f"{section}.momentum"] == "0.9"
         assert len(client.get_metric_history(run.info.run_id, "epoch/loss")) == 2
         pictures = {file.path for file in client.list_artifacts(run.info.run_id, "evaluation")}
-        for picture in ("confusion", "overlays", "attention"):
+        for picture in ("confusion", "overlays", "attention", "curves"):
             assert f"evaluation/{picture}.png" in pictures
     logged = finished / "results/shapes/mobilenetv2/attnfd/0/metrics.json"
     student = found["mobilenetv2-attnfd-0"]

@@ -35,7 +35,8 @@ def prepared(tmp_path, monkeypatch):
 
 
 def evaluate(prepared, folder, **options):
-    return results.evaluate(Constant(), prepared, Evaluate(batch_size=3, overlays=2, **options), Path(folder))
+    config = Evaluate(batch_size=3, kept=4, overlays=2, **options)
+    return results.evaluate(Constant(), prepared, config, Path(folder))
 
 
 def test_numbers_by_hand(prepared):
@@ -61,18 +62,29 @@ def test_numbers_by_hand(prepared):
         assert stored["matrices"].tolist() == [[[0, 26, 0], [0, 21, 0], [0, 0, 0]]] * 4
 
 
-def test_examples_and_pictures(prepared):
+def test_images_that_are_kept_and_drawn(prepared):
     found = evaluate(prepared, "out")
+    assert found.ids == ["image1", "image3"]
     assert found.images.dtype == torch.uint8
     assert found.images.shape == (2, 3, *synthetic.SIZE)
     assert found.images[:, 0, 0, 0].tolist() == [10, 30]
-    with np.load("out/predictions.npz") as maps:
-        assert list(maps) == ["image1", "image3"]
-        assert (maps["image3"] == np.ones(synthetic.SIZE)).all()
-    results.write_attention(
-        Path("out"), found.images, {"teacher": {"encoder/raw": np.eye(3)[None].repeat(2, 0)}}
-    )
-    for name in ("confusion.png", "overlays.png", "attention.png"):
+    with np.load("out/predictions.npz") as maps:  # in two batches
+        assert list(maps) == ["image0", "image1", "image2", "image3"]
+        assert all((pred == np.ones(synthetic.SIZE)).all() for pred in maps.values())
+
+
+def test_pictures(prepared):
+    found = evaluate(prepared, "out")
+    energies = np.stack([np.array([[0.0, 50], [100, 100]]), np.zeros((2, 2))])
+    results.write_attention(Path("out"), found, {"teacher": {"encoder/raw": energies}})
+    with np.load("out/attention.npz") as stored:
+        assert set(stored) == {"ids", "teacher/encoder/raw"}
+        assert stored["ids"].tolist() == ["image1", "image3"]
+        # Percentiles of 0, 50, 100, 100: the 2nd is 3, the 98th is 100; a map without contrast is dark.
+        assert stored["teacher/encoder/raw"].tolist() == [[[0, 124], [255, 255]], [[0, 0], [0, 0]]]
+    Path("history.csv").write_text("epoch,loss,ce,lr,miou\n1,2.0,1.5,0.01,\n2,1.5,1.0,0.001,0.3\n")
+    results.write_curves(Path("out"), Path("history.csv"))
+    for name in ("confusion.png", "overlays.png", "attention.png", "curves.png"):
         assert Image.open(f"out/{name}").format == "PNG"
 
 

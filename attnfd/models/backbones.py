@@ -67,12 +67,12 @@ def _dilate_resnet(net: nn.Module, dilations: tuple[int, ...]) -> None:
                 _dilate(module, dilation if module.kernel_size == (3, 3) else 1)
 
 
-def _dilate_mobilenetv2(net: nn.Module) -> None:
-    """Stride 1 in the 160-channel group, dilation 2 in the 320-channel block."""
-    for block, dilation in (("features.14.conv.1.0", 1), ("features.17.conv.1.0", 2)):
-        depthwise = net.get_submodule(block)
-        assert isinstance(depthwise, nn.Conv2d)
-        _dilate(depthwise, dilation)
+def _dilate_depthwise(net: nn.Module, dilations: Mapping[str, int]) -> None:
+    """Stride 1 and a dilation in the depthwise convolutions of these blocks."""
+    for block, dilation in dilations.items():
+        for module in net.get_submodule(block).modules():
+            if isinstance(module, nn.Conv2d) and module.groups > 1:
+                _dilate(module, dilation)
 
 
 def _resnet(
@@ -91,19 +91,69 @@ def _resnet(
     )
 
 
-def _linear(block: int, channels: int) -> Stage:
-    """A stage of MobileNetV2: its blocks end without ReLU."""
-    return Stage(f"features.{block}", f"features.{block}", f"features.{block}.conv.3", channels)
+def _linear(node: str, bn: str, channels: int) -> Stage:
+    """A stage whose blocks end without ReLU."""
+    return Stage(f"features.{node}", f"features.{node}", f"features.{bn}", channels)
+
+
+def _inverted(
+    model: str, stages: tuple[Stage, Stage, Stage, Stage], head: int, dilations: Mapping[str, int]
+) -> Backbone:
+    """A network of inverted residual blocks; `features.<head>` and what follows is cut off."""
+    return Backbone(
+        model=model,
+        stages=stages,
+        head=(f"features.{head}.", "classifier."),
+        to_stride_16=partial(_dilate_depthwise, dilations=dilations),
+    )
 
 
 BACKBONES: Mapping[str, Backbone] = {
-    "mobilenetv2": Backbone(
-        model="mobilenet_v2",
-        stages=(_linear(3, 24), _linear(6, 32), _linear(13, 96), _linear(17, 320)),
-        head=("features.18.", "classifier."),
-        to_stride_16=_dilate_mobilenetv2,
+    # What follows the stride that is taken away sees the same positions as before at dilation 2.
+    "efficientnet_b0": _inverted(
+        "efficientnet_b0",
+        (
+            _linear("2", "2.1.block.3.1", 24),
+            _linear("3", "3.1.block.3.1", 40),
+            _linear("5", "5.2.block.3.1", 112),
+            _linear("7", "7.0.block.3.1", 320),
+        ),
+        head=8,
+        dilations={
+            "features.6.0": 1,
+            "features.6.1": 2,
+            "features.6.2": 2,
+            "features.6.3": 2,
+            "features.7": 2,
+        },
+    ),
+    # As published with the paper: dilation 2 in the 320-channel block alone.
+    "mobilenetv2": _inverted(
+        "mobilenet_v2",
+        (
+            _linear("3", "3.conv.3", 24),
+            _linear("6", "6.conv.3", 32),
+            _linear("13", "13.conv.3", 96),
+            _linear("17", "17.conv.3", 320),
+        ),
+        head=18,
+        dilations={"features.14": 1, "features.17": 2},
+    ),
+    # As in torchvision's own dilated form.
+    "mobilenetv3_large": _inverted(
+        "mobilenet_v3_large",
+        (
+            _linear("3", "3.block.2.1", 24),
+            _linear("6", "6.block.3.1", 40),
+            _linear("12", "12.block.3.1", 112),
+            _linear("15", "15.block.3.1", 160),
+        ),
+        head=16,
+        dilations={"features.13": 2, "features.14": 2, "features.15": 2},
     ),
     "resnet18": _resnet("resnet18", (2, 2, 2, 2), "bn2", width=64, dilations=(2, 2)),
+    "resnet34": _resnet("resnet34", (3, 4, 6, 3), "bn2", width=64, dilations=(2, 2, 2)),
+    "resnet50": _resnet("resnet50", (3, 4, 6, 3), "bn3", width=256, dilations=(2, 4, 8)),
     "resnet101": _resnet("resnet101", (3, 4, 23, 3), "bn3", width=256, dilations=(2, 4, 8)),
 }
 
@@ -141,8 +191,8 @@ def build(name: str, weights: str = "none") -> fx.GraphModule:
     net = torchvision.models.get_model(spec.model, weights=None)
     spec.to_stride_16(net)
     for module in net.modules():
-        if isinstance(module, nn.ReLU | nn.ReLU6):
-            module.inplace = False  # or the ReLU would overwrite the feature before it
+        if getattr(module, "inplace", False):
+            module.inplace = False  # or an activation would overwrite the feature before it
     nodes = [stage.pre_relu for stage in spec.stages] + [stage.post_relu for stage in spec.stages[:-1]]
     extractor = create_feature_extractor(net, list(dict.fromkeys(nodes)))
     # The graphs of both modes are equal here; with one of them, a change of mode does not recompile.

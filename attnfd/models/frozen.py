@@ -8,6 +8,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torchvision.ops import StochasticDepth
 
 from attnfd.models.deeplab import DeepLabV3Plus
 from attnfd.models.taps import STAGES, TAPS, Tap
@@ -27,7 +28,7 @@ def freeze(model: DeepLabV3Plus) -> DeepLabV3Plus:
         frozen.set_submodule(conv, fused)
         frozen.set_submodule(bn, nn.Identity())
     for name, module in list(frozen.named_modules()):
-        if isinstance(module, nn.Dropout):
+        if isinstance(module, nn.Dropout | StochasticDepth):
             frozen.set_submodule(name, nn.Identity())
     return frozen.requires_grad_(False)
 

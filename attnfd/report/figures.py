@@ -1,100 +1,220 @@
 """Charts of a dataset's results; every function returns a figure and saves nothing."""
 
-from collections.abc import Iterable
+from collections.abc import Mapping
+from typing import Any
 
+import numpy as np
 import pandas as pd
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
 
-from attnfd.report.style import INK, colours, markers, styled
-from attnfd.report.tables import TEACHER, signed, spread
+from attnfd.report.pictures import scale_curves, write_cells
+from attnfd.report.style import BASELINE, INK, OTHERS, OURS, PALE, WIDTH, colours, markers, styled
+from attnfd.report.tables import LAYERS, TEACHER, signed, spread
 
-TEACHER_LINE = {"color": INK, "linewidth": 1, "linestyle": (0, (4, 3))}
+HIGHLIGHTED = ("none", "attnfd")
+ROW = 0.25
+"""Height of a row of a chart, in inches."""
+ASIDE = 1.04
+"""Factor between the methods of one student where they would hide each other."""
 
 
 @styled
 def comparison(table: pd.DataFrame) -> Figure:
-    """Mean mIoU of every method, its deviation over the seeds, and the teacher's; a panel per student.
+    """Mean mIoU of every method and its deviation over the seeds, against `none` and the teacher.
 
     Args:
         table: of `attnfd.report.tables.comparison`.
     """
+    figure, all_axes = _scores(table, table["method"])
     teacher = 100 * table.loc[table["student"] == TEACHER, "miou"].item()
-    methods, panels = _methods(table), _students(table)
-    colour = colours(methods)
-    figure = Figure((0.8 + 4.4 * len(panels), 1.0 + 0.34 * len(methods)))
-    all_axes = figure.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
-    for axes, (student, rows) in zip(all_axes, panels.items(), strict=True):
-        miou, std = 100 * rows["miou"], 100 * rows["miou_std"]
-        axes.barh(rows["method"], miou, height=0.66, color=rows["method"].map(colour))
-        axes.errorbar(miou, rows["method"], xerr=std, fmt="none", ecolor=INK, elinewidth=1, capsize=2.5)
-        axes.axvline(teacher, **TEACHER_LINE)
-        for row in rows.to_dict("records"):
-            text = f"{spread(row['miou'], row['miou_std'])}  {signed(row['difference'])}"
-            axes.text(1.02, row["method"], text, transform=axes.get_yaxis_transform(), va="center", size=8)
-        axes.set(xlabel="mIoU, %", xlim=(0, None))
-        axes.set_title(student)
-        axes.grid(axis="y", visible=False)
-    all_axes[0].invert_yaxis()
-    _legend(figure, all_axes[0].plot([], [], label="teacher", **TEACHER_LINE))
+    for axes in all_axes:
+        axes.axvline(teacher, color=INK, linewidth=1, linestyle=(0, (4, 3)), label=f"teacher: {teacher:.2f}")
+    _legend(figure, all_axes)
     return figure
 
 
 @styled
-def curves(history: pd.DataFrame) -> Figure:
-    """Cross-entropy and validation mIoU over the epochs: mean over the seeds, and their range as a band.
+def ablation(table: pd.DataFrame) -> Figure:
+    """Mean mIoU of every variant; three dots say which layers it distils: backbone, encoder, decoder.
+
+    Args:
+        table: of `attnfd.report.tables.ablation`.
+    """
+    dots = table[list(LAYERS)].map(lambda distilled: "●" if distilled else "○").agg(" ".join, axis=1)
+    figure, all_axes = _scores(table.rename(columns={"variant": "method"}), table["variant"] + "  " + dots)
+    _legend(figure, all_axes)
+    return figure
+
+
+@styled
+def sizes(table: pd.DataFrame) -> Figure:
+    """Mean mIoU over the number of parameters; the methods of one student lie beside each other.
+
+    Args:
+        table: of `attnfd.report.tables.comparison`.
+    """
+    figure = Figure((WIDTH, 3.6))
+    axes = figure.subplots()
+    methods = _methods(table)
+    colour, marker = colours(methods), markers(methods)
+    teacher = table[table["student"] == TEACHER].iloc[0]
+    size, miou = teacher["parameters"], 100 * teacher["miou"]
+    axes.plot(size, miou, "*", color=INK, markersize=13, linestyle="", label=TEACHER)
+    ticks = {TEACHER: size}
+    for student, rows in _students(table).items():
+        ticks[student] = rows["parameters"].iloc[0]
+        for place, row in enumerate(rows.to_dict("records")):
+            method = row["method"]
+            aside = ASIDE ** (place - (len(rows) - 1) / 2)
+            axes.errorbar(
+                aside * row["parameters"],
+                100 * row["miou"],
+                yerr=_error(row["miou_std"]),
+                fmt=marker[method],
+                color=colour[method],
+                markersize=7 if method in HIGHLIGHTED else 5,
+                elinewidth=0.8,
+                label=method,
+            )
+    axes.set(xscale="log", xlabel="parameters", ylabel="mIoU, %")
+    axes.set_xticks(list(ticks.values()), [f"{size / 1e6:.1f} M\n{name}" for name, size in ticks.items()])
+    axes.set_xticks([], minor=True)
+    axes.margins(0.12, 0.12)
+    _legend(figure, [axes])
+    return figure
+
+
+@styled
+def curves(history: pd.DataFrame, rivals: Mapping[str, str]) -> Figure:
+    """Cross-entropy and validation mIoU over the epochs: mean over the seeds, their range as a band.
+
+    `none`, AttnFD and its runner-up stand out; the other methods are pale.
 
     Args:
         history: of `attnfd.report.tables.curves`; ablations are left out.
+        rivals: runner-up by student.
     """
     history = history[history["variant"] == ""]
-    columns = {TEACHER: history[history["student"] == TEACHER], **_students(history)}
-    methods = _methods(history)
-    colour = {"": INK, **colours(methods)}
-    figure = Figure((0.6 + 3.4 * len(columns), 5.2))
-    all_axes = figure.subplots(2, len(columns), sharex="col", sharey="row", squeeze=False)
-    for (upper, lower), (student, rows) in zip(all_axes.T, columns.items(), strict=True):
-        upper.set_title(student)
-        for method in rows["method"].unique():
-            of_method = rows[rows["method"] == method]
-            _line(upper, of_method, "ce", 1, colour[method], method)
-            _line(lower, of_method, "miou", 100, colour[method], method)
-        lower.set_xlabel("epoch")
-        lower.xaxis.set_major_locator(MaxNLocator(integer=True))
-    all_axes[0, 0].set(ylabel="training cross-entropy", ylim=(0, None))
-    all_axes[1, 0].set(ylabel="validation mIoU, %", ylim=(0, None))
-    _legend(figure, all_axes[0, -1].lines)
+    rows = {TEACHER: history[history["student"] == TEACHER], **_students(history)}
+    colour = colours(_methods(history))
+    figure = Figure((WIDTH, 0.5 + 1.9 * len(rows)))
+    all_axes = figure.subplots(len(rows), 2, sharex="row", squeeze=False)
+    for (left, right), (student, of_student) in zip(all_axes, rows.items(), strict=True):
+        named = [name for name in ("none", rivals.get(student), "attnfd") if name in colour]
+        # What is named is drawn last, over the others.
+        for method in sorted(of_student["method"].unique(), key=[*named, ""].__contains__):
+            of_method = of_student[of_student["method"] == method]
+            if method == "":
+                look = {"color": INK, "label": TEACHER}
+            elif method in named:
+                look = {"color": colour[method], "label": method}
+            else:
+                look = {"color": PALE, "label": "other methods"}
+            _curve(left, of_method, "ce", 1, look)
+            _curve(right, of_method, "miou", 100, {"marker": ".", **look})
+        left.set_title(f"{student}: cross-entropy")
+        scale_curves(left, right)
+    for axes in all_axes[-1]:
+        axes.set_xlabel("epoch")
+    _legend(figure, all_axes.flat)
     return figure
 
 
 @styled
 def per_class(table: pd.DataFrame) -> Figure:
-    """IoU of every class, mean over the seeds: a panel per student, a mark per method, the teacher as a line.
+    """IoU of every class and method, mean over the seeds: a panel per student.
 
     Args:
         table: of `attnfd.report.tables.per_class`; ablations are left out.
     """
     table = table[table["variant"] == ""]
-    methods, classes = _methods(table), list(table["class"].unique())
-    colour, marker = colours(methods), markers(methods)
-    means = 100 * table.groupby(["student", "method", "class"], sort=False)["iou"].mean()
-    panels = _students(table)
-    figure = Figure((1.2 + 4.0 * len(panels), 1.2 + 0.27 * len(classes)))
-    all_axes = figure.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
-    for axes, student in zip(all_axes, panels, strict=True):
-        axes.plot(means[TEACHER, ""][classes], classes, "|", color=INK, markersize=13, label="teacher")
-        for method in methods:
-            iou = means[student, method][classes]
-            size = 7 if method in ("none", "attnfd") else 5
-            axes.plot(
-                iou, classes, marker[method], color=colour[method], markersize=size, label=method, alpha=0.9
-            )
-        axes.set(title=student, xlabel="IoU, %", xlim=(-2, 102))
-    all_axes[0].invert_yaxis()
-    _legend(figure, all_axes[0].lines)
+    iou = table.groupby(["student", "method", "class"], sort=False)["iou"].mean()
+    means = 100 * iou.unstack(sort=False)
+    classes = list(table["class"].unique())
+    teacher = means.loc[TEACHER].rename(index={"": TEACHER})
+    panels = {student: pd.concat([means.loc[student], teacher]) for student in _students(table)}
+    figure, all_axes = _panels({student: len(rows) for student, rows in panels.items()})
+    for axes, of_student in zip(all_axes, panels.values(), strict=True):
+        values = of_student[classes].to_numpy()
+        axes.imshow(values, cmap="Blues", vmin=0, vmax=100, aspect="auto")
+        write_cells(axes, values)
+        axes.set_yticks(range(len(values)), of_student.index)
+    all_axes[-1].set_xticks(range(len(classes)), classes, rotation=45, ha="right", rotation_mode="anchor")
     return figure
+
+
+@styled
+def gains(table: pd.DataFrame, rivals: Mapping[str, str]) -> Figure:
+    """AttnFD's IoU minus its runner-up's for every class that occurs, largest first: mean over the seeds.
+
+    Args:
+        table: of `attnfd.report.tables.per_class`; ablations are left out.
+        rivals: runner-up by student; the others have no panel.
+    """
+    table = table[table["variant"] == ""]
+    found = {}
+    for student, rival in rivals.items():
+        rows = table[table["student"] == student]
+        iou = 100 * rows.pivot_table(index=["class", "seed"], columns="method", values="iou", sort=False)
+        pairs = iou[["attnfd", rival]].dropna().assign(gain=iou["attnfd"] - iou[rival])
+        by_class = pairs.groupby("class", sort=False)
+        found[student] = (
+            by_class.mean().assign(std=by_class["gain"].std()).sort_values("gain", ascending=False)
+        )
+    figure, all_axes = _panels({student: len(rows) for student, rows in found.items()})
+    for axes, (student, rows) in zip(all_axes, found.items(), strict=True):
+        rival = rivals[student]
+        axes.set_title(f"{student}: attnfd − {rival}")
+        axes.barh(rows.index, rows["gain"], height=0.7, color=np.where(rows["gain"] >= 0, OURS, OTHERS[0]))
+        axes.errorbar(rows["gain"], rows.index, xerr=rows["std"], fmt="none", ecolor=INK, elinewidth=0.9)
+        axes.axvline(0, color=INK, linewidth=0.8)
+        for name, row in rows.iterrows():
+            _beside(axes, name, f"{row['gain']:+.1f} = {row['attnfd']:.1f} − {row[rival]:.1f}")
+    all_axes[-1].set_xlabel("difference of IoU, points")
+    all_axes[-1].xaxis.set_major_locator(MaxNLocator(nbins=7, steps=[1, 2, 5, 10]))
+    return figure
+
+
+def _scores(table: pd.DataFrame, labels: pd.Series) -> tuple[Figure, NDArray[np.object_]]:
+    """A panel per student, a dot per row of the table with a stem from the score of `none`."""
+    panels = _students(table)
+    figure, all_axes = _panels({student: len(rows) for student, rows in panels.items()})
+    for axes, rows in zip(all_axes, panels.values(), strict=True):
+        none = 100 * rows.loc[rows["method"] == "none", "miou"]
+        if len(none):
+            axes.axvline(none.item(), color=BASELINE, linewidth=1, linestyle=(0, (1, 2)), label="none")
+        for label, row in zip(labels[rows.index], rows.to_dict("records"), strict=True):
+            miou, colour = 100 * row["miou"], _colour(row["method"])
+            if len(none):
+                axes.plot([none.item(), miou], [label, label], color=colour, alpha=0.6)
+            axes.errorbar(
+                miou,
+                label,
+                xerr=_error(row["miou_std"]),
+                fmt="o",
+                color=colour,
+                ecolor=INK,
+                elinewidth=0.9,
+                capsize=2,
+            )
+            _beside(axes, label, f"{spread(row['miou'], row['miou_std'])}  {signed(row['difference'])}")
+    all_axes[-1].set_xlabel("mIoU, %")
+    return figure, all_axes
+
+
+def _panels(rows: Mapping[str, int]) -> tuple[Figure, NDArray[np.object_]]:
+    """A panel per student below each other, each as high as its number of rows asks for."""
+    heights = [0.45 + ROW * count for count in rows.values()]
+    figure = Figure((WIDTH, sum(heights) + 0.6))
+    all_axes = figure.subplots(len(rows), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
+    for axes, (student, count) in zip(all_axes, rows.items(), strict=True):
+        axes.set_title(student)
+        axes.set_ylim(count - 0.5, -0.5)
+        axes.grid(axis="y", visible=False)
+    return figure, all_axes
 
 
 def _students(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -106,11 +226,31 @@ def _methods(table: pd.DataFrame) -> list[str]:
     return list(table.loc[table["student"] != TEACHER, "method"].unique())
 
 
-def _line(axes: Axes, rows: pd.DataFrame, column: str, scale: float, colour: str, method: str) -> None:
+def _colour(method: str) -> str:
+    return {"none": BASELINE, "attnfd": OURS}.get(method, OTHERS[0])
+
+
+def _error(std: float) -> float | None:
+    return None if pd.isna(std) else 100 * std
+
+
+def _beside(axes: Axes, row: Any, text: str) -> None:
+    axes.text(1.02, row, text, transform=axes.get_yaxis_transform(), va="center", size=7.5)
+
+
+def _curve(axes: Axes, rows: pd.DataFrame, column: str, scale: float, look: Mapping[str, Any]) -> None:
     values = scale * rows.dropna(subset=column).groupby("epoch")[column].agg(["mean", "min", "max"])
-    axes.plot(values.index, values["mean"], marker=".", markersize=4, color=colour, label=method)
-    axes.fill_between(values.index, values["min"], values["max"], color=colour, alpha=0.15, linewidth=0)
+    axes.plot(values.index, values["mean"], linewidth=1.3, **look)
+    if look["color"] != PALE:
+        axes.fill_between(
+            values.index, values["min"], values["max"], color=look["color"], alpha=0.15, linewidth=0
+        )
 
 
-def _legend(figure: Figure, handles: Iterable[Artist]) -> None:
-    figure.legend(handles=list(handles), loc="outside lower center", ncols=6)
+def _legend(figure: Figure, all_axes: Any) -> None:
+    """One legend below the panels, each label in it once."""
+    handles: dict[str, Any] = {}
+    for axes in all_axes:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            handles.setdefault(label, handle)
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=5)

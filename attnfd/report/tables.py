@@ -1,23 +1,26 @@
-"""Results of a dataset's cells as tables: tidy data frames, CSV and Markdown.
-
-Scores are between 0 and 1 in data frames and CSV, like in `metrics.json`, and in per cent in Markdown.
-"""
+"""Results of a dataset's cells as data frames; scores are between 0 and 1, like in `metrics.json`."""
 
 import itertools
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from attnfd import paths
 from attnfd.config import Params, Run
 from attnfd.errors import UserError
 from attnfd.paths import Cell
+from attnfd.report import statistics
+from attnfd.report.statistics import Difference
 
 TEACHER = "teacher"
 SCORES = ["miou", "mean_accuracy", "pixel_accuracy", "fw_iou"]
 LAYERS = ("backbone", "encoder", "decoder")
+COMBINATIONS = [layers for count in range(4) for layers in itertools.combinations(LAYERS, count)]
+"""Rows of the paper's Table 3, in its order: no layer, one, two, all three."""
 
 
 def cells(run: Run, dataset: str) -> list[Cell]:
@@ -51,6 +54,8 @@ def labels(cell: Cell) -> dict[str, str]:
 def results(chosen: Sequence[Cell]) -> pd.DataFrame:
     """`metrics.json` of every cell, a row each: its labels, scores, `parameters`, `images`, `collapsed`.
 
+    `confusion` is the path of the cell's confusion matrices, of which differences are drawn.
+
     Raises:
         UserError: a cell has no results yet.
     """
@@ -58,7 +63,8 @@ def results(chosen: Sequence[Cell]) -> pd.DataFrame:
     for cell in chosen:
         metrics = json.loads(existing(cell, cell.results / paths.METRICS).read_bytes())
         kept = {key: metrics[key] for key in (*SCORES, "parameters", "images", "collapsed")}
-        rows.append({"cell": cell.name, **labels(cell), **kept})
+        confusion = existing(cell, cell.results / paths.CONFUSION)
+        rows.append({"cell": cell.name, **labels(cell), **kept, "confusion": confusion})
     return pd.DataFrame(rows)
 
 
@@ -80,6 +86,24 @@ def curves(chosen: Sequence[Cell]) -> pd.DataFrame:
     return _stack(chosen, [cell.model / paths.HISTORY for cell in chosen])
 
 
+def confusion(chosen: Sequence[Cell], classes: Sequence[str]) -> pd.DataFrame:
+    """Confusions of the teacher and of AttnFD beside `none`, of the first seed: a row per pair of classes.
+
+    Columns: the cell's labels, `truth` and `prediction`, and `share` of the pixels of `truth`, from 0 to 1.
+
+    Raises:
+        UserError: a cell has no results yet.
+    """
+    tables = []
+    for cell in _representative(chosen):
+        with np.load(existing(cell, cell.results / paths.CONFUSION)) as stored:
+            matrix = stored["matrices"].sum(0, dtype=np.int64)
+        pairs = pd.DataFrame(itertools.product(classes, classes), columns=["truth", "prediction"])
+        pairs["share"] = (matrix / np.maximum(matrix.sum(1, keepdims=True), 1)).ravel()
+        tables.append(_labelled(pairs, cell))
+    return pd.concat(tables, ignore_index=True)
+
+
 def existing(cell: Cell, file: Path) -> Path:
     """`file` of a cell.
 
@@ -95,40 +119,71 @@ def existing(cell: Cell, file: Path) -> Path:
 
 
 def comparison(found: pd.DataFrame) -> pd.DataFrame:
-    """Means over the seeds: the teacher, then a row per student and method; see `aggregate`."""
-    return aggregate(found[found["variant"] == ""], ("student", "method"), baseline="none")
+    """The teacher, then a row per student and method (the paper's Tables 1 and 2); see `aggregate`."""
+    return aggregate(found[found["variant"] == ""], "method", baseline="none")
 
 
 def ablation(found: pd.DataFrame, params: Params, dataset: str) -> pd.DataFrame:
-    """Means over the ablation's seeds: a row per student and variant, and the layers that it distils.
+    """A row per student and set of distilled layers (the paper's Table 3, in its order); see `aggregate`.
 
-    Two cells of `distill` belong to it: variant `none` has no layers, and `attnfd` is the full method.
+    The variants that change nothing but the layers, and two cells of `distill`: `none`, which distils no
+    layer, and `attnfd`, the full method. Differences are to `none`. Empty if no such variant runs.
     """
-    axes = params.run.ablate
     layers = {
-        "none": (),
-        **{variant: params.method("attnfd", dataset, variant).layers for variant in axes.variants},
-        "attnfd": params.method("attnfd", dataset).layers,
+        variant: _in_order(params.method("attnfd", dataset, variant).layers)
+        for variant in params.run.ablate.variants
+        if changes(params, variant).keys() == {"layers"}
     }
-    rank = {row: place for place, row in enumerate(itertools.product(axes.students, layers))}
-    table = found[found["seed"].isin([str(seed) for seed in axes.seeds])].copy()
-    table["variant"] = table["variant"].where(table["variant"] != "", table["method"])
-    table["rank"] = [rank.get(row) for row in zip(table["student"], table["variant"], strict=True)]
-    table = table.dropna(subset="rank").sort_values("rank", kind="stable")
-    table = aggregate(table, ("student", "variant"), baseline="none")
+    if layers:
+        layers |= {"none": (), "attnfd": _in_order(params.method("attnfd", dataset).layers)}
+    variants = sorted(layers, key=lambda variant: COMBINATIONS.index(layers[variant]))
+    table = aggregate(_ablated(found, params, variants), "variant", baseline="none")
+    distilled = table["variant"].map(layers)
     for place, layer in enumerate(LAYERS, start=2):
-        table.insert(place, layer, [layer in layers[variant] for variant in table["variant"]])
+        table.insert(place, layer, [layer in of_variant for of_variant in distilled])
     return table
 
 
-def aggregate(found: pd.DataFrame, by: tuple[str, str], baseline: str) -> pd.DataFrame:
-    """Means over the seeds, a row per combination of `by`, in the order of their first row.
+def settings(found: pd.DataFrame, params: Params) -> pd.DataFrame:
+    """A row per student and variant that changes more than the layers, after `attnfd`; see `aggregate`.
 
-    Columns: `by`, number of `seeds`, mean `miou`, its sample standard deviation `miou_std` (empty for one
-    seed), mean `mean_accuracy`, `pixel_accuracy` and `fw_iou`, `parameters`, how many seeds `collapsed`, and
-    `difference` of the mean mIoU to the student's row `baseline`.
+    `changed` lists the settings, as in `kd_weight = 1`. Differences are to `attnfd`, the full method. Empty
+    if no such variant runs.
     """
-    table = found.groupby(list(by), sort=False, as_index=False).agg(
+    changed = {
+        variant: ", ".join(f"{key} = {_spelled(value)}" for key, value in changes(params, variant).items())
+        for variant in params.run.ablate.variants
+        if changes(params, variant).keys() != {"layers"}
+    }
+    variants = ["attnfd", *changed] if changed else []
+    table = aggregate(_ablated(found, params, variants), "variant", baseline="attnfd")
+    table.insert(2, "changed", [changed.get(variant, "") for variant in table["variant"]])
+    return table
+
+
+def networks(table: pd.DataFrame) -> pd.DataFrame:
+    """Parameters of the teacher and the students of `comparison`, and their `share` of the teacher's."""
+    sizes = table.groupby("student", sort=False)["parameters"].first()
+    return pd.DataFrame(
+        {"network": sizes.index, "parameters": sizes.values, "share": (sizes / sizes[TEACHER]).values}
+    )
+
+
+def changes(params: Params, variant: str) -> dict[str, Any]:
+    """The settings of AttnFD that an ablation changes; nested ones by dotted keys."""
+    (row,) = pd.json_normalize(params.raw["ablate"][variant]).to_dict("records")
+    return {str(key): value for key, value in row.items()}
+
+
+def aggregate(found: pd.DataFrame, by: str, baseline: str) -> pd.DataFrame:
+    """Means over the seeds, a row per student and `by`, in the order of their first row.
+
+    Columns: `student`, `by`, number of `seeds`, mean `miou`, its sample standard deviation `miou_std` (empty
+    for one seed), mean `mean_accuracy`, `pixel_accuracy` and `fw_iou`, `parameters`, how many seeds
+    `collapsed`; then against the student's row `baseline`, where both have a seed: mean `difference` in mIoU,
+    `low` and `high` of its 95 % interval, and `verdict`, of `attnfd.report.statistics.paired`.
+    """
+    table = found.groupby(["student", by], sort=False, as_index=False).agg(
         seeds=("miou", "size"),
         miou=("miou", "mean"),
         miou_std=("miou", "std"),
@@ -138,50 +193,41 @@ def aggregate(found: pd.DataFrame, by: tuple[str, str], baseline: str) -> pd.Dat
         parameters=("parameters", "first"),
         collapsed=("collapsed", "sum"),
     )
-    is_baseline = table[by[1]] == baseline
-    undistilled = table[is_baseline].set_index("student")["miou"]
-    table["difference"] = (table["miou"] - table["student"].map(undistilled)).mask(is_baseline)
-    return table
+    pairs = [
+        None if name == baseline else difference(found, by, student, baseline, name)
+        for student, name in zip(table["student"], table[by], strict=True)
+    ]
+    table["difference"] = [pair.mean if pair else None for pair in pairs]
+    table["low"] = [pair.low if pair else None for pair in pairs]
+    table["high"] = [pair.high if pair else None for pair in pairs]
+    table["verdict"] = [pair.verdict if pair else "" for pair in pairs]
+    numbers = ["difference", "low", "high"]
+    return table.astype(dict.fromkeys(numbers, float))
+
+
+def difference(found: pd.DataFrame, by: str, student: str, a: str, b: str) -> Difference | None:
+    """A student's mIoU by `b` minus that by `a`, over the seeds that both have; None if there is none."""
+    rows = found[found["student"] == student]
+    ours, theirs = (rows[rows[by] == name].set_index("seed")["confusion"] for name in (b, a))
+    seeds = ours.index.intersection(theirs.index, sort=False)
+    return None if seeds.empty else statistics.difference(list(theirs[seeds]), list(ours[seeds]))
 
 
 def nested(table: pd.DataFrame) -> dict[str, dict]:
-    """Mean scores of `comparison`: the teacher's as `teacher`, the others by student and method."""
+    """Mean mIoU of `comparison`: the teacher's as `teacher`, the others by student and method."""
     tree: dict[str, dict] = {}
     for row in table.to_dict("records"):
-        means = {score: row[score] for score in SCORES}
+        mean = {"miou": row["miou"]}
         if row["student"] == TEACHER:
-            tree[TEACHER] = means
+            tree[TEACHER] = mean
         else:
-            tree.setdefault(row["student"], {})[row["method"]] = means
+            tree.setdefault(row["student"], {})[row["method"]] = mean
     return tree
 
 
-def markdown(table: pd.DataFrame) -> str:
-    """A table of `comparison` or `ablation` in Markdown, scores in per cent."""
-    columns = {
-        "student": table["student"],
-        **({"method": table["method"]} if "method" in table else {}),
-        **({"variant": table["variant"]} if "variant" in table else {}),
-        **{layer: table[layer].map({True: "✓", False: ""}) for layer in LAYERS if layer in table},
-        "mIoU": [spread(mean, std) for mean, std in zip(table["miou"], table["miou_std"], strict=True)],
-        "vs. none": [signed(value) for value in table["difference"]],
-        "mean class accuracy": [percent(value) for value in table["mean_accuracy"]],
-        "pixel accuracy": [percent(value) for value in table["pixel_accuracy"]],
-        "parameters": [f"{value / 1e6:.1f} M" for value in table["parameters"]],
-        "seeds": [f"n = {value}" for value in table["seeds"]],
-    }
-    names = {"student", "method", "variant"}
-    lines = [
-        list(columns),
-        [":--" if name in names else ":-:" if name in LAYERS else "--:" for name in columns],
-        *(list(row) for row in zip(*columns.values(), strict=True)),
-    ]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
 def percent(value: float) -> str:
-    """`0.7309` as `73.09`."""
-    return f"{100 * value:.2f}"
+    """`0.7309` as `73.09`, or nothing where there is no score."""
+    return "" if pd.isna(value) else f"{100 * value:.2f}"
 
 
 def spread(mean: float, std: float) -> str:
@@ -191,14 +237,45 @@ def spread(mean: float, std: float) -> str:
 
 def signed(value: float) -> str:
     """`+5.59` in per cent, or nothing where there is nothing to compare with."""
-    return "" if pd.isna(value) else f"{100 * value:+.2f}"
+    return "" if pd.isna(value) else f"{100 * value:+.2f}".replace("-", "−")
 
 
 def _stack(chosen: Sequence[Cell], files: Sequence[Path]) -> pd.DataFrame:
-    tables = []
-    for cell, file in zip(chosen, files, strict=True):
-        table = pd.read_csv(existing(cell, file))
-        for place, (key, value) in enumerate({"cell": cell.name, **labels(cell)}.items()):
-            table.insert(place, key, value)
-        tables.append(table)
+    tables = [
+        _labelled(pd.read_csv(existing(cell, file)), cell) for cell, file in zip(chosen, files, strict=True)
+    ]
     return pd.concat(tables, ignore_index=True)
+
+
+def _labelled(table: pd.DataFrame, cell: Cell) -> pd.DataFrame:
+    for place, (key, value) in enumerate({"cell": cell.name, **labels(cell)}.items()):
+        table.insert(place, key, value)
+    return table
+
+
+def _representative(chosen: Sequence[Cell]) -> list[Cell]:
+    """The teacher, and of every student the first seed without distillation and with AttnFD."""
+    first: dict[tuple[str | None, str | None], Cell] = {}
+    for cell in chosen:
+        if cell.variant is None and cell.method in (None, "none", "attnfd"):
+            first.setdefault((cell.student, cell.method), cell)
+    return list(first.values())
+
+
+def _ablated(found: pd.DataFrame, params: Params, variants: Sequence[str]) -> pd.DataFrame:
+    """The ablation's students and seeds, in the order of `variants`; cells of `distill` by their method."""
+    axes = params.run.ablate
+    rank = {row: place for place, row in enumerate(itertools.product(axes.students, variants))}
+    table = found[found["seed"].isin([str(seed) for seed in axes.seeds])].copy()
+    table["variant"] = table["variant"].where(table["variant"] != "", table["method"])
+    table["rank"] = [rank.get(row) for row in zip(table["student"], table["variant"], strict=True)]
+    return table.dropna(subset="rank").sort_values("rank", kind="stable")
+
+
+def _in_order(layers: Sequence[str]) -> tuple[str, ...]:
+    return tuple(layer for layer in LAYERS if layer in layers)
+
+
+def _spelled(value: Any) -> str:
+    """A value as `params.yaml` would have it."""
+    return value if isinstance(value, str) else json.dumps(value)

@@ -48,8 +48,8 @@ def registered(dataset: str, classes: Sequence[str]) -> str:
 def version(cell: Cell, metrics: Mapping[str, Any], tags: Mapping[str, str]) -> str:
     """The card of a registered version: what it is, how good, and from what it was made."""
     return (
-        f"{title(cell)}\n\n{scores(metrics)}\n"
-        "Chosen by its method's mean mIoU over the seeds, then by its own, on the images that score it.\n\n"
+        f"{title(cell)}\n\n{scores(metrics)}"
+        "- chosen by its method's mean mIoU over the seeds, then by its own, on the images that score it\n"
         f"- data, SHA-256: `{tags['data_sha256']}`\n"
         f"- weights, SHA-256: `{tags['weights_sha256']}`\n"
         f"- trained at git commit: `{tags['git_commit']}`\n"
@@ -57,18 +57,14 @@ def version(cell: Cell, metrics: Mapping[str, Any], tags: Mapping[str, str]) -> 
 
 
 def scores(metrics: Mapping[str, Any]) -> str:
-    """The main numbers of `metrics.json` as a table, and the classes at both ends."""
-    cells = {
-        "mIoU": percent(metrics["miou"]),
-        "mean class accuracy": percent(metrics["mean_accuracy"]),
-        "pixel accuracy": percent(metrics["pixel_accuracy"]),
-        "parameters": f"{metrics['parameters'] / 1e6:.1f} M",
-        "images": str(metrics["images"]),
-    }
-    rows = [list(cells), ["--:"] * len(cells), list(cells.values())]
-    table = "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    """The main numbers of `metrics.json`, and the classes at both ends."""
     # A class without a pixel in the split has no IoU.
     known = {name: value for name, value in metrics["iou"].items() if pd.notna(value)}
     best, worst = max(known, key=known.__getitem__), min(known, key=known.__getitem__)
-    ends = f"Best class: {best} ({percent(known[best])}); worst: {worst} ({percent(known[worst])})."
-    return f"{table}\nScores on the validation images at their original size, in per cent. {ends}\n"
+    return (
+        f"- mIoU **{percent(metrics['miou'])}**, mean class accuracy {percent(metrics['mean_accuracy'])}, "
+        f"pixel accuracy {percent(metrics['pixel_accuracy'])}, in per cent\n"
+        f"- best class {best} ({percent(known[best])}), worst {worst} ({percent(known[worst])})\n"
+        f"- {metrics['images']} validation images at their original size\n"
+        f"- {metrics['parameters'] / 1e6:.1f} M parameters\n"
+    )

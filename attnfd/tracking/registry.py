@@ -66,7 +66,7 @@ def _version(client: "MlflowClient", experiment: str, cell: Cell, name: str) -> 
     metrics = json.loads((cell.results / paths.METRICS).read_bytes())
     tags = {
         **{key: value for key, value in cell.tags.items() if key != "stage"},
-        "miou": str(metrics["miou"]),
+        "miou": f"{metrics['miou']:.4f}",
         "data_sha256": data["sha256"],
         "weights_sha256": run.data.tags["model"],
         "git_commit": run.data.tags.get("mlflow.source.git.commit", "unknown"),

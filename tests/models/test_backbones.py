@@ -51,7 +51,7 @@ def test_first_three_stages_are_torchvisions(name, tmp_path):
 
 
 def spatial_convs(module):
-    return [conv for conv in module.modules() if isinstance(conv, nn.Conv2d) and conv.kernel_size == (3, 3)]
+    return [conv for conv in module.modules() if isinstance(conv, nn.Conv2d) and conv.kernel_size > (1, 1)]
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,11 @@ def spatial_convs(module):
     [
         ("resnet18", ["layer4"], [2, 2, 2, 2]),
         ("resnet101", ["layer4"], [2, 4, 8]),
+        ("resnet34", ["layer4"], [2] * 6),
+        ("resnet50", ["layer4"], [2, 4, 8]),
         ("mobilenetv2", ["features.14", "features.15", "features.16", "features.17"], [1, 1, 1, 2]),
+        ("mobilenetv3_large", ["features.13", "features.14", "features.15"], [2, 2, 2]),
+        ("efficientnet_b0", ["features.6", "features.7"], [1, 2, 2, 2, 2]),
     ],
 )
 def test_dilations(name, last_stage, dilations):
@@ -71,11 +75,29 @@ def test_dilations(name, last_stage, dilations):
     assert all(conv.dilation == (1, 1) for conv in others)
 
 
+def test_dilated_mobilenetv3_is_torchvisions():
+    theirs = torchvision.models.get_model("mobilenet_v3_large", weights=None, dilated=True)
+    ours = backbones.build("mobilenetv3_large")
+    ours.load_state_dict({key: theirs.state_dict()[key] for key in ours.state_dict()})
+    images = torch.randn(1, 3, 97, 65)
+    found = ours.eval()(images)["features.15"]
+    torch.testing.assert_close(found, theirs.eval().features[:16](images))
+
+
 @pytest.mark.parametrize(
-    ("name", "count"), [("resnet18", 11_689_512 - 513_000), ("resnet101", 44_549_160 - 2_049_000)]
+    ("name", "count"),
+    [
+        ("resnet18", 11_689_512 - 513_000),
+        ("resnet34", 21_797_672 - 513_000),
+        ("resnet50", 25_557_032 - 2_049_000),
+        ("resnet101", 44_549_160 - 2_049_000),
+        ("mobilenetv2", 3_504_872 - (320 + 2) * 1280 - 1_281_000),
+        ("mobilenetv3_large", 5_483_032 - (160 + 2) * 960 - 961 * 1280 - 1_281_000),
+        ("efficientnet_b0", 5_288_548 - (320 + 2) * 1280 - 1_281_000),
+    ],
 )
 def test_only_the_classifier_is_cut(name, count):
-    """Published sizes of the networks, less 1000 classes × (512 or 2048 + 1)."""
+    """Published sizes of the networks, less 1000 classes × (512, 1280 or 2048 + 1) and what is before."""
     with torch.device("meta"):
         backbone = backbones.build(name)
     assert sum(p.numel() for p in backbone.parameters()) == count

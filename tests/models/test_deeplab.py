@@ -61,7 +61,7 @@ def test_shapes(name, size):
 def test_points_of_a_layer(name, attention):
     net = network(name, attention=attention).train()
     _, taps = net(images(), all_taps(net))
-    linear = name == "mobilenetv2"
+    linear = not backbones.entry(name).relu
     for layer in (*STAGES, *TAPS):
         last = taps.get(Tap(layer, "refined"), taps[Tap(layer, "pre_relu")])
         if linear and layer not in ("encoder", "decoder"):

@@ -27,8 +27,9 @@ def test_frozen_answers_as_the_live_network(name, with_attention, trained, atten
     assert frozen.info.channels == live.info.channels
 
 
-def test_mode_of_a_frozen_network_changes_nothing(trained, attention, images):
-    frozen = freeze(trained("mobilenetv2", attention=attention))
+@pytest.mark.parametrize("name", ["mobilenetv2", "efficientnet_b0"])
+def test_mode_of_a_frozen_network_changes_nothing(name, trained, attention, images):
+    frozen = freeze(trained(name, attention=attention))
     state = {key: value.clone() for key, value in frozen.state_dict().items()}
     before = frozen(images).logits
     assert torch.equal(frozen.train()(images).logits, before)
@@ -91,6 +92,8 @@ def test_margin_at_the_limits():
         ("resnet18", ["layer1.1.bn2", "layer2.1.bn2", "layer3.1.bn2", "layer4.1.bn2"]),
         ("resnet101", ["layer1.2.bn3", "layer2.3.bn3", "layer3.22.bn3", "layer4.2.bn3"]),
         ("mobilenetv2", [f"features.{block}.conv.3" for block in (3, 6, 13, 17)]),
+        ("mobilenetv3_large", ["features.3.block.2.1", *(f"features.{i}.block.3.1" for i in (6, 12, 15))]),
+        ("efficientnet_b0", [f"features.{block}.block.3.1" for block in ("2.1", "3.1", "5.2", "7.0")]),
     ],
 )
 def test_margins_are_those_of_the_bn_before_the_tap(name, bns, trained):

@@ -123,7 +123,7 @@ def run_id(project: Path) -> str:
         with runs.open_run(CELL, {}, Checkpoints(Path("none"))) as run:
             run.trained(checkpoint.fingerprint(CELL.model))
             images = torch.zeros(2, 3, 64, 64, dtype=torch.uint8)
-            run.evaluated(Evaluated(METRICS, images))
+            run.evaluated(Evaluated(METRICS, ["a", "b"], images))
         import mlflow
 
         mlflow.register_model(f"runs:/{run.id}/model", "attnfd-tiny")

@@ -19,6 +19,12 @@ from attnfd.report import tables
 CLASSES = ("ground", "square", "star")
 PALETTE = ((0, 0, 0), (0, 114, 178), (230, 159, 0))
 SIZE = (6, 8)
+VARIANTS: dict[Any, dict[str, Any]] = {
+    "b": {"layers": ["backbone"]},
+    "ed": {"layers": ["decoder", "encoder"]},
+    "plain": {"normalize": "none", "attention": {"channel": False, "reduction": 8}},
+    "early": {"layers": ["backbone"], "decay": 0.5},
+}
 
 
 def params(
@@ -27,15 +33,17 @@ def params(
     students: Sequence[str] = ("resnet18",),
     ablate: Mapping[str, Any] | None = None,
 ) -> Any:
-    """The part of `Params` that `report` reads; the ablation has the variants b and ed."""
-    axes = {"students": ["resnet18"], "variants": ["b", "ed"], "seeds": list(seeds), **(ablate or {})}
-    layers = {None: ("backbone", "encoder", "decoder"), "b": ("backbone",), "ed": ("encoder", "decoder")}
+    """The part of `Params` that `report` reads; the ablation has the variants ed and b."""
+    axes = {"students": ["resnet18"], "variants": ["ed", "b"], "seeds": list(seeds), **(ablate or {})}
     run = {"datasets": ["tiny"], "students": students, "methods": methods, "seeds": seeds, "ablate": axes}
     return SimpleNamespace(
         run=Run.model_validate_json(json.dumps(run)),
         report=Report(title="Tiny"),
         prepare=lambda dataset: Prepare(reader="shapes"),
-        method=lambda method, dataset, variant=None: SimpleNamespace(layers=layers[variant]),
+        raw={"ablate": VARIANTS},
+        method=lambda method, dataset, variant=None: SimpleNamespace(
+            layers=VARIANTS.get(variant, {}).get("layers", ["backbone", "encoder", "decoder"])
+        ),
     )
 
 
@@ -70,7 +78,11 @@ def dataset(sizes: Sequence[tuple[int, int]] = (SIZE,) * 4) -> Prepared:
 
 
 def write(cell: Cell, miou: float, *, collapsed: bool = False) -> None:
-    """Results and history of a cell; its mean class accuracy is 0.1 above the mIoU."""
+    """Results and history of a cell; its mean class accuracy is 0.1 above the mIoU.
+
+    All its images are alike, and so are the two classes that occur: their IoU is the mIoU. On the images
+    that are kept it predicts class 1.
+    """
     cell.results.mkdir(parents=True, exist_ok=True)
     cell.model.mkdir(parents=True, exist_ok=True)
     metrics = {
@@ -82,8 +94,16 @@ def write(cell: Cell, miou: float, *, collapsed: bool = False) -> None:
     (cell.results / paths.PER_CLASS).write_text(
         f"class,iou,accuracy,pixels\nground,{miou},0.5,9\nsquare,{miou},0.5,9\nstar,,,0\n"
     )
+    right, wrong = round(200_000 * miou), round(100_000 * (1 - miou))
+    matrix = np.array([[right, wrong, 0], [wrong, right, 0], [0, 0, 0]], dtype=np.uint32)
+    ids = np.array([f"image{number}" for number in range(4)])
+    np.savez_compressed(cell.results / paths.CONFUSION, ids=ids, matrices=np.stack([matrix] * 4))
     maps: dict[str, Any] = {name: np.ones(SIZE, dtype=np.uint8) for name in ("image1", "image3")}
     np.savez_compressed(cell.results / paths.PREDICTIONS, **maps)
+    level = np.full((1, 2, 2), 7, dtype=np.uint8)
+    networks = ("teacher", "student") if cell.student else ("teacher",)
+    levels: dict[str, Any] = {f"{network}/encoder/raw": level for network in networks}
+    np.savez_compressed(cell.results / paths.ATTENTION, ids=["image1"], **levels)
     (cell.model / paths.HISTORY).write_text(
         f"epoch,loss,ce,lr,miou\n1,2.0,1.5,0.01,\n2,1.5,1.0,0.001,{miou}\n"
     )

@@ -2,6 +2,7 @@
 
 import json
 import re
+from base64 import b64decode
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from PIL import Image
 
 from attnfd import paths
+from attnfd.data.prepared import Prepared
 from attnfd.errors import UserError
 from attnfd.report import style
 from stages.report import report
@@ -33,19 +35,45 @@ def test_the_folder():
     synthetic.dataset()
     synthetic.results(settings, synthetic.ONE_SEED | more)
     report(settings, "tiny")
-    assert set(contents()) == {
-        "report.md", "tables/comparison.csv", "tables/ablation.csv", "tables/curves.csv",
-        "figures/curves.png", "figures/per_class.png", "figures/comparison.png", "figures/overlays.png",
+    names = ("comparison", "ablation", "networks")
+    assert {name for name in contents() if not name.startswith("figures/")} == {
+        "report.md", "report.html", "plots/curves.csv", "plots/per_class.csv", "plots/confusion.csv",
+        *(f"tables/{name}.{kind}" for name in names for kind in ("csv", "tex")),
     }  # fmt: skip
     text = (FOLDER / "report.md").read_text()
-    assert "AttnFD changes resnet18 by **+10.00 mIoU**: 70.00 against 60.00" in text
-    assert "AttnFD changes mobilenetv2 by **+0.00 mIoU**" in text
-    assert "one seed" in text
-    assert "Collapsed" not in text
-    for picture in re.findall(r"\]\((.*?)\)", text):
+    assert "resnet18: attnfd is better than none (no distillation) by +10.00 mIoU" in text
+    assert "mobilenetv2: attnfd is not distinguishable from none (no distillation): +0.00 mIoU" in text
+    assert "4 validation images of 3 classes" in text
+    pictures = re.findall(r"\]\((.*?)\)", text)
+    figures = ["comparison", "sizes", "ablation", "curves", "per_class", "gains", "confusion"]
+    for student in ("mobilenetv2", "resnet18"):
+        figures += [f"overlays_{student}", f"attention_{student}"]
+    assert sorted(pictures) == sorted(f"figures/{name}.png" for name in figures)
+    assert {name for name in contents() if name.startswith("figures/")} == set(pictures)
+    for picture in pictures:
         assert Image.open(FOLDER / picture).format == "PNG"
-    assert json.loads(paths.summary("tiny").read_text())["mobilenetv2"]["kd"]["miou"] == 0.5
     assert pd.read_csv(FOLDER / "tables/comparison.csv").loc[0, "student"] == "teacher"
+
+
+def test_the_page_needs_no_other_file():
+    synthetic.dataset()
+    synthetic.results(synthetic.params(), synthetic.ONE_SEED)
+    report(synthetic.params(), "tiny")
+    text = (FOLDER / "report.html").read_text()
+    embedded = [b64decode(found) for found in re.findall(r'src="data:image/png;base64,([^"]*)"', text)]
+    assert sorted(embedded) == sorted(file.read_bytes() for file in (FOLDER / "figures").iterdir())
+    assert text.count("src=") == len(embedded)
+
+
+def test_the_metrics_are_one_number_per_student_and_method():
+    synthetic.dataset()
+    synthetic.results(synthetic.params(), synthetic.ONE_SEED)
+    report(synthetic.params(), "tiny")
+    found = json.loads(paths.summary("tiny").read_text())
+    assert list(found) == ["teacher", "resnet18"]
+    assert found["resnet18"] == {method: {"miou": miou} for method, miou in (
+        ("none", 0.6), ("kd", 0.55), ("attnfd", 0.7),
+    )}  # fmt: skip
 
 
 def test_three_seeds():
@@ -53,21 +81,22 @@ def test_three_seeds():
     synthetic.dataset()
     synthetic.results(settings, synthetic.THREE_SEEDS)
     report(settings, "tiny")
-    text = (FOLDER / "report.md").read_text()
-    assert (
-        "by **+10.00 mIoU**: 72.00 ± 2.65 against 62.00 ± 2.00 of the undistilled student (3 seeds)" in text
-    )
-    assert "| resnet18 | attnfd | 72.00 ± 2.65 | +10.00 | 82.00 | 90.00 | 16.6 M | n = 3 |" in text
+    assert "| resnet18 | attnfd | **72.00 ± 2.65** | +10.00 |" in (FOLDER / "report.md").read_text()
+    assert "& \\textbf{72.00 $\\pm$ 2.65} & +10.00 &" in (FOLDER / "tables/comparison.tex").read_text()
     table = pd.read_csv(FOLDER / "tables/comparison.csv").set_index("method")
     assert table.loc["attnfd", "miou_std"] == pytest.approx(np.std([0.70, 0.71, 0.75], ddof=1), abs=1e-12)
 
 
-def test_a_collapsed_student_is_named():
-    settings = synthetic.params()
-    synthetic.dataset()
-    synthetic.results(settings, synthetic.ONE_SEED, collapsed=["resnet18-kd-0"])
-    report(settings, "tiny")
-    assert "**Collapsed**: resnet18-kd-0 predicts one class" in (FOLDER / "report.md").read_text()
+def test_the_paper_is_found_by_the_reader_of_the_card():
+    prepared = synthetic.dataset()
+    voc = prepared.card.model_copy(update={"reader": "voc"})
+    Prepared(voc, prepared.index, prepared.root).write(prepared.root)
+    synthetic.results(synthetic.params(), synthetic.ONE_SEED)
+    report(synthetic.params(), "tiny")
+    table = pd.read_csv(FOLDER / "tables/comparison.csv").set_index("method")
+    assert table.loc["attnfd", "paper_miou"] == pytest.approx(0.7309)
+    layers = pd.read_csv(FOLDER / "tables/ablation.csv").set_index("variant")
+    assert layers.loc["ed", "paper_accuracy"] == pytest.approx(0.8268)
 
 
 def test_equal_results_give_equal_bytes(monkeypatch):
@@ -93,8 +122,18 @@ def test_only_none_is_enough():
     synthetic.dataset()
     synthetic.results(settings, kept)
     report(settings, "tiny")
-    assert "AttnFD changes" not in (FOLDER / "report.md").read_text()
     assert list(pd.read_csv(FOLDER / "tables/ablation.csv")["variant"]) == ["none", "b", "ed"]
+    assert {name for name in contents() if "gains" in name or "attention" in name} == set()
+
+
+def test_ablations_of_one_kind_are_enough():
+    axes = {"variants": ["plain"], "students": ["mobilenetv2"]}
+    settings = synthetic.params(methods=["kd"], ablate=axes)
+    synthetic.dataset()
+    synthetic.results(settings, {"teacher": 0.8, "resnet18-kd-0": 0.5, "mobilenetv2-attnfd-plain-0": 0.6})
+    report(settings, "tiny")
+    assert list(pd.read_csv(FOLDER / "tables/settings.csv")["variant"]) == ["plain"]
+    assert {name for name in contents() if "ablation" in name} == set()
 
 
 def test_a_missing_cell_writes_nothing():

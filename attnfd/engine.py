@@ -1,0 +1,210 @@
+"""Where the commands of a sweep run: Ray, here or on a cluster that shares the project's folder."""
+
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from io import TextIOWrapper
+from pathlib import Path
+from types import ModuleType
+from typing import IO, Any, Protocol
+
+from attnfd.errors import UserError
+
+# What a cell reads of the driver's environment; all else, such as its GPU, is a matter of the node.
+PASSED_ON = ("ATTNFD_", "DVC_", "MLFLOW_")
+# Without a terminal rich would show no progress; with these it writes to a pipe what it would write to one.
+TERMINAL = {"FORCE_COLOR": "1", "TERM": "xterm", "COLUMNS": "100"}
+CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+GRACE_SECONDS = 10
+RAY = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+OBJECT_STORE = 100 * 2**20  # Bytes; nothing but commands and exit statuses goes through it.
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """A command to run in a folder; `environment` is laid over the node's, output goes to `log`."""
+
+    command: str
+    folder: Path
+    environment: Mapping[str, str]
+    log: Path
+
+
+class Engine(Protocol):
+    """Runs tasks side by side."""
+
+    jobs: int
+
+    def submit(self, name: str, task: Task) -> None:
+        """Run a task as soon as there is room for it."""
+
+    def wait(self, seconds: float) -> dict[str, str]:
+        """Tasks that ended since the last call, within so many seconds: why each failed, or ""."""
+
+    def stop(self) -> None:
+        """Interrupt what runs, and wait for its end."""
+
+
+class Ray:
+    """Ray on this machine, or on the cluster at `address`.
+
+    Args:
+        jobs: tasks at once; None: as many as there are GPUs for, else one per four cores, but two at least.
+        gpus: share of a GPU that each gets; None: a whole one where there are GPUs.
+
+    Raises:
+        UserError: Ray is not installed or the cluster not there, or no node has room for a task.
+    """
+
+    def __init__(self, *, jobs: int | None, gpus: float | None, address: str | None) -> None:
+        self._ray = _library()
+        # Of the cells' output the logs have everything, and what Ray has to say is said by `wait`.
+        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+        local = {"include_dashboard": False, "object_store_memory": OBJECT_STORE}
+        try:
+            self._ray.init(address or "local", **quiet, **({} if address else local))
+        except (OSError, RuntimeError, ValueError) as error:
+            raise UserError(
+                f"--address: no Ray cluster at {address}: {_line(error)}; start one by `ray start --head`"
+            ) from None
+        nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+        cores = sum(node.get("CPU", 0) for node in nodes)
+        gpus = _share(gpus, [node.get("GPU", 0) for node in nodes])
+        self.jobs = jobs or _default_jobs(cores, sum(node.get("GPU", 0) for node in nodes), gpus)
+        share = min(cores / self.jobs, max(node.get("CPU", 0) for node in nodes))
+        self._threads = max(1, int(share))
+        self._run = self._ray.remote(execute).options(
+            num_cpus=self._threads if share >= 1 else share, num_gpus=gpus, max_retries=0
+        )
+        self._tasks: dict[Any, str] = {}
+
+    def submit(self, name: str, task: Task) -> None:
+        environment = {"OMP_NUM_THREADS": str(self._threads), **task.environment}
+        self._tasks[self._run.remote(task, environment)] = name
+
+    def wait(self, seconds: float) -> dict[str, str]:
+        ended, _ = self._ray.wait([*self._tasks], num_returns=1, timeout=seconds)
+        return {self._tasks.pop(task): self._reason(task) for task in ended}
+
+    def stop(self) -> None:
+        for task in self._tasks:
+            self._ray.cancel(task)
+        if self._tasks:
+            self._ray.wait([*self._tasks], num_returns=len(self._tasks), timeout=2 * GRACE_SECONDS)
+        self._ray.shutdown()
+
+    def _reason(self, task: Any) -> str:
+        try:
+            return self._ray.get(task)
+        except self._ray.exceptions.RayError as error:  # A node was lost, or the machine out of memory.
+            return _line(error)
+
+
+def execute(task: Task, environment: Mapping[str, str]) -> str:
+    """Run a task here. Returns why it failed, or "".
+
+    The command and all that it starts end with the caller's interruption.
+    """
+    process = subprocess.Popen(
+        task.command,
+        shell=True,
+        cwd=task.folder,
+        env={**os.environ, **TERMINAL, **environment},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    try:
+        last = _follow(process.stdout, task.log)
+        status = process.wait()
+    except BaseException:
+        _end(process)
+        raise
+    return f"exit status {status}: {last}" if status else ""
+
+
+def passed_on() -> dict[str, str]:
+    """The part of this process's environment that a command needs on any node."""
+    kept = {key: value for key, value in os.environ.items() if key.startswith(PASSED_ON)}
+    return {**kept, "PATH": os.environ.get("PATH", os.defpath)}
+
+
+def last_line(log: Path) -> str:
+    """What a task wrote last, its progress if it shows one."""
+    with suppress(FileNotFoundError), log.open("rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - 1000))
+        lines = file.read().decode(errors="replace").splitlines()
+        return lines[-1] if lines else ""
+    return ""
+
+
+def _follow(output: IO[bytes], log: Path) -> str:
+    """Copy output to a log as a terminal shows it: what is drawn again takes the place of what it was."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    text = ""
+    with log.open("w", encoding="utf-8") as file:
+        kept = 0
+        for piece in TextIOWrapper(output, encoding="utf-8", errors="replace", newline=""):
+            if line := CONTROL.sub("", piece).strip():
+                text = line
+                file.seek(kept)
+                file.truncate()
+                file.write(f"{line}\n")
+                file.flush()
+            if piece.endswith("\n"):
+                kept = file.tell()
+    return text
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    for number in (signal.SIGINT, signal.SIGKILL):
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(GRACE_SECONDS)
+            return
+
+
+def _library() -> ModuleType:
+    for key, value in RAY.items():
+        os.environ.setdefault(key, value)
+    try:
+        import ray
+    except ModuleNotFoundError:
+        raise UserError("ray: not installed; run `pip install 'attnfd[sweep]'`") from None
+    return ray
+
+
+def _share(asked: float | None, there: list[float]) -> float:
+    """GPUs of a task.
+
+    >>> _share(None, [0, 4]), _share(None, [0]), _share(0.25, [1])
+    (1, 0, 0.25)
+    """
+    most = max(there)
+    if asked is None:
+        return min(1, most)
+    if asked > most or (asked > 1 and asked % 1):
+        raise UserError(f"--gpus-per-job: found {asked:g}; allowed: up to {most:g} here, whole above 1")
+    return asked
+
+
+def _default_jobs(cores: float, gpus: float, share: float) -> int:
+    """Tasks at once.
+
+    >>> _default_jobs(16, 2, 0.25), _default_jobs(16, 0, 0), _default_jobs(2, 0, 0), _default_jobs(1, 0, 0)
+    (8, 4, 2, 1)
+    """
+    if share:
+        return max(1, int(gpus / share))
+    return max(1, int(min(cores, max(2, cores // 4))))
+
+
+def _line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,75 @@
+"""What a page is made of; `markdown`, `html` and `latex` write the same objects in their own way.
+
+All text is plain: the writers escape it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+Align = Literal["left", "center", "right"]
+
+
+class Value(NamedTuple):
+    """A cell of a table. `best` and `second` rank it in its group, `better` and `worse` are verdicts."""
+
+    text: str
+    mark: Literal["", "best", "second", "better", "worse"] = ""
+
+
+class Column(NamedTuple):
+    """A column of a table: its title, where its text stands, and its values from top to bottom."""
+
+    title: str
+    align: Align
+    values: Sequence[Value]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table; `name` is that of its files, and `groups` counts the rows between two rules."""
+
+    name: str
+    caption: str
+    columns: tuple[Column, ...]
+    groups: tuple[int, ...]
+
+    @property
+    def rows(self) -> list[list[list[Value]]]:
+        """The values of every row, by group."""
+        rows = iter(zip(*(column.values for column in self.columns), strict=True))
+        return [[list(next(rows)) for _ in range(count)] for count in self.groups]
+
+
+class Picture(NamedTuple):
+    """`figures/<name>.png`, and what it shows."""
+
+    name: str
+    caption: str
+
+
+class Finding(NamedTuple):
+    """A sentence, and what it comes to."""
+
+    kind: Literal["better", "worse", "not distinguishable", "note", "warning"]
+    sentence: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading and what stands below it, in this order."""
+
+    title: str
+    text: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    tables: tuple[Table, ...] = ()
+    pictures: tuple[Picture, ...] = ()
+
+
+@dataclass(frozen=True)
+class Page:
+    """The report of a dataset."""
+
+    title: str
+    subtitle: str
+    sections: tuple[Section, ...]

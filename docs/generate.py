@@ -1,0 +1,253 @@
+"""The pages that are made when the site is built, out of what they are about: commands, params, docstrings.
+
+MkDocs calls the functions `on_…` (`hooks` in mkdocs.yml). None of these pages is a file, so none can drift.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from pathlib import Path
+from textwrap import dedent
+from typing import Any
+
+from markdown import Markdown
+from markdown.extensions import Extension
+from markdown.preprocessors import Preprocessor
+from math_core import LatexToMathML
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from typer import Context
+from typer.cli import get_docs_for_click
+from typer.main import get_command
+
+from attnfd import config as params
+from attnfd import discovery
+from attnfd.cli import app
+
+PROJECT = Path(__file__).parents[1]
+PACKAGES = (
+    "attnfd",
+    *(f"attnfd.{file.parent.name}" for file in sorted(PROJECT.glob("attnfd/*/__init__.py"))),
+)
+
+# Sections whose keys are fixed; those of the others are names that the user gives.
+SECTIONS: dict[str, type[params.Section]] = {
+    "run": params.Run,
+    "training": params.Training,
+    "train_teacher": params.TrainTeacher,
+    "freeze": params.Freeze,
+    "distill": params.Distill,
+    "evaluate": params.Evaluate,
+    "report": params.Report,
+}
+
+BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
+
+Schema = Mapping[str, Any]
+
+
+def on_config(config: MkDocsConfig) -> None:
+    """Name the library's pages in the navigation, and teach Markdown what the docstrings use."""
+    assert config.nav is not None
+    config.nav.append({"Library": [{package: f"library/{package}.md"} for package in PACKAGES]})
+    config.markdown_extensions.append(Docstrings())
+
+
+def on_files(files: Files, config: MkDocsConfig) -> None:
+    """Add the pages."""
+    pages = {"index.md": start_page(), "commands.md": commands_page(), "params.md": params_page()}
+    pages |= {f"library/{package}.md": library_page(package) for package in PACKAGES}
+    for name, text in pages.items():
+        files.append(File.generated(config, name, content=text))
+
+
+class Docstrings(Extension):
+    """Formulas and examples as documents and docstrings write them."""
+
+    def extendMarkdown(self, md: Markdown) -> None:  # noqa: N802 - Markdown's name
+        # Before SuperFences, at 25, which is to draw the examples.
+        md.preprocessors.register(FormulasAndExamples(md), "formulas_and_examples", 26)
+
+
+class FormulasAndExamples(Preprocessor):
+    """Formulas become MathML, which browsers draw by themselves; `>>>` begins a block of code."""
+
+    def run(self, lines: list[str]) -> list[str]:
+        text = "\n".join(lines)
+        text = re.sub(r"\$\$(.+?)\$\$", self._block, text, flags=re.DOTALL)
+        text = re.sub(r"^\.\. math::\n((?:(?: +.*)?(?:\n|\Z))+)", self._block, text, flags=re.MULTILINE)
+        text = re.sub(r":math:`(.+?)`|\$([^$`\n]*\\[^$`\n]*)\$", self._inline, text)
+        text = re.sub(r"^>>> (?:.+(?:\n|\Z))+", self._example, text, flags=re.MULTILINE)
+        return text.split("\n")
+
+    def _block(self, found: re.Match[str]) -> str:
+        # The class is that of Material for formulas: a wide one scrolls.
+        return f'\n\n{self._stash(f"""<div class="arithmatex">{_mathml(found[1], block=True)}</div>""")}\n\n'
+
+    def _inline(self, found: re.Match[str]) -> str:
+        return self._stash(_mathml(found[1] or found[2], block=False))
+
+    def _example(self, found: re.Match[str]) -> str:
+        return f"```pycon\n{found[0].rstrip()}\n```\n"
+
+    def _stash(self, html: str) -> str:
+        return str(self.md.htmlStash.store(html))
+
+
+def _mathml(formula: str, *, block: bool) -> str:
+    convert = LatexToMathML(fancy_error=False).convert_with_local_state
+    # The one character of our formulas that it knows only by its command.
+    return convert(dedent(formula).replace("⊤", r"\top "), displaystyle=block)
+
+
+def start_page() -> str:
+    """The README, its links seen from here; its graph as text, as Mermaid would be fetched from elsewhere."""
+    text = (PROJECT / "README.md").read_text(encoding="utf-8").replace("](docs/", "](")
+    return re.sub(
+        r"```mermaid\n.*?\n(.*?)```",
+        lambda found: f"```text\n{found[1].replace('-->', '→')}```",
+        text,
+        flags=re.DOTALL,
+    )
+
+
+def commands_page() -> str:
+    """Every command in the words of its `--help`."""
+    found = list(commands())
+    index = [
+        f"| [`{name}`](#{name.replace(' ', '-')}) | {_escaped(command.help)} |" for name, command, _ in found
+    ]
+    helps = "\n".join(
+        get_docs_for_click(obj=command, ctx=context, indent=1, name=name) for name, command, context in found
+    )
+    examples = re.sub(r"^(\w[^`\n]*): (attnfd .*)$", r"\1:\n\n```sh\n\2\n```", helps, flags=re.MULTILINE)
+    return "\n".join(
+        ["# Commands", "", "| command | what it does |", "|---|---|", *index, "", _escaped(examples)]
+    )
+
+
+def commands() -> Iterator[tuple[str, Any, Context]]:
+    """Every command by the words that call it, in the order of the code."""
+    top = get_command(app)
+    todo: list[tuple[str, Any, Context]] = [("attnfd", top, Context(top, info_name="attnfd"))]
+    while todo:
+        name, command, context = todo.pop(0)
+        inner = getattr(command, "commands", {})
+        if not inner:
+            yield name, command, context
+        for word, child in inner.items():
+            todo.append((f"{name} {word}", child, Context(child, info_name=word, parent=context)))
+
+
+def _escaped(text: str) -> str:
+    """No `<dataset>` of a sentence is taken for HTML; what stands in backticks is not."""
+    return "\n".join(line if "`" in line else line.replace("<", "&lt;") for line in text.splitlines())
+
+
+def params_page() -> str:
+    """Every key of `params.yaml`: what it means and may be, as the classes that check it say, and is."""
+    shipped = params.load(PROJECT / params.PARAMS_FILE).raw
+    parts: list[str] = [
+        "# Params",
+        "Every key of `params.yaml`, in the words of the classes that check it. One that is unknown, missing "
+        "or out of range is refused by name before anything runs.",
+        "A stage's settings for a dataset are laid over each other, the particular over the general: "
+        "`training`, `<stage>`, `recipes.<dataset>.training`, `recipes.<dataset>.<stage>`.",
+    ]
+    for name, kind in SECTIONS.items():
+        parts += [f"## {name}", str(kind.__doc__), _table(kind, name, shipped[name])]
+        if issubclass(kind, params.Training) and kind is not params.Training:
+            parts.append("Every key of `training` may stand here, too.")
+    parts += ["## ablate", "Variants of AttnFD: each has keys of `methods.attnfd` that it changes."]
+    parts.append(_values("ablate", shipped["ablate"]))
+    parts += ["## students", str(params.Student.__doc__)]
+    for name, values in shipped["students"].items():
+        parts.append(_table(params.Student, f"students.{name}", values))
+    parts += ["## methods", "A section per method; [the methods](methods.md) says what each computes."]
+    for name, values in shipped["methods"].items():
+        kind = discovery.component("distillers", name).Config
+        parts += [f"### methods.{name}", _summary(f"attnfd.distillers.{name}")]
+        parts.append(_table(kind, f"methods.{name}", values))
+    parts += [
+        "## recipes",
+        "A recipe per dataset. `prepare` names its `reader`, whose own options stand beside it.",
+    ]
+    parts.append(_table(params.Prepare, "recipes.<dataset>.prepare", {}))
+    for name in discovery.names("datasets"):
+        kind = discovery.component("datasets", name).Options
+        parts += [f"### reader: {name}", _summary(f"attnfd.datasets.{name}")]
+        parts.append(_table(kind, "recipes.<dataset>.prepare", {}))
+    for name, recipe in shipped["recipes"].items():
+        parts.append(f"### recipes.{name}")
+        parts += [_values(f"recipes.{name}.{stage}", values) for stage, values in recipe.items() if values]
+    return "\n\n".join(parts)
+
+
+def _summary(module: str) -> str:
+    return str(import_module(module).__doc__).splitlines()[0]
+
+
+def _table(kind: type[params.Section], prefix: str, values: Mapping[str, Any]) -> str:
+    """The keys of a section, without those that it shares with `training`."""
+    shared = params.Training.model_fields if kind is not params.Training else {}
+    rows = [
+        f"| `{prefix}.{key}` | {meaning} | {may} | {value} |"
+        for key, meaning, may, value in _keys(kind.model_json_schema(), values)
+        if key not in shared
+    ]
+    return "\n".join(["| key | what it is | allowed | value |", "|---|---|---|---|", *rows])
+
+
+def _keys(schema: Schema, values: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    """Key, meaning, what is allowed, and value or default of all that a section holds, nested ones inside."""
+    for key, field in schema["properties"].items():
+        inner = schema.get("$defs", {}).get(str(field.get("$ref")).rpartition("/")[2])
+        if inner:
+            for name, *rest in _keys(inner, values.get(key, {})):
+                yield (f"{key}.{name}", *rest)
+        else:
+            value = values.get(key, field.get("default", "must be given"))
+            yield key, field["description"].replace("|", r"\|"), _allowed(field), _shown(value)
+
+
+def _allowed(field: Schema) -> str:
+    """What a value may be, out of its JSON schema."""
+    if "anyOf" in field:
+        return " or ".join(map(_allowed, field["anyOf"]))
+    if "enum" in field:
+        return ", ".join(f"`{value}`" for value in field["enum"])
+    kind = {
+        "integer": "whole number",
+        "object": "keys and values",
+        "null": "`null`",
+        "boolean": "`true`, `false`",
+    }
+    bounds = [f"{sign} {field[bound]:g}" for bound, sign in BOUNDS.items() if bound in field]
+    if "prefixItems" in field:
+        return f"{len(field['prefixItems'])} of: {_allowed(field['prefixItems'][0])}"
+    if "items" in field:
+        return f"list of: {_allowed(field['items'])}"
+    found = str(field.get("type", "any value"))
+    return " ".join([kind.get(found, found), *bounds])
+
+
+def _values(prefix: str, values: Mapping[str, Any]) -> str:
+    rows = [f"| `{prefix}.{key}` | {_shown(value)} |" for key, value in values.items()]
+    return "\n".join(["| key | value |", "|---|---|", *rows])
+
+
+def _shown(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False).replace('"', "")
+    return f"`{text}`" if text else "empty"
+
+
+def library_page(package: str) -> str:
+    """The docstrings of a package's modules."""
+    files = sorted((PROJECT / package.replace(".", "/")).glob("*.py"))
+    names = [
+        file.stem
+        for file in files
+        if not file.stem.startswith("_") and f"{package}.{file.stem}" != "attnfd.cli"
+    ]
+    return "\n\n".join([f"# {package}", *(f"::: {package}.{name}" for name in names)])

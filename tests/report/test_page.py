@@ -1,0 +1,304 @@
+"""The page: its sentences, and the same numbers in Markdown, HTML and LaTeX."""
+
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from attnfd.report import html, latex, markdown, paper, tables
+from attnfd.report.layout import Column, Finding, Page, Picture, Section, Table, Value
+from attnfd.report.page import page
+
+from . import synthetic
+
+NASTY = "a_b|<i>&%$#{}~^\\*[x]`"
+
+
+def describe(settings, mious, reader="shapes", captions=(), **write):
+    found = tables.results(synthetic.results(settings, mious, **write))
+    comparison = tables.comparison(found)
+    frames = {
+        "comparison": paper.comparison(comparison, reader),
+        "ablation": paper.ablation(tables.ablation(found, settings, "tiny"), reader),
+        "settings": tables.settings(found, settings),
+        "networks": tables.networks(comparison),
+    }
+    return page("Title", "subtitle", found, frames, dict(captions))
+
+
+def section(described, title):
+    return next(section for section in described.sections if section.title == title)
+
+
+def findings(described):
+    return [(found.kind, found.sentence) for found in section(described, "Findings").findings]
+
+
+def columns(table):
+    return {column.title: [value.text for value in column.values] for column in table.columns}
+
+
+def marked(table, title, mark):
+    column = next(column for column in table.columns if column.title == title)
+    return [value.text for value in column.values if value.mark == mark]
+
+
+def test_findings_of_three_seeds():
+    second = {f"resnet18-kd-{seed}": miou for seed, miou in enumerate((0.71, 0.73, 0.68))}
+    found = findings(describe(synthetic.params(seeds=[0, 1, 2]), synthetic.THREE_SEEDS | second))
+    assert [kind for kind, _ in found] == ["better", "not distinguishable", "note"]
+    assert found[0][1].startswith("resnet18: attnfd is better than none (no distillation) by +10.00 mIoU (")
+    assert found[0][1].endswith("3 seeds, 4 images).")
+    # kd has 70.67 in the mean; attnfd wins with one seed only.
+    expected = "resnet18: attnfd is not distinguishable from kd (the best other method): +1.33 mIoU"
+    assert found[1][1].startswith(expected)
+    # kd − none: 0.11, 0.11, 0.04, a deviation of 0.04, so that 0.087 is within 4.30 · 0.04 / √3 = 0.10.
+    assert found[2][1] == "resnet18, beside none: better: attnfd; not distinguishable: kd."
+
+
+def test_none_is_said_once_where_it_is_the_runner_up():
+    found = findings(describe(synthetic.params(seeds=[0, 1, 2]), synthetic.THREE_SEEDS))
+    assert [kind for kind, _ in found] == ["better", "note"]
+    assert found[1][1] == "resnet18, beside none: better: attnfd; not distinguishable: kd."
+
+
+def test_one_seed_is_warned_of():
+    described = describe(synthetic.params(), synthetic.ONE_SEED)
+    kind, sentence = findings(described)[-1]
+    assert kind == "warning"
+    assert "± is not available" in sentence
+    table = columns(section(described, "Comparison").tables[0])
+    assert table["mIoU"] == ["80.00 ± n/a", "60.00 ± n/a", "55.00 ± n/a", "70.00 ± n/a"]
+    assert table["vs. none"] == ["", "", "−5.00", "+10.00"]
+    assert table["verdict"] == ["", "", "worse", "better"]
+    assert table["seeds"] == ["1"] * 4
+
+
+def test_a_worse_method_is_called_so():
+    swapped = {**synthetic.ONE_SEED, "resnet18-attnfd-0": 0.5, "resnet18-none-0": 0.6}
+    found = findings(describe(synthetic.params(), swapped))
+    assert found[0][0] == "worse"
+    assert "attnfd is worse than none (no distillation) by −10.00 mIoU" in found[0][1]
+    assert found[1][1] == "resnet18, beside none: worse: kd, attnfd."
+
+
+def test_a_collapsed_student_is_named():
+    described = describe(synthetic.params(), synthetic.ONE_SEED, collapsed=["resnet18-kd-0"])
+    expected = "Collapsed: resnet18-kd-0 predicts one class everywhere; its scores say nothing of its method."
+    assert ("warning", expected) in findings(described)
+    assert columns(section(described, "Comparison").tables[0])["seeds"] == ["1", "1", "1, 1 collapsed", "1"]
+
+
+def test_a_weak_teacher_is_warned_of():
+    described = describe(synthetic.params(), {**synthetic.ONE_SEED, "teacher": 0.59})
+    assert ("warning", "The teacher (59.00) is behind resnet18 without it (60.00).") in findings(described)
+
+
+def test_nothing_is_said_of_methods_that_did_not_run():
+    kept = {
+        name: miou
+        for name, miou in synthetic.ONE_SEED.items()
+        if name not in ("resnet18-kd-0", "resnet18-attnfd-0")
+    }
+    described = describe(synthetic.params(methods=["none"]), kept)
+    assert [kind for kind, _ in findings(described)] == ["warning"]
+    assert columns(section(described, "Distilled layers").tables[0])["encoder"] == ["", "", "✓"]
+
+
+def test_the_best_and_the_second_of_a_student_are_marked():
+    table = section(describe(synthetic.params(), synthetic.ONE_SEED), "Comparison").tables[0]
+    assert table.groups == (1, 3)
+    assert marked(table, "mIoU", "best") == ["70.00 ± n/a"]
+    assert marked(table, "mIoU", "second") == ["60.00 ± n/a"]
+    two = describe(synthetic.params(methods=["none", "attnfd"]),
+                   {name: miou for name, miou in synthetic.ONE_SEED.items() if "kd" not in name})  # fmt: skip
+    table = section(two, "Comparison").tables[0]
+    assert (marked(table, "mIoU", "best"), marked(table, "mIoU", "second")) == (["70.00 ± n/a"], [])
+
+
+def test_equals_share_the_first_place():
+    equal = {**synthetic.ONE_SEED, "resnet18-kd-0": 0.7}
+    table = section(describe(synthetic.params(), equal), "Comparison").tables[0]
+    assert marked(table, "mIoU", "best") == ["70.00 ± n/a"] * 2
+    assert marked(table, "mIoU", "second") == ["60.00 ± n/a"]
+
+
+def test_the_paper_stands_beside_what_it_has():
+    described = describe(synthetic.params(), synthetic.ONE_SEED, reader="voc")
+    table = columns(section(described, "Comparison").tables[0])
+    assert table["paper's mIoU"] == ["77.85", "67.50", "69.13 ± 0.11", "73.09 ± 0.06"]
+    assert table["ours − paper's"] == ["+2.15", "−7.50", "−14.13", "−3.09"]
+    assert "paper's accuracy" not in table
+    layers = section(described, "Distilled layers").tables[0]
+    assert columns(layers)["paper's accuracy"] == ["76.49", "78.88", "82.68", "82.95"]
+    last = [value.text for value in layers.columns[-2].values]
+    assert last == ["−6.49", "−3.88", "−4.68", "−2.95"]
+    assert any("its own training" in text for text in section(described, "Notes").text)
+    plain = columns(section(describe(synthetic.params(), synthetic.ONE_SEED), "Comparison").tables[0])
+    assert not [title for title in plain if "paper" in title]
+
+
+def test_a_table_without_rows_of_its_own_is_left_out():
+    titles = [section.title for section in describe(synthetic.params(), synthetic.ONE_SEED).sections]
+    assert titles == ["Findings", "Comparison", "Distilled layers", "Networks", "Notes"]
+
+
+def test_pictures_stand_in_their_sections():
+    captions = {"overlays_resnet18": "seen", "comparison": "compared", "gains": "gained"}
+    described = describe(synthetic.params(), synthetic.ONE_SEED, captions=captions)
+    assert section(described, "Comparison").pictures == (Picture("comparison", "compared"),)
+    assert section(described, "Classes").pictures == (Picture("gains", "gained"),)
+    assert section(described, "Predictions").pictures == (Picture("overlays_resnet18", "seen"),)
+
+
+SECOND = Value("−3", "second")
+SAMPLE = Page(
+    NASTY,
+    NASTY,
+    (
+        Section("Findings", findings=(Finding("warning", NASTY), Finding("not distinguishable", "so"))),
+        Section(
+            NASTY,
+            text=(NASTY,),
+            tables=(
+                Table(
+                    "sample",
+                    NASTY,
+                    (
+                        Column("name", "left", [Value(NASTY), Value("two"), Value("")]),
+                        Column("50 %", "right", [Value("1 ± 2", "best"), SECOND, Value("", "best")]),
+                        Column("on", "center", [Value("✓"), Value("0 … 1"), Value("better", "better")]),
+                    ),
+                    (1, 2),
+                ),
+            ),
+            pictures=(Picture("shown", NASTY),),
+        ),
+    ),
+)  # fmt: skip
+CELLS = [[NASTY, "1 ± 2", "✓"], ["two", "−3", "0 … 1"], ["", "", "better"]]
+
+
+class Reader(HTMLParser):
+    """What a browser would show: tables, and every attribute that could load something."""
+
+    def __init__(self):
+        super().__init__()
+        self.rows, self.text, self.attributes, self.open = [], [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.attributes += [(tag, key, value) for key, value in attrs]
+        if tag not in ("meta", "img"):
+            self.open.append(tag)
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] in ("td", "th"):
+            self.rows[-1][-1] += data
+        self.text.append(data)
+
+
+def test_html_has_everything_in_it_and_escapes_names():
+    text = html.write(SAMPLE, {"shown": b"\x89PNG"})
+    reader = Reader()
+    reader.feed(text)
+    assert not reader.open
+    assert reader.rows == [["name", "50 %", "on"], *CELLS]
+    # Title twice, subtitle, contents, finding, heading, text, two captions, a value.
+    assert reader.text.count(NASTY) == 10
+    loading = [(tag, value) for tag, key, value in reader.attributes if key in ("src", "href", "srcset")]
+    assert ("img", "data:image/png;base64,iVBORw==") in loading
+    anchors = {value for _, key, value in reader.attributes if key == "id"}
+    assert all(tag == "img" or value.removeprefix("#") in anchors for tag, value in loading)
+    assert not re.search(r"https?:|//|@import|url\(", re.sub('base64,[^"]*', "", text))
+
+
+def test_html_marks_values():
+    reader = Reader()
+    reader.feed(html.write(SAMPLE, {"shown": b""}))
+    classes = [set(value.split()) for tag, key, value in reader.attributes if (tag, key) == ("td", "class")]
+    assert classes[:3] == [{"left"}, {"right", "best"}, {"center"}]
+    assert classes[-1] == {"center", "better"}
+
+
+def test_markdown_has_the_same_table():
+    lines = [line for line in markdown.write(SAMPLE).splitlines() if line.startswith("|")]
+    assert lines[:2] == ["| name | 50 % | on |", "| :-- | --: | :-: |"]
+    assert lines[3] == "| two | <ins>−3</ins> | 0 … 1 |"
+    assert lines[4] == "|  |  | better |"
+    unescaped = [re.sub(r"\\(.)", r"\1", cell) for cell in re.split(r"(?<!\\)\|", lines[2])[1:-1]]
+    assert [cell.strip() for cell in unescaped] == [NASTY, "**1 ± 2**", "✓"]
+
+
+def test_markdown_marks_warnings():
+    text = markdown.write(SAMPLE)
+    assert "- **Warning**: a\\_b" in text
+    assert "- so\n" in text
+    assert "](figures/shown.png)" in text
+
+
+COMMANDS = {
+    "centering", "caption", "label", "toprule", "midrule", "bottomrule", "textbf", "underline", "pm",
+    "bullet", "dots", "textasciitilde", "textasciicircum", "textbackslash", "textless", "textgreater",
+}  # fmt: skip
+
+
+def check_latex(text, columns):
+    """What LaTeX would stumble over: environments, braces, dollars, unknown commands, columns of a row."""
+    text = re.sub(r"(?m)^%.*\n", "", text)
+    opened = []
+    for kind, name in re.findall(r"\\(begin|end){(\w+)}", text):
+        assert kind == "begin" or opened.pop() == name
+        opened += [name] * (kind == "begin")
+    assert not opened
+    plain = re.sub(r"\\\\|\\[&%$#_{}]", "", text)
+    assert plain.count("{") == plain.count("}")
+    assert plain.count("$") % 2 == 0
+    assert not re.search(r"[%#~^]", plain)
+    assert set(re.findall(r"\\([a-z]+)", plain)) <= {"begin", "end", *COMMANDS}
+    assert plain.isascii()
+    (body,) = re.findall(r"\\toprule\n(.*)\\bottomrule", text, re.DOTALL)
+    rows = [row for row in body.split("\n") if row and row != r"\midrule"]
+    assert all(row.endswith(r" \\") for row in rows)
+    assert [len(re.findall(r"(?<!\\)&", row)) for row in rows] == [columns - 1] * len(rows)
+    return rows
+
+
+def test_latex_has_the_same_table():
+    (table,) = SAMPLE.sections[1].tables
+    text = latex.write(table, "tiny-sample")
+    rows = check_latex(text, 3)
+    assert r"\begin{tabular}{lrc}" in text
+    assert r"\label{tab:tiny-sample}" in text
+    assert rows[0] == r"name & 50 \% & on \\"
+    assert rows[1].endswith(r"& \textbf{1 $\pm$ 2} & $\bullet$ \\")
+    assert rows[2] == r"two & \underline{$-$3} & 0 \dots{} 1 \\"
+    assert rows[3] == r" &  & better \\"
+    assert text.count("\\midrule") == 2
+
+
+@pytest.mark.parametrize("reader", ["shapes", "voc", "cityscapes"])
+def test_latex_of_every_table(reader):
+    settings = synthetic.params(ablate={"variants": ["plain", "b"]})
+    mious = {name: miou for name, miou in synthetic.ONE_SEED.items() if "-ed-" not in name}
+    described = describe(settings, mious | {"resnet18-attnfd-plain-0": 0.66}, reader)
+    found = [table for section in described.sections for table in section.tables]
+    assert [table.name for table in found] == ["comparison", "ablation", "settings", "networks"]
+    for table in found:
+        check_latex(latex.write(table, table.name), len(table.columns))
+
+
+def test_markdown_and_html_show_the_same_cells():
+    described = describe(synthetic.params(), synthetic.ONE_SEED, reader="voc")
+    reader = Reader()
+    reader.feed(html.write(described, {}))
+    lines = [line for line in markdown.write(described).splitlines() if re.match(r"\| (?!:--|--:)", line)]
+    cells = [[re.sub(r"\*\*|</?ins>", "", cell).strip() for cell in line.split("|")[1:-1]] for line in lines]
+    assert cells == reader.rows
+    assert len(cells) == 4 + 1 + 4 + 1 + 2 + 1

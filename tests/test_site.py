@@ -1,0 +1,120 @@
+"""The site: built strictly, complete, and of nothing that it would have to fetch."""
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+from typer.main import get_command
+
+from attnfd import discovery
+from attnfd.cli import app
+from tests.miniature import PROJECT, environment
+
+# Keys of the user's own naming below these are shown with their section.
+FREE = re.compile(r"^(methods\.\w+\.(?:on|divisors)|ablate\.\w+|recipes\.\w+\.\w+\.\w+)\.")
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)]
+    done = subprocess.run(
+        command, cwd=PROJECT, env=environment(), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+class Page(HTMLParser):
+    """What a page shows and what it loads."""
+
+    def __init__(self, file: Path) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, Any]]] = []
+        self.code: list[str] = []
+        self.feed(file.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag == "code":
+            self.code.append("")
+
+    def handle_data(self, data: str) -> None:
+        if self.code:
+            self.code[-1] += data
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == "code":
+            self.code.append("")
+
+
+def leaves(section: Any, path: str = "") -> Iterator[str]:
+    if isinstance(section, dict) and section:
+        for key, value in section.items():
+            yield from leaves(value, f"{path}.{key}" if path else key)
+    elif section != {}:
+        yield path
+
+
+def test_every_key_of_params_has_a_row(site: Path) -> None:
+    shown = set(Page(site / "params.html").code)
+    shipped = YAML(typ="safe").load((PROJECT / "params.yaml").read_text())
+    keys = {(FREE.match(key) or re.compile("(.*)").match(key))[1] for key in leaves(shipped)}  # type: ignore[index]
+    assert len(keys) > 150
+    assert keys - shown == set()
+
+
+def test_every_option_of_a_reader_has_a_row(site: Path) -> None:
+    shown = set(Page(site / "params.html").code)
+    for name in discovery.names("datasets"):
+        for option in discovery.component("datasets", name).Options.model_fields:
+            assert f"recipes.<dataset>.prepare.{option}" in shown
+
+
+def test_every_command_has_its_section(site: Path) -> None:
+    shown = set(Page(site / "commands.html").code)
+    commands = get_command(app).commands  # type: ignore[attr-defined]
+    for name, command in commands.items():
+        for inner in getattr(command, "commands", {"": command}):
+            assert f"attnfd {name} {inner}".rstrip() in shown
+
+
+def test_every_module_has_its_docstring(site: Path) -> None:
+    ids = {attrs.get("id") for page in site.glob("library/*.html") for _, attrs in Page(page).tags}
+    for file in PROJECT.glob("attnfd/**/[!_]*.py"):
+        module = ".".join(file.relative_to(PROJECT).with_suffix("").parts)
+        assert module in ids or module == "attnfd.cli"
+
+
+def test_formulas_are_drawn_by_the_browser(site: Path) -> None:
+    source = (PROJECT / "docs/methods.md").read_text(encoding="utf-8")
+    html = (site / "methods.html").read_text(encoding="utf-8")
+    assert html.count("<math") == source.count("$$") / 2
+    for page in site.rglob("*.html"):
+        assert not re.search(r"\$\$|math::|:math:", page.read_text(encoding="utf-8")), page
+
+
+def test_nothing_is_fetched_from_elsewhere(site: Path) -> None:
+    for file in site.rglob("*.html"):
+        for tag, attrs in Page(file).tags:
+            loaded = attrs.get("src") or (attrs.get("href") if tag == "link" else None) or ""
+            assert not re.match(r"(https?:)?//", loaded) or attrs.get("rel") == "canonical", (file, loaded)
+            # The theme would fetch Mermaid for these.
+            assert "mermaid" not in (attrs.get("class") or ""), file
+    styles = "".join(file.read_text(encoding="utf-8") for file in site.rglob("*.css"))
+    assert not re.search(r"url\(['\"]?(https?:)?//", styles)
+
+
+@pytest.mark.parametrize("document", sorted(PROJECT.glob("docs/add-a-*.md")), ids=lambda path: path.stem)
+def test_steps_are_one_list(site: Path, document: Path) -> None:
+    # By three spaces GitHub goes on with a step; the site's Markdown begins a new list unless there are four.
+    steps = len(re.findall(r"^\d+\. ", document.read_text(encoding="utf-8"), re.MULTILINE))
+    html = (site / f"{document.stem}.html").read_text(encoding="utf-8")
+    lists = re.findall(r"<ol>(.*?)</ol>", html, re.DOTALL)
+    assert [found.count("<li>") for found in lists] == [steps]

@@ -1,0 +1,235 @@
+"""Many cells at once: what `dvc repro` would have left, failures for themselves, and no work done twice."""
+
+import io
+import subprocess
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from pathlib import Path
+
+import pytest
+from dvc.repo import Repo
+from rich.console import Console
+from ruamel.yaml import YAML
+
+from attnfd import sweep as sweeping
+from attnfd.engine import Task, execute
+from attnfd.errors import UserError
+from attnfd.graph import Graph
+from attnfd.sweep import Outcome
+from tests import miniature
+
+# Draws `a`; halves it twice, in a cell for each half; joins the halves.
+STAGES = {
+    "first": {
+        "cmd": "echo first >> ran; cat seed.txt > a",
+        "deps": ["seed.txt"],
+        "outs": ["a"],
+    },
+    "half": {
+        "matrix": {"part": ["x", "y"]},
+        "cmd": "echo half-${item.part} >> ran; mkdir -p half/${item.part}; "
+        "grep ${item.part} a > half/${item.part}/out",
+        "deps": ["a"],
+        "params": ["factor.${item.part}"],
+        "outs": ["half/${item.part}"],
+    },
+    "join": {"cmd": "echo join >> ran; cat half/*/out > joined", "deps": ["half"], "outs": ["joined"]},
+}
+EVERYTHING = {"first", "half@x", "half@y", "join"}
+
+
+class Threads:
+    """An engine for tests: Ray takes longer to start than all that is run here."""
+
+    def __init__(self, jobs: int, run: Callable[[Task], str] | None = None) -> None:
+        self.jobs = jobs
+        self.stopped = False
+        self._run = run or (lambda task: execute(task, task.environment))
+        self._pool = ThreadPoolExecutor(jobs)
+        self._names: dict[Future, str] = {}
+
+    def submit(self, name: str, task: Task) -> None:
+        self._names[self._pool.submit(self._run, task)] = name
+
+    def wait(self, seconds: float) -> dict[str, str]:
+        ended = wait(self._names, seconds, FIRST_COMPLETED).done
+        return {self._names.pop(future): future.result() for future in ended}
+
+    def stop(self) -> None:
+        self.stopped = True
+        self._pool.shutdown()
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A repository of four quick cells as working directory."""
+    for key in ("DVC_ROOT", "DVC_STAGE"):
+        monkeypatch.delenv(key, raising=False)
+    monkeypatch.chdir(make(tmp_path / "swept"))
+    return tmp_path / "swept"
+
+
+def make(folder: Path) -> Path:
+    folder.mkdir()
+    yaml = YAML()
+    yaml.dump({"stages": STAGES}, folder / "dvc.yaml")
+    yaml.dump({"factor": {"x": 1, "y": 1}}, folder / "params.yaml")
+    (folder / "seed.txt").write_text("x1\ny2\nx3\n")
+    assert miniature.run(folder, "git", "init", "--quiet").returncode == 0
+    Repo.init(folder).close()
+    return folder
+
+
+def sweep(engine: Threads | None = None) -> Outcome:
+    return sweeping.sweep(Graph(), engine or Threads(2), Console(quiet=True))
+
+
+def ran(folder: Path) -> list[str]:
+    """Commands that ran since the last call."""
+    file = folder / "ran"
+    lines = file.read_text().split() if file.exists() else []
+    file.unlink(missing_ok=True)
+    return lines
+
+
+def run_cache(folder: Path) -> dict[str, bytes]:
+    root = folder / ".dvc/cache/runs"
+    return {str(file.relative_to(root)): file.read_bytes() for file in root.rglob("*") if file.is_file()}
+
+
+def objects(folder: Path) -> set[str]:
+    root = folder / ".dvc/cache/files"
+    return {str(file.relative_to(root)) for file in root.rglob("*") if file.is_file()}
+
+
+def assert_clean(folder: Path) -> None:
+    assert Repo(folder).status() == {}
+
+
+def test_leaves_what_dvc_repro_leaves(project: Path, tmp_path: Path) -> None:
+    outcome = sweep()
+    assert set(outcome.ran) == EVERYTHING
+    order = ran(project)
+    assert order[0] == "first"
+    assert order[-1] == "join"
+    assert (project / "joined").read_text() == "x1\nx3\ny2\n"
+
+    other = make(tmp_path / "reproduced")
+    assert miniature.run(other, "dvc", "repro").returncode == 0
+    for name in ("dvc.lock", ".gitignore", "half/.gitignore"):
+        assert (project / name).read_text() == (other / name).read_text()
+    assert run_cache(project) == run_cache(other)
+    assert len(run_cache(project)) == 4
+    assert objects(project) == objects(other)
+
+    assert_clean(project)
+    assert "up to date" in miniature.run(project, "dvc", "repro").stdout
+    assert not ran(project)
+
+
+def test_only_what_is_stale_runs(project: Path) -> None:
+    sweep()
+    ran(project)
+    miniature.change(project, {"factor": {"x": 2}})
+    outcome = sweep()
+    # What half@x wrote is what it had written, and so join is up to date.
+    assert (outcome.ran, set(outcome.fresh)) == (["half@x"], EVERYTHING - {"half@x"})
+    assert ran(project) == ["half-x"]
+    miniature.change(project, {"factor": {"x": 1}})
+    assert sweep().ran == []  # In the run-cache.
+    assert not ran(project)
+    assert_clean(project)
+
+
+def test_a_failure_stops_its_dependents_and_nothing_else(project: Path) -> None:
+    (project / "seed.txt").write_text("x1\n")  # Nothing for half@y to find.
+    outcome = sweep()
+    assert set(outcome.ran) == {"first", "half@x"}
+    assert list(outcome.failed) == ["half@y"]
+    assert outcome.skipped == {"join": "half@y"}
+    console = Console(width=200, file=io.StringIO())
+    sweeping.show(outcome, console)
+    shown = console.file.getvalue()
+    assert "failed: half@y: exit status 1" in shown
+    assert "skipped: join: waits for half@y" in shown
+
+    ran(project)
+    (project / "seed.txt").write_text("x1\ny2\n")
+    assert set(sweep().ran) == EVERYTHING
+    assert_clean(project)
+
+
+def test_a_cell_that_writes_no_out_has_failed(project: Path) -> None:
+    outcome = sweep(Threads(1, run=lambda task: ""))
+    assert list(outcome.failed) == ["first"]
+    assert "'a'" in outcome.failed["first"]
+    assert set(outcome.skipped) == EVERYTHING - {"first"}
+
+
+def test_goes_on_where_it_was_interrupted(project: Path) -> None:
+    def interrupted(task: Task) -> str:
+        if task.environment["DVC_STAGE"] == "join":
+            raise KeyboardInterrupt
+        return execute(task, task.environment)
+
+    engine = Threads(2, run=interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        sweep(engine)
+    assert engine.stopped
+    assert set(ran(project)) == {"first", "half-x", "half-y"}
+    assert sweep().ran == ["join"]
+    assert ran(project) == ["join"]
+    assert_clean(project)
+
+
+def test_dvc_keeps_off_a_cell_that_runs(project: Path) -> None:
+    graph = Graph()
+    assert graph.start("first")
+    beside = miniature.run(project, "dvc", "repro", "first")
+    assert beside.returncode != 0
+    assert "is busy" in beside.stderr
+    graph.release("first")
+    assert miniature.run(project, "dvc", "repro", "first").returncode == 0
+
+
+def test_why_a_cell_is_stale(project: Path) -> None:
+    assert Graph().changes("first") == ["never ran"]
+    sweep()
+    graph = Graph()
+    assert [graph.changes(name) for name in graph.jobs] == [[], [], [], []]
+    miniature.change(project, {"factor": {"x": 2}})
+    (project / "seed.txt").write_text("x\ny\n")
+    (project / "joined").unlink()
+    graph = Graph()
+    assert graph.changes("first") == ["seed.txt"]
+    assert graph.changes("half@x") == ["factor.x"]
+    assert graph.changes("half@y") == []
+    assert graph.changes("join") == ["joined (deleted)"]
+
+
+def test_a_log_is_what_a_terminal_would_show(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    command = r"printf 'one\n 10%%\r\033[2K 20%%\r\033[2Kdone\n'; echo >&2 two; exit 3"
+    task = Task(command=command, folder=tmp_path, environment={}, log=log)
+    assert execute(task, {}) == "exit status 3: two"
+    assert log.read_text() == "one\ndone\ntwo\n"
+
+
+def test_outside_of_a_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"dvc\.yaml: not found"):
+        Graph()
+
+
+@pytest.mark.slow
+def test_the_miniature_on_ray(tmp_path: Path) -> None:
+    folder = miniature.clone(tmp_path)
+    done = miniature.run(folder, "python", "-m", "attnfd", "sweep", "--jobs", "2")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "10 cells ran" in done.stdout
+    assert_clean(folder)
+    lock = (folder / "dvc.lock").read_bytes()
+    again = miniature.run(folder, "dvc", "repro")
+    assert "up to date" in again.stdout
+    assert (folder / "dvc.lock").read_bytes() == lock
+    subprocess.run(["git", "diff", "--exit-code"], cwd=folder, check=True)
