@@ -244,7 +244,7 @@ def test_processes_that_start_at_once_share_one_store_at_the_main_root(tmp_path:
                 text=True,
             )
         )
-    outputs = [process.communicate(timeout=120) for process in processes]
+    outputs = [process.communicate(timeout=300) for process in processes]
     for process, (_, errors) in zip(processes, outputs, strict=True):
         assert (process.returncode, errors) == (0, "")
     for output, _ in outputs:
