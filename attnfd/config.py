@@ -227,10 +227,10 @@ class Params:
         self.raw = raw
         self.source = source
         _check_keys(raw, TOP, source)
-        for name, recipe in self._mapping("recipes").items():
-            _check_keys(recipe, RECIPE, f"{source}: recipes.{name}")
         for key in ("recipes", "students", "methods", "ablate"):
             self._check_names(key)
+        for name, recipe in self._mapping("recipes").items():
+            _check_keys(recipe, RECIPE, f"{source}: recipes.{name}")
         self._check_axes()
         # By itself, too: a recipe may hide a value of it, but not make it hold.
         self._section(Training, "training")

@@ -67,10 +67,9 @@ class Ray:
         local = {"include_dashboard": False, "object_store_memory": OBJECT_STORE}
         try:
             self._ray.init(address or "local", **quiet, **({} if address else local))
-        except (OSError, RuntimeError, ValueError) as error:
-            raise UserError(
-                f"--address: no Ray cluster at {address}: {_line(error)}; start one by `ray start --head`"
-            ) from None
+        except Exception as error:  # Ray raises just this where a process of it does not answer in time.
+            mend = "start it by `ray start --head`" if address else "is the machine overloaded? Try again"
+            raise UserError(f"ray at {address or 'this machine'}: {_line(error)}; {mend}") from None
         nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
         cores = sum(node.get("CPU", 0) for node in nodes)
         gpus = _share(gpus, [node.get("GPU", 0) for node in nodes])

@@ -184,7 +184,8 @@ def interruptible() -> Iterator[Interrupt]:
             signal.signal(name, handler)
 
     for name in (signal.SIGINT, signal.SIGTERM):
-        before[name] = signal.signal(name, note)
+        if signal.getsignal(name) is not signal.SIG_IGN:  # as under nohup
+            before[name] = signal.signal(name, note)
     try:
         yield interrupt
     finally:

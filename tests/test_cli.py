@@ -183,7 +183,7 @@ def test_a_dataset_folder_that_is_not_there(refused: Refused) -> None:
         (("ablate", "--student", "mobilenetv2", "--variant", "xyz", "--seed", "0"), "xyz"),
         (("evaluate", "--student", "mobilenetv2", "--method", "none", "--seed", "0"), "model.safetensors"),
         (("freeze",), "card.json"),
-        (("report",), "teacher"),
+        (("report",), "prepare@shapes"),
     ],
 )
 def test_a_stage_out_of_order_or_with_an_unknown_name(

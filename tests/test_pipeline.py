@@ -163,7 +163,10 @@ def test_every_model_is_one_run_that_holds_everything(finished: Path) -> None:
     client = mlflow.MlflowClient(f"sqlite:///{finished / 'mlflow.db'}")
     found = {run.info.run_name: run for run in runs(finished)}
     students = {"mobilenetv2-none-0", "mobilenetv2-attnfd-0", "mobilenetv2-attnfd-b-0"}
-    assert len(runs(finished)) == 4
+    assert len(runs(finished)) == 5
+    assert found.pop("report").data.metrics.keys() == {
+        f"miou/{name}" for name in ("teacher", "mobilenetv2/none", "mobilenetv2/attnfd")
+    }
     assert set(found) == {"teacher", *students}
     for name, run in found.items():
         assert run.info.status == "FINISHED"

@@ -3,7 +3,7 @@
 import os
 import resource
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -185,12 +185,28 @@ class TestCheckpoints:
         assert not (tmp_path / "exploded").exists()
 
 
+@pytest.fixture
+def listening() -> Iterator[None]:
+    """SIGINT as in a terminal; a background job of a shell inherits that it is ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("listening")
 def test_the_second_signal_is_not_held_back() -> None:
     with resume.interruptible() as interrupt:
         os.kill(os.getpid(), signal.SIGINT)
         assert interrupt.asked == signal.SIGINT
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_signal_that_is_ignored_stays_so(listening: None) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with resume.interruptible() as interrupt:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert interrupt.asked is None
 
 
 def test_other_inputs_have_other_checkpoints(prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:

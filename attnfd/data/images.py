@@ -6,7 +6,7 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from attnfd.datasets.base import COLOUR, VOID
 
@@ -22,6 +22,8 @@ def _decoding() -> Iterator[None]:
     """What Pillow raises for a broken file follows no rule; it leaves here as one of `UNREADABLE`."""
     try:
         yield
+    except UnidentifiedImageError:
+        raise ValueError("of no known format") from None
     except UNREADABLE:
         raise
     except Exception as error:

@@ -62,9 +62,9 @@ def to_index(findings: Iterable[Finding], reader: Reader, name: str) -> pd.DataF
 def _inspect(reader: Reader, table: np.ndarray, split: str, pair: Pair) -> Finding:
     row: dict[str, Any] = {
         "split": split,
-        "id": pair.image.with_suffix("").as_posix(),
-        "image": pair.image.as_posix(),
-        "mask": pair.mask.as_posix(),
+        "id": _encodable(pair.image.with_suffix("")),
+        "image": _encodable(pair.image),
+        "mask": _encodable(pair.mask),
     }
     finding = Finding(row)
     for path in pair:
@@ -95,6 +95,7 @@ def _inspect(reader: Reader, table: np.ndarray, split: str, pair: Pair) -> Findi
 
 
 def _encodable(path: Path) -> str:
+    """A path as text that can be written, also if its name is no UTF-8."""
     return path.as_posix().encode(errors="backslashreplace").decode()
 
 

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attnfd.errors import StoppedError
+from attnfd.errors import StoppedError, UserError
 from attnfd.paths import CARD, HISTORY, Cell
 from attnfd.tracking import cards, store
 from attnfd.tracking.exported import log_model
@@ -141,7 +141,8 @@ class Run:
             logger.warning("MLflow at %s: %s; not logged: %s; %s", where, self._reason, lost, self._again)
 
     def _log_file(self, path: Path, folder: str) -> None:
-        assert path.exists(), path
+        if not path.exists():
+            raise UserError(f"{path}: not found; write it anew with `dvc repro`, or fetch it with `dvc pull`")
         self._give_up_on("file", lambda: self._client.log_artifact(self.id, str(path), folder))
 
     def _give_up_on(self, what: str, call: Callable[[], object]) -> None:

@@ -1,0 +1,81 @@
+"""No call in the source that runs code out of a file, or hands a string to a shell."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.test_house import MODULES, STAGES
+
+FORBIDDEN = {
+    "eval", "exec", "compile", "__import__", "os.system", "os.popen", "pickle.load", "pickle.loads",
+    "pickle.Unpickler", "pd.read_pickle", "joblib.load", "yaml.load", "yaml.unsafe_load", "marshal.loads",
+    "mlflow.pytorch.load_model", "mlflow.pyfunc.load_model", "torch.export.load", "torch.jit.load",
+    "torch.hub.load", "shutil.unpack_archive",
+}  # fmt: skip
+
+REQUIRED = {
+    "torch.load": ("weights_only", "True"),
+    "extractall": ("filter", "'data'"),
+    "YAML": ("typ", "'safe'"),
+}
+"""Calls by the end of their name, and the argument that makes them safe."""
+
+ALLOWED = {
+    "attnfd.product.export": "torch.export.load(file)",  # reads back what it has just written
+    "attnfd.engine": "subprocess.Popen(task.command, shell=True",  # as DVC does, with names that hold
+}
+
+REFUSED = {"shell": "True", "allow_pickle": "True", "weights_only": "False"}
+
+
+def faults(source: str) -> list[str]:
+    """The unsafe calls of a source text."""
+    found = []
+    for call in (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)):
+        name = ast.unparse(call.func)
+        given = {word.arg: ast.unparse(word.value) for word in call.keywords}
+        if name in FORBIDDEN or any(given.get(key) == value for key, value in REFUSED.items()):
+            found.append(ast.unparse(call))
+        for end, (key, value) in REQUIRED.items():
+            if (name == end or name.endswith(f".{end}")) and given.get(key) != value:
+                found.append(ast.unparse(call))
+    return found
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_no_call_is_unsafe(module: str) -> None:
+    found = faults(MODULES[module].read_text(encoding="utf-8"))
+    assert len(found) == (module in ALLOWED)
+    assert all(call.startswith(ALLOWED[module]) for call in found)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "torch.load(file)",
+        "torch.load(file, weights_only=False)",
+        "np.load(file, allow_pickle=True)",
+        "tar.extractall(to)",
+        "YAML(typ='unsafe').load(text)",
+        "subprocess.run(f'rm {name}', shell=True)",
+        "pickle.loads(data)",
+    ],
+)
+def test_unsafe_calls_are_seen(source: str) -> None:
+    assert faults(source)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_command_lines_hold_only_names_that_params_check(stage: str) -> None:
+    """Names match `config.NAME` and seeds are numbers, so that no shell reads anything into them."""
+    used = set(re.findall(r"\$\{([^}]*)\}", STAGES[stage]["cmd"]))
+    assert used <= {f"item.{axis}" for axis in ("dataset", "student", "method", "variant", "seed")}
+    assert all(re.fullmatch(r"\$\{run\.[a-z.]+\}", axis) for axis in STAGES[stage]["matrix"].values())
+
+
+def test_servers_stay_on_this_machine() -> None:
+    project = Path(__file__).parents[1]
+    for file in [*MODULES.values(), project / "Makefile"]:
+        assert "0.0.0.0" not in file.read_text(encoding="utf-8"), file
