@@ -23,7 +23,7 @@ FREE = re.compile(r"^(methods\.\w+\.(?:on|divisors)|ablate\.\w+|recipes\.\w+\.\w
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("site")
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)]
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
     done = subprocess.run(
         command, cwd=PROJECT, env=environment(), capture_output=True, text=True, check=False
     )
