@@ -4,7 +4,10 @@ import os
 
 import torch
 
+from attnfd.tracking.store import ENVIRONMENT
+
 # Tests run side by side, on tensors too small to share between threads.
 torch.set_num_threads(1)
 
-os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+# Before any module imports MLflow, which reads them only then.
+os.environ |= ENVIRONMENT

@@ -18,7 +18,7 @@ import struct
 import subprocess
 import sys
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -141,14 +141,15 @@ def isolate(patch: pytest.MonkeyPatch, home: Path) -> None:
 
 
 @pytest.fixture
-def project(bed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def project(bed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     def link(source: str, target: str) -> None:
         (os.link if Path(source).stat().st_size >= BIG else shutil.copy2)(source, target)
 
     shutil.copytree(bed, tmp_path / "project", copy_function=link)
     isolate(monkeypatch, bed.parent)
     monkeypatch.chdir(tmp_path / "project")
-    return tmp_path / "project"
+    yield tmp_path / "project"
+    store.library().set_tracking_uri("")  # other tests have stores of their own
 
 
 def snapshot(folder: Path) -> dict[str, object]:

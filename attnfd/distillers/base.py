@@ -6,9 +6,9 @@ A method is one file of this package: a pure loss function of tensors, a `Config
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from attnfd.config import Layer, Method
@@ -68,12 +68,11 @@ class FeatureMethod(Method):
     layers: tuple[Layer, ...] = Field(min_length=1, description="backbone, encoder, decoder: any of them")
     tap: Literal["pre_relu", "post_relu"] = Field(description="features before or after their ReLU")
 
-    @field_validator("layers")
-    @classmethod
-    def _no_layer_twice(cls, layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
-        if len(set(layers)) < len(layers):
-            raise ValueError(f"layers: found {list(layers)}; allowed: each layer once")
-        return layers
+    @model_validator(mode="after")
+    def _no_layer_twice(self) -> Self:
+        if len(set(self.layers)) < len(self.layers):
+            raise ValueError(f"layers: found {list(self.layers)}; allowed: each layer once")
+        return self
 
     @property
     def taps(self) -> tuple[Tap, ...]:

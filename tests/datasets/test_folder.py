@@ -158,7 +158,7 @@ def test_a_duplicate_in_both_splits_is_refused(root: Path) -> None:
         (lambda root: (root / "val.txt").unlink(), r"val.txt: not found; .*prepare.val"),
         (lambda root: (root / "val.txt").write_text("4\nnine\n"), r"val.txt, line 2: found 'nine'; allowed"),
         (lambda root: write(root / "images/4.png", noise("4")), r"found 4.jpg and 4.png; allowed: one"),
-        (lambda root: (root / "classes.yaml").write_text("a: [\n"), r"classes.yaml: no YAML"),
+        (lambda root: (root / "classes.yaml").write_text("a: [\n"), r"classes.yaml, line 2: expected"),
         (lambda root: (root / "classes.yaml").write_text("- a\n"), r"classes.yaml: found list; allowed"),
         (lambda root: (root / "classes.yaml").write_text("classes: {a: 0, b: 0}"), r"classes.b: found 0"),
         (

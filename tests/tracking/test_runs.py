@@ -80,8 +80,9 @@ class TestRun:
         for command in ("init -q", "-c user.name=a -c user.email=a@b commit -q --allow-empty -m first"):
             subprocess.run(["git", *command.split()], check=True)
         monkeypatch.setenv("DVC_EXP_NAME", "wide-cat")
+        run_id = train(cell)
         client = mlflow.MlflowClient()
-        found = client.get_run(train(cell))
+        found = client.get_run(run_id)
 
         assert found.info.run_name == f"r18-kd-{cell.seed}"
         assert client.get_experiment(found.info.experiment_id).name == "toy"
