@@ -183,7 +183,7 @@ def _publish(axes: "Run", dataset: str) -> None:
     try:
         cost = summary.publish(axes, dataset)
     except UserError as error:
-        Console(stderr=True, soft_wrap=True, highlight=False).print(
+        _tell(
             f"[bold yellow]warning:[/] the report is written, but not logged: {_plain(error)}; "
             f"then run attnfd report --dataset {dataset}"
         )
@@ -330,7 +330,7 @@ def main() -> None:
     try:
         app()
     except StoppedError as interrupted:
-        Console(stderr=True, soft_wrap=True, highlight=False).print(_plain(interrupted))
+        _tell(_plain(interrupted))
         sys.exit(interrupted.status)
     except UserError as error:
         _fail(error)
@@ -342,8 +342,12 @@ def main() -> None:
 
 
 def _fail(error: UserError) -> NoReturn:
-    Console(stderr=True, soft_wrap=True, highlight=False).print(f"[bold red]error:[/] {_plain(error)}")
+    _tell(f"[bold red]error:[/] {_plain(error)}")
     sys.exit(2)
+
+
+def _tell(line: str) -> None:
+    Console(stderr=True, soft_wrap=True, highlight=False).print(line)
 
 
 def _plain(error: UserError) -> str:

@@ -237,7 +237,7 @@ def spread(mean: float, std: float) -> str:
 
 def signed(value: float) -> str:
     """`+5.59` in per cent, or nothing where there is nothing to compare with."""
-    return "" if pd.isna(value) else f"{100 * value:+.2f}".replace("-", "−")
+    return "" if pd.isna(value) else statistics.signed(value)
 
 
 def _stack(chosen: Sequence[Cell], files: Sequence[Path]) -> pd.DataFrame:
