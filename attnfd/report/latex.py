@@ -1,8 +1,9 @@
-"""A table in LaTeX, for `\\input` into a paper that has `\\usepackage{booktabs}`."""
+"""A table in LaTeX, for `\\input` into a paper that has `\\usepackage{booktabs,graphicx}`."""
 
 from attnfd.report.layout import Table, Value
 
 ALIGN = {"left": "l", "center": "c", "right": "r"}
+FIT = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}"
 MARKS = {"best": r"\textbf{%s}", "second": r"\underline{%s}"}
 SPECIAL = {
     **{character: f"\\{character}" for character in "&%$#_{}"},
@@ -21,19 +22,20 @@ SPECIAL = {
 
 
 def write(table: Table, label: str) -> str:
-    """The whole `table` environment, labelled `tab:<label>`."""
+    """The whole `table` environment, labelled `tab:<label>`, never wider than the line."""
     rows = [" \\\\\n".join(_row(row) for row in group) + " \\\\\n" for group in table.rows]
     return (
-        "% \\usepackage{booktabs}\n"
+        "% \\usepackage{booktabs,graphicx}\n"
         "\\begin{table}\n"
         "\\centering\n"
         f"\\caption{{{escape(table.caption)}}}\n"
         f"\\label{{tab:{label}}}\n"
+        f"{FIT}{{%\n"
         f"\\begin{{tabular}}{{{''.join(ALIGN[column.align] for column in table.columns)}}}\n"
         "\\toprule\n"
         f"{' & '.join(escape(column.title) for column in table.columns)} \\\\\n"
         "\\midrule\n" + "\\midrule\n".join(rows) + "\\bottomrule\n"
-        "\\end{tabular}\n"
+        "\\end{tabular}}\n"
         "\\end{table}\n"
     )
 

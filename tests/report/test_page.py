@@ -1,6 +1,8 @@
 """The page: its sentences, and the same numbers in Markdown, HTML and LaTeX."""
 
 import re
+import shutil
+import subprocess
 from html.parser import HTMLParser
 
 import pytest
@@ -246,12 +248,13 @@ def test_markdown_marks_warnings():
 COMMANDS = {
     "centering", "caption", "label", "toprule", "midrule", "bottomrule", "textbf", "underline", "pm",
     "bullet", "dots", "textasciitilde", "textasciicircum", "textbackslash", "textless", "textgreater",
+    "resizebox", "ifdim", "width", "linewidth", "else", "fi",
 }  # fmt: skip
 
 
 def check_latex(text, columns):
     """What LaTeX would stumble over: environments, braces, dollars, unknown commands, columns of a row."""
-    text = re.sub(r"(?m)^%.*\n", "", text)
+    text = re.sub(r"(?m)^%.*\n|(?<={)%$", "", text)
     opened = []
     for kind, name in re.findall(r"\\(begin|end){(\w+)}", text):
         assert kind == "begin" or opened.pop() == name
@@ -292,6 +295,19 @@ def test_latex_of_every_table(reader):
     assert [table.name for table in found] == ["comparison", "ablation", "settings", "networks"]
     for table in found:
         check_latex(latex.write(table, table.name), len(table.columns))
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
+def test_latex_compiles_and_fits(tmp_path):
+    described = describe(synthetic.params(), synthetic.ONE_SEED, reader="voc")
+    tables = [table for section in described.sections for table in section.tables]
+    body = "".join(latex.write(table, table.name) for table in tables)
+    preamble = r"\documentclass{article}\usepackage{booktabs,graphicx}\begin{document}"
+    (tmp_path / "paper.tex").write_text(preamble + "\n" + body + r"\end{document}", encoding="ascii")
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"]
+    log = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True).stdout
+    assert "Output written on paper.pdf" in log
+    assert "Overfull" not in log
 
 
 def test_markdown_and_html_show_the_same_cells():
