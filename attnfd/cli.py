@@ -339,6 +339,11 @@ def main() -> None:
             raise
         what = f"{error.filename or 'a file'}: {error.strerror}"
         _fail(UserError(f"{what}; see that it may be read and written, and that its disk has room"))
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        hint = "if memory is short, ATTNFD_WORKERS=0 does without such processes"
+        _fail(UserError(f"a loader's process was killed; start the same again, and it goes on; {hint}"))
 
 
 def _fail(error: UserError) -> NoReturn:

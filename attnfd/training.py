@@ -176,7 +176,7 @@ class _Fitting:
                 self.step(images, target)
                 bar.advance(task)
                 if interrupt.asked:
-                    _read(self.taken, self.epoch)  # What is no longer finite is not worth keeping.
+                    self.read()  # What is no longer finite is not worth keeping.
                     self.save()
                     interrupt.raise_if_asked(f"step {self.done} of {self.steps}")
             bar.update(task, note="validating")
@@ -200,7 +200,7 @@ class _Fitting:
 
     def end_epoch(self) -> None:
         """Read the epoch's terms, validate if it is time to, and log both."""
-        curves = _read(self.taken, self.epoch)
+        curves = self.read()
         first = self.done - len(self.taken) + 1
         self.epoch, self.taken = self.epoch + 1, []
         self.log.metrics(self.meter.epoch(), self.epoch)
@@ -214,6 +214,22 @@ class _Fitting:
                 self.best, self.kept = row["miou"], deepcopy(self.objective.state_dict())
         self.log.metrics({f"epoch/{name}": value for name, value in row.items()}, self.epoch)
         self.history.append({"epoch": self.epoch, **row})
+
+    def read(self) -> pd.DataFrame:
+        """The terms of this epoch's steps and their sum, a row per step; its one transfer from the device."""
+        names = list(self.taken[0])
+        terms = [torch.stack([step[name].float() for name in names]) for step in self.taken]
+        values = torch.stack(terms).cpu()
+        for step, name in (~values.isfinite()).nonzero().tolist():
+            good = next((str(file) for file in self.checkpoints.files()), "none yet")
+            raise UserError(
+                f"epoch {self.epoch + 1}, step {step + 1}: {names[name]} is {values[step, name].item()}; "
+                f"try a lower lr, a lower weight of the method, or precision: 32-true; "
+                f"last good checkpoint: {good}"
+            )
+        curves = pd.DataFrame(values.numpy(), columns=names)
+        curves.insert(0, "loss", curves.sum(axis=1))
+        return curves
 
     def is_due(self) -> bool:
         """Whether a checkpoint is; the end needs none, what follows from it is written at once."""
@@ -297,20 +313,6 @@ def _peak_memory() -> int:
     """The most bytes of memory that this process has held, without its loader processes."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
-
-
-def _read(taken: list[dict[str, Tensor]], epoch: int) -> pd.DataFrame:
-    """The epoch's terms and their sum, a row per step: the one transfer from the device in an epoch."""
-    names = list(taken[0])
-    values = torch.stack([torch.stack([terms[name].float() for name in names]) for terms in taken]).cpu()
-    for step, name in (~values.isfinite()).nonzero().tolist():
-        raise UserError(
-            f"epoch {epoch + 1}, step {step + 1}: {names[name]} is {values[step, name].item()}; "
-            f"try a lower lr, a lower weight of the method, or precision: 32-true"
-        )
-    curves = pd.DataFrame(values.numpy(), columns=names)
-    curves.insert(0, "loss", curves.sum(axis=1))
-    return curves
 
 
 def validate(model: DeepLabV3Plus, loader: Any, classes: int, fabric: Fabric) -> float:

@@ -2,11 +2,15 @@
 
 import json
 import re
+import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import mlflow
+import pandas as pd
+import psutil
 import pytest
 from ruamel.yaml import YAML
 
@@ -199,3 +203,45 @@ def test_a_temporary_experiment_tracks_into_the_same_store(project: Path) -> Non
     assert {run.info.run_name for run in new} == {"mobilenetv2-attnfd-0", "mobilenetv2-attnfd-b-0"}
     assert all(run.data.params["method.weight"] in ("2", "2.0") for run in new)
     assert all("dvc_experiment" in run.data.tags for run in new)
+
+
+def test_two_runs_of_the_pipeline_at_once_leave_it_whole(project: Path) -> None:
+    miniature.change(project, {"report": {"title": "Twice"}})
+    both = [
+        subprocess.Popen(
+            ["dvc", "repro"], cwd=project, env=miniature.environment(), stderr=subprocess.PIPE, text=True
+        )
+        for _ in range(2)
+    ]
+    errors = [process.communicate(timeout=300)[1] for process in both]
+    codes = [process.returncode for process in both]
+    assert 0 in codes
+    for code, error in zip(codes, errors, strict=True):
+        assert "Traceback" not in error
+        assert code == 0 or re.search("is busy|[Uu]nable to acquire lock", error)
+    assert stale(project) == set()
+    assert (project / "reports/shapes/report.md").read_text().startswith("# Twice: shapes")
+
+
+def test_a_killed_loader_process_is_told_in_a_line_and_the_training_goes_on(project: Path) -> None:
+    miniature.change(project, {"recipes": {"shapes": {"distill": {"epochs": 30, "validate_every": 30}}}})
+    command = "python -m attnfd distill --dataset shapes --student mobilenetv2 --method attnfd --seed 1"
+    environment = {**miniature.environment(), "ATTNFD_WORKERS": "1", "ATTNFD_CHECKPOINT_SECONDS": "0"}
+    with subprocess.Popen(
+        command.split(), cwd=project, env=environment, stderr=subprocess.PIPE, text=True
+    ) as process:
+        kept = project / ".attnfd"
+        while not list(kept.rglob("0*.pt")):
+            assert process.poll() is None
+            time.sleep(0.05)
+        children = psutil.Process(process.pid).children(recursive=True)
+        next(child for child in children if child.name() == "pt_data_worker").kill()
+        assert process.stderr is not None
+        error = process.stderr.read()
+    assert process.returncode == 2
+    assert error.startswith("error: a loader's process was killed; start the same again")
+    assert error.count("\n") == 1
+    again = miniature.run(project, *command.split())
+    assert again.returncode == 0, again.stderr
+    history = pd.read_csv(project / "models/shapes/mobilenetv2/attnfd/1/history.csv")
+    assert list(history["epoch"]) == list(range(1, 31))

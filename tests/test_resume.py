@@ -129,6 +129,20 @@ def test_a_killed_training_goes_on_from_its_last_epoch(
     assert same_weights(resumed, whole)
 
 
+def test_a_training_that_diverges_names_its_last_good_checkpoint(
+    prepared: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    diverging = objective("teacher")
+    after_step(4, lambda: diverging.model.decoder.requires_grad_(False).apply(_spoil), monkeypatch)
+    with pytest.raises(UserError, match=r"epoch 2, step 2: ce is nan; .*: diverged/000000003\.pt$"):
+        fit(diverging, prepared, Curves(), "diverged")
+
+
+def _spoil(module: torch.nn.Module) -> None:
+    for parameter in module.parameters(recurse=False):
+        parameter.data.fill_(float("nan"))
+
+
 def test_checkpoints_are_no_more_frequent_than_asked_for(
     prepared: Prepared, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -226,11 +226,12 @@ def test_evaluated_model_predicts_images_of_any_size(cell: Cell) -> None:
             np.testing.assert_array_equal(found[sure], best.indices[:, 0].numpy()[sure])
 
 
-def test_processes_that_start_at_once_share_one_store_at_the_main_root(tmp_path: Path) -> None:
+@pytest.mark.parametrize("count", [2, pytest.param(8, marks=pytest.mark.slow)])
+def test_processes_that_start_at_once_share_one_store_at_the_main_root(count: int, tmp_path: Path) -> None:
     root = tmp_path / "main root"
     root.mkdir()
     processes = []
-    for seed in range(2):
+    for seed in range(count):
         clone = tmp_path / f"clone{seed}"
         clone.mkdir()
         environment = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
@@ -256,7 +257,7 @@ def test_processes_that_start_at_once_share_one_store_at_the_main_root(tmp_path:
         assert folder.is_relative_to(root / "mlruns")
         assert (folder / "training" / "history.csv").read_text() == "curves"
     assert sorted(path.name for path in root.iterdir()) == ["mlflow.db", "mlflow.db.lock", "mlruns"]
-    for seed in range(2):
+    for seed in range(count):
         assert [path.name for path in (tmp_path / f"clone{seed}").iterdir()] == ["models"]
 
 
