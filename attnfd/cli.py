@@ -295,12 +295,43 @@ def benchmark(
     json: Annotated[Path | None, typer.Option(help="A file for the numbers.")] = None,
     plot: Annotated[Path | None, typer.Option(help="A PNG of mIoU over latency.")] = None,
 ) -> None:
-    """Compare models on this machine: parameters, multiply-adds, latency, images per second, mIoU."""
+    """Compare trained models on this machine: parameters, multiply-adds, latency, images per second, mIoU."""
     from attnfd.product.benchmark import benchmark as run
     from attnfd.product.source import open_model
 
     opened = [open_model(model) for model in models]
     run(opened, size=size, batch=batch, rounds=rounds, numbers=json, plot=plot)
+
+
+@app.command(epilog="Example: attnfd bench step --student mobilenetv2 --size 257 257 --batch 2")
+def bench(
+    parts: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[PART]...",
+            help="step, split, methods, loop, evaluate; unset: all. The last two want `dvc repro prepare`.",
+            show_default=False,
+        ),
+    ] = None,
+    dataset: Dataset = "shapes",
+    student: Student = "resnet18",
+    method: MethodName = "attnfd",
+    size: Annotated[
+        tuple[int, int] | None,
+        typer.Option(min=17, help="Height and width of a crop; unset: the recipe's.", show_default=False),
+    ] = None,
+    batch: Annotated[
+        int | None, typer.Option(min=2, help="Images of a step; unset: the recipe's.", show_default=False)
+    ] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Timings of each.")] = 10,
+    json: Annotated[Path | None, typer.Option(help="A file for the numbers.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="A PNG of the ratios.")] = None,
+) -> None:
+    """Measure what a training costs on this machine; for trained models see `benchmark`."""
+    from attnfd import bench as benching
+
+    given = benching.setting(dataset, student, method, size, batch, rounds)
+    benching.bench(given, parts or list(benching.PARTS), numbers=json, plot=plot)
 
 
 @data.command(epilog="Example: attnfd data fetch voc")

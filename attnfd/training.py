@@ -58,13 +58,19 @@ class Objective(nn.Module):
         """Terms by name; their sum is the loss. Images are normalised (B, 3, H, W), see `cross_entropy`."""
         if self.distiller is None:
             return {"ce": cross_entropy(self.model(images).logits, target)}
-        taught = self._teach(images)
-        student = self.model(images, taps=self.distiller.student_taps)
+        taught = self.teach(images)
+        return self.terms(self.model(images, taps=self.distiller.student_taps), taught, target, progress)
+
+    def terms(self, student: Output, taught: Output, target: Tensor, progress: float) -> dict[str, Tensor]:
+        """What the distiller makes of the outputs of student and teacher, beside the cross-entropy."""
+        assert self.distiller is not None
+        assert student.logits is not None
         terms = self.distiller(student, taught, target, progress)
         return {"ce": cross_entropy(student.logits, target), **terms}
 
     @torch.no_grad()
-    def _teach(self, images: Tensor) -> Output:
+    def teach(self, images: Tensor) -> Output:
+        """What the method reads of the teacher; nothing runs for a method that reads nothing."""
         teacher, method = self._teacher[0], self.distiller
         assert method is not None
         if not (method.teacher_taps or method.teacher_logits):

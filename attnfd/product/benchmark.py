@@ -3,9 +3,7 @@
 import copy
 import importlib.util
 import json
-import platform
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,12 +14,11 @@ import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from attnfd import paths
+from attnfd import paths, timing
 from attnfd.accelerator import start_fabric
 from attnfd.classmap import ClassMap
 from attnfd.errors import UserError
@@ -30,9 +27,6 @@ from attnfd.product.source import Model
 from attnfd.report import style
 
 PYTORCH, ONNX_RUNTIME = "PyTorch", "ONNX Runtime"
-WARM_UP = 3
-"""Rounds that do not count."""
-
 Call = Callable[[], object]
 
 
@@ -102,21 +96,18 @@ def measure(models: Sequence[Model], *, size: tuple[int, int], batch: int, round
     noise = torch.Generator().manual_seed(0)
     images = torch.randint(256, (batch, *size, 3), dtype=torch.uint8, generator=noise)
     device = start_fabric("32-true").device
-    calls: dict[tuple[int, str], tuple[Call, str]] = {}
+    calls: dict[tuple[int, str], Call] = {}
+    used: dict[tuple[int, str], str] = {}
     for place, model in enumerate(models):
-        calls[place, PYTORCH] = _pytorch(model.network, images, device)
+        key = place, PYTORCH
+        calls[key], used[key] = _pytorch(model.network, images, device)
         if has_onnx_runtime():
-            calls[place, ONNX_RUNTIME] = _onnx_runtime(model.network, images.numpy(), device)
-    seconds: dict[tuple[int, str], list[float]] = {key: [] for key in calls}
-    for number in track(range(WARM_UP + rounds), "Timing"):
-        for key, (call, _) in calls.items():
-            start = time.perf_counter()
-            call()
-            if number >= WARM_UP:
-                seconds[key].append(time.perf_counter() - start)
+            key = place, ONNX_RUNTIME
+            calls[key], used[key] = _onnx_runtime(model.network, images.numpy(), device)
+    seconds = timing.take_turns(calls, rounds=rounds, title="Timing")
     macs = [multiply_adds(model.network, size) for model in models]
     return [
-        _cost(models[place], runtime, calls[place, runtime][1], macs[place], taken, batch)
+        _cost(models[place], runtime, used[place, runtime], macs[place], taken, batch)
         for (place, runtime), taken in seconds.items()
     ]
 
@@ -204,10 +195,7 @@ def describe(costs: Sequence[Cost], *, size: tuple[int, int], batch: int, rounds
         "size": size,
         "batch": batch,
         "rounds": rounds,
-        "machine": platform.machine(),
-        "gpu": torch.cuda.get_device_name() if any(cost.device == "cuda" for cost in costs) else None,
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
+        "machine": timing.machine(),
         "costs": [asdict(cost) for cost in costs],
     }
 

@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+from attnfd import timing
 from attnfd.errors import UserError
 from attnfd.product import benchmark
 from attnfd.product.benchmark import ONNX_RUNTIME, PYTORCH, Cost
@@ -53,7 +54,7 @@ def test_models_are_timed_in_turn_after_a_warm_up(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(benchmark, "multiply_adds", lambda network, size: 0)
     models = [model("a"), model("b")]
     benchmark.measure(models, size=(32, 48), batch=1, rounds=4)
-    assert called == [models[0].network, models[1].network] * (4 + benchmark.WARM_UP)
+    assert called == [models[0].network, models[1].network] * (4 + timing.WARM_UP)
 
 
 def test_table_numbers_and_plot(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,437 @@
+"""What a training costs on this machine: the step, its parts, every method, the loop, the evaluation.
+
+Networks have random weights, and images of the step are noise: its cost does not depend on what it learns.
+A ratio is the median of the ratios within a round, see `attnfd.timing`.
+"""
+
+import json
+import multiprocessing
+import resource
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import groupby, pairwise
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from torch import Tensor
+
+from attnfd import config, discovery, evaluation, timing
+from attnfd.accelerator import start_fabric
+from attnfd.data.loaders import eval_loader, train_loader
+from attnfd.data.prepared import open_prepared
+from attnfd.data.transforms import normalize
+from attnfd.models.deeplab import DeepLabV3Plus
+from attnfd.models.frozen import freeze
+from attnfd.models.taps import Output
+from attnfd.report import style
+from attnfd.resume import Checkpoints
+from attnfd.tracking import store
+from attnfd.training import Objective, fit
+
+CLASSES = 21
+EPOCHS = 5
+"""Of the loop that is timed; the first warms up, the last has a validation."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is trained: a recipe, a student and a method, on crops (height, width) in batches."""
+
+    dataset: str
+    student: str
+    method: str
+    size: tuple[int, int]
+    batch: int
+    rounds: int
+
+
+class Variant(NamedTuple):
+    """A way to compute the step. `released`: the teacher trains along, as in the authors' code."""
+
+    released: bool
+    frozen: bool
+    channels_last: bool
+    precision: str
+
+
+class Row(NamedTuple):
+    """One thing that was timed: median, 10th and 90th percentile over the rounds.
+
+    `ratio`: to the part's first row. `memory_mib`: the most that a process held which ran nothing else.
+    """
+
+    part: str
+    name: str
+    ms: float
+    ms_p10: float
+    ms_p90: float
+    ratio: float
+    memory_mib: float | None = None
+
+
+OURS = Variant(False, True, True, "32-true")
+VARIANTS = {
+    "released code's": Variant(True, False, False, "32-true"),
+    "teacher without gradient": Variant(False, False, False, "32-true"),
+    "teacher frozen, BN folded": Variant(False, True, False, "32-true"),
+    "channels last: 32-true": OURS,
+    "bf16-mixed": OURS._replace(precision="bf16-mixed"),
+}
+
+
+class Released(Objective):
+    """The released code's step: a teacher in train mode, whose graph is kept and back-propagated through."""
+
+    def teach(self, images: Tensor) -> Output:
+        assert self.distiller is not None
+        teacher = self._teacher[0]
+        assert teacher is not None
+        return teacher(images, taps=self.distiller.teacher_taps)
+
+
+def bench(setting: Setting, parts: Sequence[str], *, numbers: Path | None, plot: Path | None) -> None:
+    """Measure, show tables, and keep the numbers as a run of the experiment `bench`.
+
+    Raises:
+        UserError: a part, or something that `setting` names, does not exist, or the dataset is not prepared.
+    """
+    for part in parts:
+        discovery.one_of(part, tuple(PARTS), "PART")
+    with store.errors():
+        client, experiment = store.connect("bench")
+    console = Console()
+    rows: list[Row] = []
+    for part in parts:
+        found = PARTS[part](setting)
+        console.print(table(found))
+        rows += found
+    content = {
+        "machine": timing.machine(),
+        "setting": asdict(setting),
+        "rows": [row._asdict() for row in rows],
+    }
+    console.print(f"{setting}\n{content['machine']}", highlight=False, markup=False)
+    figure = chart(rows)
+    for file in filter(None, (numbers, plot)):
+        file.parent.mkdir(parents=True, exist_ok=True)
+    if numbers is not None:
+        numbers.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    if plot is not None:
+        style.save(figure, plot)
+    with store.errors(), TemporaryDirectory() as folder:
+        style.save(figure, Path(folder, "bench.png"))
+        tags = {"stage": "bench", **store.origin()}
+        run = client.create_run(experiment, tags=tags, run_name=f"{setting.student}-{setting.method}")
+        client.log_dict(run.info.run_id, content, "bench.json")
+        client.log_artifacts(run.info.run_id, folder)
+        for key, value in {**asdict(setting), **timing.machine()}.items():
+            client.log_param(run.info.run_id, key, value)
+        for row in rows:
+            client.log_metric(run.info.run_id, f"{row.part}/{_metric(row.name)}", row.ms)
+        client.set_terminated(run.info.run_id)
+
+
+def setting(
+    dataset: str, student: str, method: str, size: tuple[int, int] | None, batch: int | None, rounds: int
+) -> Setting:
+    """The recipe's crop and batch where none is given.
+
+    Raises:
+        UserError: there is no such dataset, student or method.
+    """
+    params = config.load()
+    training = params.distill(dataset)
+    params.student(student)
+    params.method(method, dataset)
+    return Setting(dataset, student, method, size or training.crop, batch or training.batch_size, rounds)
+
+
+def step(given: Setting) -> list[Row]:
+    """The training step from the released code's arithmetic to ours, with peak memory."""
+    calls = {name: training_step(given, variant) for name, variant in VARIANTS.items()}
+    rows = _rows("step", timing.take_turns(calls, rounds=given.rounds, title="step"))
+    calls.clear()
+    return [row._replace(memory_mib=_memory(given, VARIANTS[row.name])) for row in rows]
+
+
+def split(given: Setting) -> list[Row]:
+    """The parts of our step; they are ratios of the whole."""
+    run = _parts_of_a_step(given)
+    parts: dict[str, list[float]] = {}
+    for number in track(range(timing.WARM_UP + given.rounds), "split"):
+        taken = run()
+        if number >= timing.WARM_UP:
+            for name, seconds in {"whole step": sum(taken.values()), **taken}.items():
+                parts.setdefault(name, []).append(seconds)
+    return _rows("split", parts)
+
+
+def methods(given: Setting) -> list[Row]:
+    """The step of every method, relative to the undistilled student's."""
+    names = sorted(discovery.names("distillers"), key=lambda name: (name != "none", name))
+    calls = {name: training_step(replace(given, method=name), OURS) for name in names}
+    return _rows("methods", timing.take_turns(calls, rounds=given.rounds, title="methods"))
+
+
+def loop(given: Setting) -> list[Row]:
+    """A step of the real loop (loader, transforms, schedule, curves, checkpoints) over the bare step.
+
+    They take turns, an epoch of the loop and as many bare steps. The crop and the batch are the recipe's,
+    the images are those of the teacher's training: students may have too few to measure with.
+    """
+    params = config.load()
+    training = params.distill(given.dataset).model_copy(
+        update={
+            "splits": params.train_teacher(given.dataset).splits,
+            "epochs": EPOCHS,
+            "validate_every": EPOCHS,
+        }
+    )
+    prepared = open_prepared(params, given.dataset)
+    fabric = start_fabric(training.precision)
+    given = replace(given, size=training.crop, batch=training.batch_size)
+    bare = training_step(given, OURS._replace(precision=training.precision))
+    clock = _Clock(bare, len(train_loader(prepared, training, 0, device=fabric.device)))
+    torch.manual_seed(0)
+    objective = _objective(given, Objective, _teacher(given.dataset, frozen=True))
+    with TemporaryDirectory() as folder:
+        kept = Checkpoints(Path(folder))
+        fit(objective, prepared, training, seed=0, fabric=fabric, log=clock, title="loop", checkpoints=kept)
+    return _rows("loop", {"bare step": clock.bare, "step of the loop": clock.loop})
+
+
+def evaluate(given: Setting) -> list[Row]:
+    """An evaluation of the validation split over its forward passes alone."""
+    params = config.load()
+    prepared = open_prepared(params, given.dataset)
+    classes = len(prepared.card.classes)
+    device = start_fabric("32-true").device
+    model = DeepLabV3Plus(params.student(given.student).backbone, classes).to(device).eval()
+    loader = eval_loader(prepared, "val", params.evaluate(given.dataset).batch_size, device=device)
+    images = [normalize(images.to(device)) for images, _, _ in loader]
+
+    def forward() -> None:
+        with torch.no_grad():
+            for batch in images:
+                model(batch)
+        _wait(device)
+
+    calls: dict[str, Callable[[], object]] = {
+        "forward passes": forward,
+        "evaluation": lambda: evaluation.confusion(model, loader, classes, device=device),
+    }
+    return _rows("evaluate", timing.take_turns(calls, rounds=given.rounds, title="evaluate"))
+
+
+PARTS: Mapping[str, Callable[[Setting], list[Row]]] = {
+    "step": step,
+    "split": split,
+    "methods": methods,
+    "loop": loop,
+    "evaluate": evaluate,
+}
+
+
+def training_step(given: Setting, variant: Variant) -> Callable[[], None]:
+    """A step of a training that has begun: forward passes, loss, backward pass, update."""
+    fabric = start_fabric(variant.precision)
+    teacher = _teacher(given.dataset, frozen=variant.frozen)
+    kind = Released if variant.released else Objective
+    objective = _objective(given, kind, teacher.to(fabric.device))
+    layout = torch.channels_last if variant.channels_last else torch.contiguous_format
+    for network in (objective, teacher):
+        network.to(memory_format=layout)
+    optimizer = torch.optim.SGD(
+        objective.parameter_groups(config.load().distill(given.dataset)),
+        momentum=0.9,
+        nesterov=True,
+        fused=not variant.released,
+    )
+    wrapped, stepping = fabric.setup(objective, optimizer)
+    images, target = fabric.to_device(_noise(given))
+
+    def run() -> None:
+        terms = wrapped(normalize(images), target, 0.0)
+        stepping.zero_grad()
+        fabric.backward(sum(terms.values()))
+        stepping.step()
+        _wait(fabric.device)
+
+    return run
+
+
+def _parts_of_a_step(given: Setting) -> Callable[[], dict[str, float]]:
+    fabric = start_fabric("32-true")
+    teacher = _teacher(given.dataset, frozen=True).to(fabric.device)
+    objective = _objective(given, Objective, teacher).to(fabric.device)
+    for network in (objective, teacher):
+        network.to(memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(
+        objective.parameter_groups(config.load().distill(given.dataset)), momentum=0.9, fused=True
+    )
+    pixels, target = fabric.to_device(_noise(given))
+    images = normalize(pixels)
+    distiller = objective.distiller
+    assert distiller is not None
+
+    def run() -> dict[str, float]:
+        marks = [time.perf_counter()]
+
+        def mark() -> None:
+            _wait(fabric.device)
+            marks.append(time.perf_counter())
+
+        taught = objective.teach(images)
+        mark()
+        student = objective.model(images, taps=distiller.student_taps)
+        mark()
+        loss = sum(objective.terms(student, taught, target, 0.0).values())
+        mark()
+        optimizer.zero_grad()
+        assert isinstance(loss, Tensor)
+        loss.backward()
+        mark()
+        optimizer.step()
+        mark()
+        names = ("teacher", "student", "loss", "backward", "optimiser")
+        return {name: end - start for name, (start, end) in zip(names, pairwise(marks), strict=True)}
+
+    return run
+
+
+class _Clock:
+    """A log that times the epochs of a loop, and runs as many bare steps after each."""
+
+    def __init__(self, bare: Callable[[], None], steps: int) -> None:
+        self._bare, self._steps = bare, steps
+        self.loop: list[float] = []
+        self.bare: list[float] = []
+        self._start: float | None = None
+
+    def metrics(self, values: Mapping[str, float], step: int) -> None:
+        """`epoch/loss` is what a loop logs last of an epoch."""
+        if "epoch/loss" not in values:
+            return
+        if self._start is not None and "epoch/miou" not in values:  # With it, a validation was timed too.
+            self.loop.append((time.perf_counter() - self._start) / self._steps)
+            self.bare.append(self._seconds_of_bare_steps() / self._steps)
+        self._start = time.perf_counter()
+
+    def flush(self) -> None:
+        """Nothing waits."""
+
+    def _seconds_of_bare_steps(self) -> float:
+        start = time.perf_counter()
+        for _ in range(self._steps):
+            self._bare()
+        return time.perf_counter() - start
+
+
+def _objective(given: Setting, kind: type[Objective], teacher: DeepLabV3Plus) -> Objective:
+    params = config.load()
+    student = DeepLabV3Plus(params.student(given.student).backbone, CLASSES)
+    distiller = discovery.component("distillers", given.method)(
+        params.method(given.method, given.dataset), student=student.info, teacher=teacher.info
+    )
+    return kind(student, distiller, teacher).train()
+
+
+def _teacher(dataset: str, *, frozen: bool) -> DeepLabV3Plus:
+    given = config.load().train_teacher(dataset)
+    teacher = DeepLabV3Plus(given.backbone, CLASSES, attention=given.attention)
+    with torch.no_grad():
+        for _ in range(3):  # without statistics of its BN, a deep network overflows in eval mode
+            teacher(torch.randn(2, 3, 65, 65))
+    return freeze(teacher.eval()) if frozen else teacher
+
+
+def _noise(given: Setting) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    shape = (given.batch, *given.size)
+    images = torch.randint(256, (given.batch, 3, *given.size), dtype=torch.uint8, generator=generator)
+    return images, torch.randint(CLASSES, shape, generator=generator)
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _memory(given: Setting, variant: Variant) -> float:
+    """Peak memory in MiB of a process of its own that takes some steps; on a GPU, of the device."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_steps_and_peak, (given, variant))
+
+
+def _steps_and_peak(given: Setting, variant: Variant) -> float:
+    run = training_step(given, variant)
+    for _ in range(timing.WARM_UP):
+        run()
+    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+        return torch.cuda.max_memory_allocated() / 2**20
+    status = Path("/proc/self/status")
+    if status.exists():  # `ru_maxrss` would count what the parent held when it started this process.
+        (line,) = [line for line in status.read_text().splitlines() if line.startswith("VmHWM")]
+        return int(line.split()[1]) / 2**10
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
+
+
+def _rows(part: str, seconds: Mapping[str, Sequence[float]]) -> list[Row]:
+    """Rows of a part; the first is what the others are compared with.
+
+    Example:
+        >>> [(row.name, row.ms, row.ratio) for row in _rows("", {"a": [1, 2, 4], "b": [3, 4, 4]})]
+        [('a', 2000.0, 1.0), ('b', 4000.0, 2.0)]
+    """
+    first = next(iter(seconds.values()))
+    rows = []
+    for name, taken in seconds.items():
+        p10, p90 = (1000 * float(value) for value in np.percentile(taken, [10, 90]))
+        ratio = median(own / other for own, other in zip(taken, first, strict=True))
+        rows.append(Row(part, name, 1000.0 * median(taken), p10, p90, ratio))
+    return rows
+
+
+def table(rows: Sequence[Row]) -> Table:
+    """The rows of a part for the terminal."""
+    shown = Table(box=None, pad_edge=False)
+    shown.add_column(rows[0].part, no_wrap=True)
+    for column in ("ms", "p10–p90", "ratio", "peak MiB"):
+        shown.add_column(column, justify="right", no_wrap=True)
+    for row in rows:
+        memory = "" if row.memory_mib is None else f"{row.memory_mib:.0f}"
+        spread = f"{row.ms_p10:.1f}–{row.ms_p90:.1f}"
+        shown.add_row(row.name, f"{row.ms:.1f}", spread, f"{row.ratio:.2f}", memory)
+    return shown
+
+
+@style.styled
+def chart(rows: Sequence[Row]) -> Figure:
+    """Bars of the ratios, a panel per part."""
+    parts = {part: list(group) for part, group in groupby(rows, key=lambda row: row.part)}
+    heights = [len(group) + 1.5 for group in parts.values()]
+    figure = Figure((style.WIDTH, 0.26 * sum(heights)))
+    panels = figure.subplots(len(parts), squeeze=False, height_ratios=heights)[:, 0]
+    for axes, (part, group) in zip(panels, parts.items(), strict=True):
+        ratios = [row.ratio for row in group]
+        bars = axes.barh([row.name for row in group], ratios, color=style.OTHERS[0])
+        axes.bar_label(bars, [f"{ratio:.2f}" for ratio in ratios], padding=3)
+        axes.invert_yaxis()
+        axes.margins(x=0.12)
+        axes.set_title(f"{part}, × {group[0].name}")
+    return figure
+
+
+def _metric(name: str) -> str:
+    return "".join(character if character.isalnum() else "_" for character in name)
