@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from lightning_fabric import Fabric
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.progress import track
@@ -183,6 +184,16 @@ def methods(given: Setting) -> list[Row]:
     return _rows("methods", timing.take_turns(calls, rounds=given.rounds, title="methods"))
 
 
+def teacher(given: Setting) -> list[Row]:
+    """The step of the teacher's own training, relative to the undistilled student's."""
+    learning = Objective(_teacher(given.dataset, frozen=False)).train()
+    calls = {
+        "none": training_step(replace(given, method="none"), OURS),
+        "teacher": _stepping(given, OURS, start_fabric(OURS.precision), learning),
+    }
+    return _rows("teacher", timing.take_turns(calls, rounds=given.rounds, title="teacher"))
+
+
 def loop(given: Setting) -> list[Row]:
     """A step of the real loop (loader, transforms, schedule, curves, checkpoints) over the bare step.
 
@@ -237,6 +248,7 @@ PARTS: Mapping[str, Callable[[Setting], list[Row]]] = {
     "step": step,
     "split": split,
     "methods": methods,
+    "teacher": teacher,
     "loop": loop,
     "evaluate": evaluate,
 }
@@ -245,12 +257,14 @@ PARTS: Mapping[str, Callable[[Setting], list[Row]]] = {
 def training_step(given: Setting, variant: Variant) -> Callable[[], None]:
     """A step of a training that has begun: forward passes, loss, backward pass, update."""
     fabric = start_fabric(variant.precision)
-    teacher = _teacher(given.dataset, frozen=variant.frozen)
+    teacher = _teacher(given.dataset, frozen=variant.frozen).to(fabric.device)
+    teacher.to(memory_format=_layout(variant))
     kind = Released if variant.released else Objective
-    objective = _objective(given, kind, teacher.to(fabric.device))
-    layout = torch.channels_last if variant.channels_last else torch.contiguous_format
-    for network in (objective, teacher):
-        network.to(memory_format=layout)
+    return _stepping(given, variant, fabric, _objective(given, kind, teacher))
+
+
+def _stepping(given: Setting, variant: Variant, fabric: Fabric, objective: Objective) -> Callable[[], None]:
+    objective.to(memory_format=_layout(variant))
     optimizer = torch.optim.SGD(
         objective.parameter_groups(config.load().distill(given.dataset)),
         momentum=0.9,
@@ -268,6 +282,10 @@ def training_step(given: Setting, variant: Variant) -> Callable[[], None]:
         _wait(fabric.device)
 
     return run
+
+
+def _layout(variant: Variant) -> torch.memory_format:
+    return torch.channels_last if variant.channels_last else torch.contiguous_format
 
 
 def _parts_of_a_step(given: Setting) -> Callable[[], dict[str, float]]:
