@@ -18,6 +18,7 @@ from attnfd.data.loaders import eval_loader
 from attnfd.data.prepared import Prepared
 from attnfd.evaluation import classify, confusion, evaluating
 from attnfd.metrics import Scores, collapsed, scores
+from attnfd.models.cost import count_parameters, multiply_adds
 from attnfd.report import examples, pictures, style
 
 CONFUSION_PICTURE = "confusion.png"
@@ -39,17 +40,20 @@ class Evaluated(NamedTuple):
 def evaluate(model: nn.Module, prepared: Prepared, config: Evaluate, folder: Path) -> Evaluated:
     """Evaluate a network on the validation split, on the device that it is on, and write the results.
 
-    The folder gets `metrics.json`, `per_class.csv`, `confusion.npz` (`ids`, and uint32 `matrices`, one per
-    image), `confusion.png`, `predictions.npz` (class map by id, of the images that are kept) and
-    `overlays.png` (of those that are drawn).
+    The folder gets `metrics.json` (its `multiply_adds` are those of the split's first image),
+    `per_class.csv`, `confusion.npz` (`ids`, and uint32 `matrices`, one per image), `confusion.png`,
+    `predictions.npz` (class map by id, of the images that are kept) and `overlays.png` (of those that are
+    drawn).
     """
     device = next(model.parameters()).device
     classes = prepared.card.classes
+    first = prepared.split("val").iloc[0]
     batches = eval_loader(prepared, "val", config.batch_size, device=device)
     matrices = confusion(model, track(batches, "Evaluating"), len(classes), device=device)
     metrics = {
         **summary(matrices, classes),
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "parameters": count_parameters(model),
+        "multiply_adds": multiply_adds(model.eval(), (int(first["height"]), int(first["width"]))),
     }
     if config.resize is not None:
         shrunk = track(batches, f"Evaluating at {config.resize}")

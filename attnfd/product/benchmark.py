@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from attnfd import paths, timing
 from attnfd.accelerator import start_fabric
 from attnfd.classmap import ClassMap
 from attnfd.errors import UserError
+from attnfd.models.cost import count_parameters, multiply_adds
 from attnfd.product import export
 from attnfd.product.source import Model
 from attnfd.report import style
@@ -34,7 +34,7 @@ Call = Callable[[], object]
 class Cost:
     """A model in a runtime. Latencies are of a batch, from pixels to classes in the host's memory.
 
-    `macs`: multiply-adds of one image in PyTorch, which leaves out what only meets padding, see `AtrousConv`.
+    `macs`: multiply-adds of one image in PyTorch, see `attnfd.models.cost`.
     """
 
     model: str
@@ -117,14 +117,6 @@ def has_onnx_runtime() -> bool:
     return all(importlib.util.find_spec(package) for package in export.PACKAGES)
 
 
-def multiply_adds(network: nn.Module, size: tuple[int, int]) -> int:
-    """Of convolutions and matrix products, for one image."""
-    counter = FlopCounterMode(display=False)
-    with counter, torch.inference_mode():
-        network(torch.zeros(1, 3, *size))
-    return counter.get_total_flops() // 2
-
-
 def _pytorch(network: nn.Module, images: torch.Tensor, device: torch.device) -> tuple[Call, str]:
     live = ClassMap(copy.deepcopy(network).to(device)).eval()
 
@@ -157,7 +149,7 @@ def _cost(model: Model, runtime: str, device: str, macs: int, seconds: Sequence[
         model=model.name,
         runtime=runtime,
         device=device,
-        parameters=sum(parameter.numel() for parameter in model.network.parameters()),
+        parameters=count_parameters(model.network),
         macs=macs,
         p50_ms=1000 * float(p50),
         p95_ms=1000 * float(p95),

@@ -51,26 +51,42 @@ def ablation(table: pd.DataFrame) -> Figure:
 
 @styled
 def sizes(table: pd.DataFrame) -> Figure:
-    """Mean mIoU over the number of parameters; the methods of one student lie beside each other.
+    """Mean mIoU over parameters and over multiply-adds; the methods of one student lie beside each other.
 
     Args:
         table: of `attnfd.report.tables.comparison`.
     """
-    figure = Figure((WIDTH, 3.6))
-    axes = figure.subplots()
+    figure = Figure((WIDTH, 6.4))
+    all_axes = figure.subplots(2, 1)
+    for axes, column, unit, name in zip(
+        all_axes, ("parameters", "multiply_adds"), (1e6, 1e9), ("M", "G"), strict=True
+    ):
+        ticks = _scores_over(axes, table, column)
+        axes.set(xscale="log", xlabel=column.replace("_", "-"), ylabel="mIoU, %")
+        labels = [f"{size / unit:.1f} {name}\n{network}" for network, size in ticks.items()]
+        axes.set_xticks(list(ticks.values()), labels)
+        axes.set_xticks([], minor=True)
+        axes.margins(0.12, 0.12)
+    _legend(figure, all_axes)
+    return figure
+
+
+def _scores_over(axes: Axes, table: pd.DataFrame, column: str) -> dict[str, float]:
+    """Draw the methods of every network over one of its costs; returns the cost of each network."""
     methods = _methods(table)
     colour, marker = colours(methods), markers(methods)
     teacher = table[table["student"] == TEACHER].iloc[0]
-    size, miou = teacher["parameters"], 100 * teacher["miou"]
-    axes.plot(size, miou, "*", color=INK, markersize=13, linestyle="", label=TEACHER)
-    ticks = {TEACHER: size}
+    ticks = {TEACHER: teacher[column]}
+    axes.plot(
+        ticks[TEACHER], 100 * teacher["miou"], "*", color=INK, markersize=13, linestyle="", label=TEACHER
+    )
     for student, rows in _students(table).items():
-        ticks[student] = rows["parameters"].iloc[0]
+        ticks[student] = rows[column].iloc[0]
         for place, row in enumerate(rows.to_dict("records")):
             method = row["method"]
             aside = ASIDE ** (place - (len(rows) - 1) / 2)
             axes.errorbar(
-                aside * row["parameters"],
+                aside * row[column],
                 100 * row["miou"],
                 yerr=_error(row["miou_std"]),
                 fmt=marker[method],
@@ -79,12 +95,7 @@ def sizes(table: pd.DataFrame) -> Figure:
                 elinewidth=0.8,
                 label=method,
             )
-    axes.set(xscale="log", xlabel="parameters", ylabel="mIoU, %")
-    axes.set_xticks(list(ticks.values()), [f"{size / 1e6:.1f} M\n{name}" for name, size in ticks.items()])
-    axes.set_xticks([], minor=True)
-    axes.margins(0.12, 0.12)
-    _legend(figure, [axes])
-    return figure
+    return ticks
 
 
 @styled

@@ -49,8 +49,8 @@ def draw(
         ),
         "sizes": Picture(
             figures.sizes(comparison),
-            "Mean mIoU, ± its standard deviation, over the number of parameters. A student's methods have "
-            "the same parameters and are drawn beside each other.",
+            "Mean mIoU, ± its standard deviation, over the number of parameters and over the multiply-adds "
+            "of an image. Both are the same for all methods of a student, which are drawn beside each other.",
         ),
         "curves": Picture(
             figures.curves(curves, rivals),

@@ -41,8 +41,9 @@ ONE_SEED = (
     "available. More: run.seeds in params.yaml."
 )
 IN_USE = (
-    "Parameters of the network in use: the teacher keeps its attention, a student has connectors and "
-    "attention in training only."
+    "Of the network in use: the teacher keeps its attention, a student has connectors and attention in "
+    "training only. Multiply-adds are those of the first validation image. How long they take depends on the "
+    "machine: attnfd benchmark measures it, and draws mIoU over latency."
 )
 
 
@@ -173,9 +174,11 @@ def _networks(frame: pd.DataFrame) -> Table:
     columns = (
         _column("network", "left", frame["network"]),
         _column("parameters", "right", frame["parameters"].map(_millions)),
-        _column("of the teacher's", "right", [f"{100 * share:.1f} %" for share in frame["share"]]),
+        _column("of the teacher's", "right", frame["parameters_share"].map(_share)),
+        _column("multiply-adds", "right", frame["multiply_adds"].map(_billions)),
+        _column("of the teacher's", "right", frame["multiply_adds_share"].map(_share)),
     )
-    return Table("networks", "Size of the networks.", columns, (len(frame),))
+    return Table("networks", "Size of the networks, and their work on one image.", columns, (len(frame),))
 
 
 def _scores(frame: pd.DataFrame, baseline: str) -> Iterator[Column]:
@@ -239,3 +242,11 @@ def _groups(frame: pd.DataFrame) -> tuple[int, ...]:
 
 def _millions(count: int) -> str:
     return f"{count / 1e6:.1f} M"
+
+
+def _billions(count: int) -> str:
+    return f"{count / 1e9:.2f} G"
+
+
+def _share(part: float) -> str:
+    return f"{100 * part:.1f} %"

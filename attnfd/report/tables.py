@@ -52,7 +52,8 @@ def labels(cell: Cell) -> dict[str, str]:
 
 
 def results(chosen: Sequence[Cell]) -> pd.DataFrame:
-    """`metrics.json` of every cell, a row each: its labels, scores, `parameters`, `images`, `collapsed`.
+    """`metrics.json` of every cell, a row each: its labels, scores, `parameters`, `multiply_adds`, `images`,
+    `collapsed`.
 
     `confusion` is the path of the cell's confusion matrices, of which differences are drawn.
 
@@ -62,7 +63,7 @@ def results(chosen: Sequence[Cell]) -> pd.DataFrame:
     rows = []
     for cell in chosen:
         metrics = json.loads(existing(cell, cell.results / paths.METRICS).read_bytes())
-        kept = {key: metrics[key] for key in (*SCORES, "parameters", "images", "collapsed")}
+        kept = {key: metrics[key] for key in (*SCORES, "parameters", "multiply_adds", "images", "collapsed")}
         confusion = existing(cell, cell.results / paths.CONFUSION)
         rows.append({"cell": cell.name, **labels(cell), **kept, "confusion": confusion})
     return pd.DataFrame(rows)
@@ -162,11 +163,10 @@ def settings(found: pd.DataFrame, params: Params) -> pd.DataFrame:
 
 
 def networks(table: pd.DataFrame) -> pd.DataFrame:
-    """Parameters of the teacher and the students of `comparison`, and their `share` of the teacher's."""
-    sizes = table.groupby("student", sort=False)["parameters"].first()
-    return pd.DataFrame(
-        {"network": sizes.index, "parameters": sizes.values, "share": (sizes / sizes[TEACHER]).values}
-    )
+    """Parameters and multiply-adds of the networks of `comparison`, and their shares of the teacher's."""
+    costs = table.groupby("student", sort=False)[["parameters", "multiply_adds"]].first()
+    shares = (costs / costs.loc[TEACHER]).add_suffix("_share")
+    return costs.join(shares).rename_axis("network").reset_index()
 
 
 def changes(params: Params, variant: str) -> dict[str, Any]:
@@ -179,9 +179,9 @@ def aggregate(found: pd.DataFrame, by: str, baseline: str) -> pd.DataFrame:
     """Means over the seeds, a row per student and `by`, in the order of their first row.
 
     Columns: `student`, `by`, number of `seeds`, mean `miou`, its sample standard deviation `miou_std` (empty
-    for one seed), mean `mean_accuracy`, `pixel_accuracy` and `fw_iou`, `parameters`, how many seeds
-    `collapsed`; then against the student's row `baseline`, where both have a seed: mean `difference` in mIoU,
-    `low` and `high` of its 95 % interval, and `verdict`, of `attnfd.report.statistics.paired`.
+    for one seed), mean `mean_accuracy`, `pixel_accuracy` and `fw_iou`, `parameters`, `multiply_adds`, how
+    many seeds `collapsed`; then against the student's row `baseline`, where both have a seed: mean
+    `difference` in mIoU, `low` and `high` of its 95 % interval, and `verdict`, of `attnfd.report.statistics.paired`.
     """
     table = found.groupby(["student", by], sort=False, as_index=False).agg(
         seeds=("miou", "size"),
@@ -191,6 +191,7 @@ def aggregate(found: pd.DataFrame, by: str, baseline: str) -> pd.DataFrame:
         pixel_accuracy=("pixel_accuracy", "mean"),
         fw_iou=("fw_iou", "mean"),
         parameters=("parameters", "first"),
+        multiply_adds=("multiply_adds", "first"),
         collapsed=("collapsed", "sum"),
     )
     pairs = [

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import nn
 
 from attnfd import timing
 from attnfd.errors import UserError
@@ -28,12 +27,6 @@ def model(name: str, miou: float | None = None) -> Model:
 def run(models: list[Model], **changes: object) -> None:
     options: dict = {"size": (32, 48), "batch": 2, "rounds": 2, "numbers": None, "plot": None}
     benchmark.benchmark(models, **(options | changes))
-
-
-def test_multiply_adds_by_hand() -> None:
-    # 8×6 positions, 4 outputs, 3 inputs, 3×3; then a linear map of 4 channels to 5.
-    convolutions = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 5, 1))
-    assert benchmark.multiply_adds(convolutions, (8, 6)) == 48 * (4 * 3 * 9 + 4 * 5)
 
 
 def test_cost_by_hand() -> None:

@@ -13,12 +13,12 @@ def rows(columns, *values):
 
 
 COMPARISON = rows(
-    "student method miou miou_std difference parameters",
-    ("teacher", "", 0.80, np.nan, np.nan, 60_000_000),
-    ("resnet18", "none", 0.60, 0.01, np.nan, 16_000_000),
-    ("resnet18", "kd", 0.58, 0.02, -0.02, 16_000_000),
-    ("resnet18", "attnfd", 0.70, 0.03, 0.10, 16_000_000),
-    ("mobilenetv2", "kd", 0.50, np.nan, np.nan, 6_000_000),
+    "student method miou miou_std difference parameters multiply_adds",
+    ("teacher", "", 0.80, np.nan, np.nan, 60_000_000, 90e9),
+    ("resnet18", "none", 0.60, 0.01, np.nan, 16_000_000, 50e9),
+    ("resnet18", "kd", 0.58, 0.02, -0.02, 16_000_000, 50e9),
+    ("resnet18", "attnfd", 0.70, 0.03, 0.10, 16_000_000, 50e9),
+    ("mobilenetv2", "kd", 0.50, np.nan, np.nan, 6_000_000, 25e9),
 )
 
 
@@ -81,17 +81,22 @@ def test_ablation_marks_the_layers():
     assert [score for (score,) in found.values()] == pytest.approx([60, 68, 70])
 
 
-def test_sizes_puts_methods_of_a_student_around_its_parameters():
+@pytest.mark.parametrize(
+    ("panel", "teacher", "student", "ticks"),
+    [
+        (0, 60e6, 16e6, ["60.0 M\nteacher", "16.0 M\nresnet18", "6.0 M\nmobilenetv2"]),
+        (1, 90e9, 50e9, ["90.0 G\nteacher", "50.0 G\nresnet18", "25.0 G\nmobilenetv2"]),
+    ],
+)
+def test_sizes_puts_methods_of_a_student_around_its_cost(panel, teacher, student, ticks):
     figure = figures.sizes(COMPARISON)
-    (axes,) = figure.axes
+    axes = figure.axes[panel]
     points = {container.get_label(): container.lines[0].get_xydata()[0] for container in axes.containers[:3]}
     assert list(points) == ["none", "kd", "attnfd"]
     assert [miou for _, miou in points.values()] == pytest.approx([60, 58, 70])
-    assert np.prod([size for size, _ in points.values()]) ** (1 / 3) == pytest.approx(16e6)
-    assert axes.lines[0].get_xydata().tolist() == [[60e6, 80]]
-    assert [label.get_text() for label in axes.get_xticklabels()] == [
-        "60.0 M\nteacher", "16.0 M\nresnet18", "6.0 M\nmobilenetv2"
-    ]  # fmt: skip
+    assert np.prod([cost for cost, _ in points.values()]) ** (1 / 3) == pytest.approx(student)
+    assert axes.lines[0].get_xydata().tolist() == [[teacher, 80]]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ticks
     assert legend(figure) == ["teacher", "none", "kd", "attnfd"]
 
 
@@ -100,7 +105,7 @@ def test_twelve_methods_are_told_apart():
         "none", "kd", "at", "sp", "ickd", "overhaul", "dist", "cirkd", "lad", "attnfd", "fitnet", "cwd",
     ]  # fmt: skip
     table = pd.DataFrame({"student": "resnet18", "method": methods, "miou": np.linspace(0.5, 0.6, 12)})
-    table = table.assign(miou_std=0.01, difference=0.0, parameters=16_000_000)
+    table = table.assign(miou_std=0.01, difference=0.0, parameters=16_000_000, multiply_adds=50e9)
     figure = figures.sizes(pd.concat([COMPARISON[:1], table]))
     looks = {
         (container.lines[0].get_color(), container.lines[0].get_marker())

@@ -126,7 +126,8 @@ def test_networks_are_measured_by_the_teacher():
     found.loc[found["student"] == "teacher", "parameters"] = 2 * 16_608_181
     table = tables.networks(tables.comparison(found))
     assert list(table["network"]) == ["teacher", "resnet18"]
-    assert list(table["share"]) == [1, 0.5]
+    assert list(table["parameters_share"]) == [1, 0.5]
+    assert list(table["multiply_adds_share"]) == [1, 1]
 
 
 def test_confusion_is_of_the_teacher_and_of_the_first_seed_with_and_without_attnfd():
