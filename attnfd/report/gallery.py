@@ -49,7 +49,7 @@ def draw(
         ),
         "sizes": Picture(
             figures.sizes(comparison),
-            "Mean mIoU, ± its standard deviation, over the number of parameters and over the multiply-adds "
+            "Mean mIoU, ± its standard deviation, over the number of parameters and the multiply-adds "
             "of an image. Both are the same for all methods of a student, which are drawn beside each other.",
         ),
         "curves": Picture(
