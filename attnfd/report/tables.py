@@ -181,7 +181,8 @@ def aggregate(found: pd.DataFrame, by: str, baseline: str) -> pd.DataFrame:
     Columns: `student`, `by`, number of `seeds`, mean `miou`, its sample standard deviation `miou_std` (empty
     for one seed), mean `mean_accuracy`, `pixel_accuracy` and `fw_iou`, `parameters`, `multiply_adds`, how
     many seeds `collapsed`; then against the student's row `baseline`, where both have a seed: mean
-    `difference` in mIoU, `low` and `high` of its 95 % interval, and `verdict`, of `attnfd.report.statistics.paired`.
+    `difference` in mIoU, `low` and `high` of its 95 % interval, and `verdict`, of
+    `attnfd.report.statistics.paired`.
     """
     table = found.groupby(["student", by], sort=False, as_index=False).agg(
         seeds=("miou", "size"),

@@ -1,0 +1,105 @@
+"""The default pipeline under random kills: `python -m tests.soak FOLDER --minutes 60`.
+
+Runs the pipeline once undisturbed, then in one fresh clone after another, where `dvc repro` and all that it has
+started are killed at random moments and started again. Every clone has to end with the `dvc.lock` of the first.
+The log is on standard output.
+"""
+
+import argparse
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from tests import miniature
+
+PAUSE = (5.0, 150.0)
+"""Seconds between a start and its kill, drawn evenly between the logarithms of these."""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--minutes", type=float, default=60)
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    random.seed(given.seed)
+    commit = subprocess.check_output(
+        ["git", "-C", miniature.PROJECT, "rev-parse", "--short", "HEAD"], text=True
+    )
+    tell(f"commit {commit.strip()}, seed {given.seed}")
+
+    reference = clone(given.folder / "reference")
+    start = time.monotonic()
+    assert repro(reference, None)
+    tell(f"reference: {time.monotonic() - start:.0f} s undisturbed")
+    expected = (reference / "dvc.lock").read_bytes()
+
+    end = time.monotonic() + 60 * given.minutes
+    rounds = kills = 0
+    while time.monotonic() < end:
+        rounds += 1
+        folder = clone(given.folder / f"round-{rounds}")
+        start, disturbed = time.monotonic(), 0
+        while not repro(folder, pause()):
+            disturbed += 1
+        kills += disturbed
+        same = (folder / "dvc.lock").read_bytes() == expected
+        tell(f"round {rounds}: {disturbed} kills, {time.monotonic() - start:.0f} s, same dvc.lock: {same}")
+        if not same:
+            return 1
+    tell(f"passed: {rounds} rounds, {kills} kills")
+    return 0
+
+
+def pause() -> float:
+    low, high = PAUSE
+    return low * (high / low) ** random.random()
+
+
+def repro(folder: Path, seconds: float | None) -> bool:
+    """Whether `dvc repro` ended well within so many seconds; killed if it did not end.
+
+    Raises:
+        RuntimeError: it failed by itself.
+    """
+    environment = {**miniature.environment(), "ATTNFD_CHECKPOINT_SECONDS": "5"}
+    del environment["OMP_NUM_THREADS"]  # The default pipeline uses what there is.
+    log = folder / "repro.log"
+    with log.open("a") as file:
+        process = subprocess.Popen(
+            ["dvc", "repro"], cwd=folder, env=environment, stdout=file, stderr=file, start_new_session=True
+        )
+    try:
+        status = process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        tell(f"  killed after {seconds:.0f} s, in {cell(log)}")
+        return False
+    if status:
+        raise RuntimeError(f"dvc repro failed, see {log}")
+    return True
+
+
+def cell(log: Path) -> str:
+    """The cell that ran last."""
+    lines = log.read_text(errors="replace").splitlines()
+    return next((line for line in reversed(lines) if line.startswith("Running stage")), "none")
+
+
+def clone(folder: Path) -> Path:
+    command = ["git", "clone", "--quiet", str(miniature.PROJECT), str(folder)]
+    subprocess.run(command, check=True)
+    return folder
+
+
+def tell(line: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {line}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
