@@ -1,21 +1,23 @@
 """The device and its arithmetic."""
 
+import os
 from typing import Any
 
 import torch
 from lightning_fabric import Fabric
 
-from attnfd import machine
+from attnfd import machine, processes
 from attnfd.errors import UserError
 
 # What a CPU calls instructions that multiply bfloat16 numbers themselves.
 NATIVE_BF16 = ("avx512_bf16", "amx_bf16")
 
 
-def start_fabric(precision: Any) -> Fabric:
+def start_fabric(precision: Any, *, together: bool = False) -> Fabric:
     """Device and arithmetic of a training or an evaluation.
 
     Args:
+        together: with the processes that `torchrun` has started beside this one, by DDP.
         precision: see `attnfd.config.Training`; `auto` is bf16-mixed where the device multiplies bfloat16
             numbers itself, else 32-true.
 
@@ -27,7 +29,15 @@ def start_fabric(precision: Any) -> Fabric:
         raise UserError("ATTNFD_DEVICE: found 'cuda', but no GPU is visible here; allowed: auto, cpu")
     if precision == "auto":
         precision = "bf16-mixed" if _has_bf16(device) else "32-true"
-    fabric = Fabric(accelerator=device, devices=1, precision=precision)
+    if together and processes.count() > 1:
+        here = int(os.environ["LOCAL_WORLD_SIZE"])
+        nodes = processes.count() // here
+        fabric = Fabric(
+            accelerator=device, devices=here, num_nodes=nodes, strategy="ddp", precision=precision
+        )
+        fabric.launch()
+    else:
+        fabric = Fabric(accelerator=device, devices=1, precision=precision)
     torch.set_float32_matmul_precision("high")
     return fabric
 

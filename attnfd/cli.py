@@ -3,6 +3,7 @@
 Commands parse, check and dispatch. What one needs is imported when it runs, so that `--help` is instant.
 """
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -48,6 +49,17 @@ ModelName = Annotated[
     ),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Write over what is there.")]
+
+
+@app.callback()
+def one_process_unless_it_trains(context: typer.Context) -> None:
+    """Refuse what several processes would do over each other."""
+    trains = ("train_teacher", "distill", "ablate")
+    if "TORCHELASTIC_RUN_ID" in os.environ and context.invoked_subcommand not in trains:
+        raise UserError(
+            f"torchrun: found attnfd {context.invoked_subcommand}; allowed: {', '.join(trains)}; "
+            "start the others without it"
+        )
 
 
 @app.command(epilog="Example: attnfd check")
@@ -160,7 +172,8 @@ def ablate(dataset: Dataset, student: Student, variant: Variant, seed: Seed) -> 
     with runs.open_run(cell, params.resolve(cell), checkpoints) as run:
         fingerprint, evaluated = stage(params, cell, run, checkpoints)
         run.trained(fingerprint)
-        run.evaluated(evaluated)
+        if evaluated is not None:
+            run.evaluated(evaluated)
     checkpoints.clear()
 
 

@@ -108,6 +108,7 @@ class Training(Section):
         description="range of the random resize, relative to the original size"
     )
     flip: float = Field(ge=0, le=1, description="probability of a horizontal flip")
+    sync_bn: bool = Field(description="in several processes: BN over the whole batch, not over each part")
     precision: Literal["32-true", "bf16-mixed", "16-mixed", "auto"] = Field(
         description="arithmetic of the step; auto: bf16-mixed where it is native to the device, else 32-true"
     )

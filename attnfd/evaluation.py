@@ -54,7 +54,9 @@ def confusion(
     Returns:
         (N, K, K), rows of ground truth.
     """
-    matrices, positions = [], []
+    # Of several processes, one may have no batch at all.
+    matrices = [torch.zeros(0, classes, classes, dtype=torch.long, device=device)]
+    positions = [torch.zeros(0, dtype=torch.long)]
     with evaluating(model):
         for images, masks, indices in batches:
             images, masks = (part.to(device, non_blocking=True) for part in (images, masks))

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from attnfd import paths
+from attnfd import paths, processes
 from attnfd.config import Params
 from attnfd.data.prepared import open_prepared
 from attnfd.errors import StoppedError, UserError
@@ -30,6 +30,9 @@ from attnfd.paths import Cell
 
 KEPT = 2
 """Checkpoints of a training: the newest, and the one before in case the disk has lost it."""
+
+AGREE_STEPS = 10
+"""Several processes agree on a stop once in so many steps, as each time they wait for each other."""
 
 OF_THE_COMMAND = ("attnfd.__main__", "attnfd.cli", "attnfd.preflight", "attnfd.resume", "attnfd.tracking")
 """Modules that start and record a training, but change nothing in it."""
@@ -89,6 +92,8 @@ class Checkpoints:
 
     def clear(self) -> None:
         """Remove them all; the training is done."""
+        if processes.rank() > 0:
+            return
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
@@ -158,6 +163,13 @@ class Interrupt:
 
     def __init__(self) -> None:
         self.asked: signal.Signals | None = None
+        self.agreed: signal.Signals | None = None
+
+    def agree(self, step: int = 0) -> None:
+        """Let all processes stop at the same step if one of them was asked to."""
+        if processes.count() > 1 and step % AGREE_STEPS:
+            return
+        self.agreed = max((asked for asked in processes.everyones(self.asked) if asked), default=None)
 
     def raise_if_asked(self, where: str) -> None:
         """Stop the training, whose state is safe by now.
@@ -165,10 +177,10 @@ class Interrupt:
         Raises:
             StoppedError: it was asked to.
         """
-        if self.asked is not None:
+        if self.agreed is not None:
             raise StoppedError(
-                f"stopped by {self.asked.name} after {where}; start the same again, and it goes on",
-                self.asked,
+                f"stopped by {self.agreed.name} after {where}; start the same again, and it goes on",
+                self.agreed,
             )
 
 
@@ -180,6 +192,8 @@ def interruptible() -> Iterator[Interrupt]:
 
     def note(number: int, frame: FrameType | None) -> None:
         interrupt.asked = signal.Signals(number)
+        if processes.count() > 1:
+            return  # `torchrun` passes on what the terminal has sent already, and kills in the end.
         for name, handler in before.items():
             signal.signal(name, handler)
 

@@ -14,7 +14,7 @@ from lightning_fabric import Fabric
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
-from attnfd import evaluation, machine
+from attnfd import evaluation, machine, processes
 from attnfd.config import Training
 from attnfd.data.loaders import eval_loader, train_loader
 from attnfd.data.prepared import Prepared
@@ -57,12 +57,16 @@ class Objective(nn.Module):
     def forward(self, images: Tensor, target: Tensor, progress: float) -> dict[str, Tensor]:
         """Terms by name; their sum is the loss. Images are normalised (B, 3, H, W), see `cross_entropy`."""
         if self.distiller is None:
-            return {"ce": cross_entropy(self.model(images).logits, target)}
+            logits = processes.gather(self.model(images).logits)
+            return {"ce": cross_entropy(logits, processes.gather(target))}
         taught = self.teach(images)
-        return self.terms(self.model(images, taps=self.distiller.student_taps), taught, target, progress)
+        student = self.model(images, taps=self.distiller.student_taps)
+        return self.terms(student, taught, target, progress)
 
     def terms(self, student: Output, taught: Output, target: Tensor, progress: float) -> dict[str, Tensor]:
         """What the distiller makes of the outputs of student and teacher, beside the cross-entropy."""
+        student, taught = processes.gather_output(student), processes.gather_output(taught)
+        target = processes.gather(target)
         assert self.distiller is not None
         assert student.logits is not None
         terms = self.distiller(student, taught, target, progress)
@@ -142,7 +146,8 @@ class _Fitting:
         self.objective, self.config, self.fabric, self.log = objective, config, fabric, log
         self.classes = len(prepared.card.classes)
         self.train = train_loader(prepared, config, seed, device=fabric.device)
-        self.validation = eval_loader(prepared, "val", config.batch_size, device=fabric.device)
+        share = processes.rank(), processes.count()
+        self.validation = eval_loader(prepared, "val", config.batch_size, device=fabric.device, share=share)
         self.steps = config.epochs * len(self.train)
         optimizer = torch.optim.SGD(
             objective.parameter_groups(config),
@@ -154,6 +159,10 @@ class _Fitting:
         self.schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: decay(config.schedule, step / self.steps)
         )
+        if config.sync_bn:
+            processes.synchronise_bn(objective.to(fabric.device).model)
+        if processes.rank() > 0:  # Dropout shall differ between the parts of a batch.
+            torch.manual_seed(torch.initial_seed() + processes.rank())
         objective.to(memory_format=torch.channels_last)
         self.wrapped, self.optimizer = fabric.setup(objective, optimizer)
 
@@ -181,7 +190,8 @@ class _Fitting:
             for images, target in self.train:
                 self.step(images, target)
                 bar.advance(task)
-                if interrupt.asked:
+                interrupt.agree(self.done)
+                if interrupt.agreed:
                     self.read()  # What is no longer finite is not worth keeping.
                     self.save()
                     interrupt.raise_if_asked(f"step {self.done} of {self.steps}")
@@ -189,7 +199,8 @@ class _Fitting:
             self.end_epoch()
             row = self.history[-1]
             bar.update(task, note=f"loss {row['loss']:.3f}, best mIoU {100 * self.best:.1f} %")
-            if interrupt.asked or self.is_due():
+            interrupt.agree()
+            if interrupt.agreed or self.is_due():
                 self.save()
             interrupt.raise_if_asked(f"epoch {self.epoch} of {self.config.epochs}")
         self.log.metrics({"speed/training_seconds": self.meter.seconds}, self.config.epochs)
@@ -202,7 +213,7 @@ class _Fitting:
         self.optimizer.step()
         self.schedule.step()
         self.taken.append({name: term.detach() for name, term in terms.items()})
-        self.meter.count(len(target))
+        self.meter.count(len(target) * processes.count())
 
     def end_epoch(self) -> None:
         """Read the epoch's terms, validate if it is time to, and log both."""
@@ -240,11 +251,14 @@ class _Fitting:
     def is_due(self) -> bool:
         """Whether a checkpoint is; the end needs none, what follows from it is written at once."""
         elapsed = time.monotonic() - self.saved
-        return self.epoch < self.config.epochs and elapsed >= machine.settings().checkpoint_seconds
+        due = self.epoch < self.config.epochs and elapsed >= machine.settings().checkpoint_seconds
+        return any(processes.everyones(due))
 
     def save(self) -> None:
         self.log.flush()  # Before: what a checkpoint has left behind is not logged again.
-        self.checkpoints.save(self.state_dict(), self.done)
+        state = self.state_dict()
+        if processes.rank() == 0:
+            self.checkpoints.save(state, self.done)
         self.saved = time.monotonic()
 
     def state_dict(self) -> dict[str, Any]:
@@ -259,7 +273,7 @@ class _Fitting:
             "best": self.best,
             "kept": self.kept,
             "seconds": self.meter.seconds,
-            "random": random_state(),
+            "random": processes.everyones(random_state()),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -269,7 +283,8 @@ class _Fitting:
         self.fabric.strategy.precision.load_state_dict(state["precision"])
         for name in ("epoch", "taken", "history", "best", "kept"):
             setattr(self, name, state[name])
-        set_random_state(state["random"])
+        states = state["random"]
+        set_random_state(states[processes.rank() % len(states)])
 
 
 class Meter:
@@ -325,9 +340,9 @@ def validate(model: DeepLabV3Plus, loader: Any, classes: int, fabric: Fabric) ->
     """mIoU of a network on the batches of a split, in the arithmetic that it trains in."""
     with fabric.autocast():
         matrices = evaluation.confusion(model, loader, classes, device=fabric.device)
-    return scores(matrices.sum(0))["miou"]
+    return scores(processes.total(matrices.sum(0)))["miou"]
 
 
 def _progress_bar() -> Progress:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, TextColumn("{task.fields[note]}"))
+    return Progress(*columns, TextColumn("{task.fields[note]}"), disable=processes.rank() > 0)

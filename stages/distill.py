@@ -3,7 +3,7 @@
 import torch
 from safetensors.torch import save_file
 
-from attnfd import discovery, paths, training
+from attnfd import discovery, paths, processes, training
 from attnfd.accelerator import start_fabric
 from attnfd.config import Params
 from attnfd.data.legend import legend
@@ -28,7 +28,7 @@ def distill(params: Params, cell: Cell, log: training.Log, checkpoints: Checkpoi
     config = params.distill(cell.dataset)
     student_config = params.student(cell.student)
     prepared = open_prepared(params, cell.dataset)
-    fabric = start_fabric(config.precision)
+    fabric = start_fabric(config.precision, together=True)
     teacher = checkpoint.load(paths.frozen(cell.dataset))[0].to(memory_format=torch.channels_last)
     prepared.check_classes(teacher.info.classes, paths.frozen(cell.dataset))
 
@@ -54,8 +54,10 @@ def distill(params: Params, cell: Cell, log: training.Log, checkpoints: Checkpoi
         checkpoints=checkpoints,
     )
     card = {**legend(prepared.card).model_dump(mode="json"), "val_miou": history["miou"].max()}
-    checkpoint.save(cell.model, student, card)
-    state = {name: tensor.contiguous() for name, tensor in distiller.state_dict().items()}
-    save_file(state, cell.model / DISTILLER)
-    history.to_csv(cell.model / HISTORY, index=False)
+    if processes.rank() == 0:
+        checkpoint.save(cell.model, student, card)
+        state = {name: tensor.contiguous() for name, tensor in distiller.state_dict().items()}
+        save_file(state, cell.model / DISTILLER)
+        history.to_csv(cell.model / HISTORY, index=False)
+    fabric.barrier()
     return checkpoint.fingerprint(cell.model)

@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 from lightning_fabric import Fabric
 
-from attnfd import training
+from attnfd import processes, training
 from attnfd.accelerator import start_fabric
 from attnfd.config import Params, TrainTeacher
 from attnfd.data.legend import legend
@@ -29,7 +29,7 @@ def train_teacher(params: Params, cell: Cell, log: training.Log, checkpoints: Ch
     """
     config = params.train_teacher(cell.dataset)
     prepared = open_prepared(params, cell.dataset)
-    fabric = start_fabric(config.precision)
+    fabric = start_fabric(config.precision, together=True)
     torch.manual_seed(config.seed)
     fit = partial(
         training.fit,
@@ -58,8 +58,10 @@ def train_teacher(params: Params, cell: Cell, log: training.Log, checkpoints: Ch
         card["imported_sha256"] = imported.fingerprint(config)
     # What an imported teacher scored before a fit is not its score any more.
     trained = history[history["epoch"] > 0] if len(history) > 1 else history
-    checkpoint.save(cell.model, model, {"val_miou": trained["miou"].max(), **card})
-    history.to_csv(cell.model / HISTORY, index=False)
+    if processes.rank() == 0:
+        checkpoint.save(cell.model, model, {"val_miou": trained["miou"].max(), **card})
+        history.to_csv(cell.model / HISTORY, index=False)
+    fabric.barrier()
     return checkpoint.fingerprint(cell.model)
 
 
@@ -67,7 +69,8 @@ def _score(
     model: DeepLabV3Plus, prepared: Prepared, config: TrainTeacher, fabric: Fabric, log: training.Log
 ) -> pd.DataFrame:
     """Epoch 0 of a history: what an imported teacher comes with."""
-    validation = eval_loader(prepared, "val", config.batch_size, device=fabric.device)
+    share = processes.rank(), processes.count()
+    validation = eval_loader(prepared, "val", config.batch_size, device=fabric.device, share=share)
     miou = training.validate(model.to(fabric.device), validation, len(prepared.card.classes), fabric)
     log.metrics({"epoch/miou": miou}, 0)
     return pd.DataFrame([{"epoch": 0, "loss": nan, "ce": nan, "lr": nan, "miou": miou}])

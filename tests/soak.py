@@ -1,7 +1,8 @@
 """The default pipeline under random kills: `python -m tests.soak FOLDER --minutes 60`.
 
-Runs the pipeline once undisturbed, then in one fresh clone after another, where `dvc repro` and all that it has
-started are killed at random moments and started again. Every clone has to end with the `dvc.lock` of the first.
+Runs the pipeline once undisturbed, then in one fresh clone after another, where `dvc repro` and all that it
+has started are killed at random moments and started again. Every clone has to end with the `dvc.lock` of the
+first.
 The log is on standard output.
 """
 

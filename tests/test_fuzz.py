@@ -84,6 +84,7 @@ TRAINING = {
     "crop": st.lists(st.integers(1, 2000), min_size=2, max_size=2),
     "scale": st.lists(st.floats(0.1, 4), min_size=2, max_size=2).map(sorted),
     "flip": st.floats(0, 1),
+    "sync_bn": st.booleans(),
     "precision": st.sampled_from(["32-true", "bf16-mixed", "16-mixed", "auto"]),
 }
 """What docs and descriptions allow, key by key."""

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision import tv_tensors
 
-from attnfd import machine
+from attnfd import machine, processes
 from attnfd.config import Training
 from attnfd.data.images import decode_image, label_table, read_classes
 from attnfd.data.prepared import Prepared
@@ -85,7 +85,10 @@ class Augmented(Dataset[tuple[Tensor, Tensor]]):
 
 
 class EpochBatches(Sampler[list[Draw]]):
-    """Batches of a shuffled epoch. A last batch of one image is left out: batch norm needs two."""
+    """Batches of a shuffled epoch. A last batch of one image is left out: batch norm needs two.
+
+    Of several processes each gets an equal part of every batch; the last one is cut so that it can.
+    """
 
     def __init__(self, images: int, batch_size: int, seed: int) -> None:
         self.images = images
@@ -96,14 +99,16 @@ class EpochBatches(Sampler[list[Draw]]):
 
     def __len__(self) -> int:
         full, rest = divmod(self.images, self.batch_size)
-        return full + (rest > 1)
+        return full + (rest >= max(2, processes.count()))
 
     def __iter__(self) -> Iterator[list[Draw]]:
         generator = torch.Generator().manual_seed(_mix(self.seed, self.epoch))
         order = torch.randperm(self.images, generator=generator).tolist()
         for number in range(self.skipped, len(self)):
-            start = number * self.batch_size
-            yield [Draw(self.epoch, row) for row in order[start : start + self.batch_size]]
+            batch = order[number * self.batch_size :][: self.batch_size]
+            part = len(batch) // processes.count()
+            start = part * processes.rank()
+            yield [Draw(self.epoch, row) for row in batch[start : start + part]]
 
 
 class TrainLoader(DataLoader[tuple[Tensor, Tensor]]):
@@ -133,6 +138,11 @@ def train_loader(
             f"{prepared.card.name}: found {len(images)} training images in batches of {training.batch_size}; "
             "allowed: at least 2 of both, since batch norm needs them"
         )
+    if training.batch_size % processes.count():
+        raise UserError(
+            f"training.batch_size: found {training.batch_size} for {processes.count()} processes; "
+            "allowed: a multiple of their number, which torchrun --nproc-per-node sets"
+        )
     return TrainLoader(
         Augmented(images, training, seed),
         batch_sampler=EpochBatches(len(images), training.batch_size, seed),
@@ -157,15 +167,17 @@ def eval_loader(
     *,
     device: torch.device,
     workers: int | None = None,
+    share: tuple[int, int] = (0, 1),
 ) -> DataLoader[tuple[Tensor, Tensor, Tensor]]:
     """Batches (images, masks, indices) at original size, each of images of one size.
 
-    `indices` (B,) are rows of `prepared.split(split)`.
+    `indices` (B,) are rows of `prepared.split(split)`. `share` (i, n) is every n-th batch from the i-th on.
     """
+    first, step = share
     images = Segmentation(prepared, split)
     return DataLoader(
         Numbered(images),
-        batch_sampler=_batches_of_one_size(images.sizes, batch_size),
+        batch_sampler=_batches_of_one_size(images.sizes, batch_size)[first::step],
         **_processes(images, device, workers),
     )
 

@@ -163,11 +163,28 @@ class Run:
         return True
 
 
+class Silent(Run):
+    """The run of a process that is not the first: it logs nothing."""
+
+    def __init__(self) -> None:
+        """Without a store."""
+
+    def metrics(self, values: Mapping[str, float], step: int) -> None:
+        """Not logged."""
+
+    def flush(self) -> None:
+        """Nothing waits."""
+
+    def trained(self, weights: str) -> None:
+        """Not logged."""
+
+
 @contextmanager
 def open_run(cell: Cell, params: Mapping[str, Any], checkpoints: "Checkpoints") -> Iterator[Run]:
     """Track the training of a cell in a run of its own; it ends with `Run.trained`.
 
-    A training that has checkpoints goes on in the run that it began in. Other runs of this cell that a dead
+    Of several processes only the first has a run. A training that has checkpoints goes on in the run that it
+    began in. Other runs of this cell that a dead
     process of this machine left open are marked as killed.
 
     Args:
@@ -177,6 +194,11 @@ def open_run(cell: Cell, params: Mapping[str, Any], checkpoints: "Checkpoints") 
     Raises:
         UserError: the store does not answer.
     """
+    from attnfd import processes
+
+    if processes.rank() > 0:
+        yield Silent()
+        return
     with store.errors():
         client, experiment = store.connect(cell.dataset)
         for left in store.search(client, experiment, cell.tags, "attributes.status = 'RUNNING'"):
