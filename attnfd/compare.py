@@ -23,6 +23,7 @@ from attnfd import config, discovery, paths
 from attnfd.errors import UserError
 from attnfd.paths import Cell
 from attnfd.report import statistics, tables
+from attnfd.report.reading import reading
 from attnfd.report.statistics import Difference, Evaluation
 
 ROOTS = ("results", "ablation")
@@ -174,7 +175,9 @@ def _choose(name: str, folders: Sequence[PurePosixPath], where: str) -> list[Pur
 
 
 def _result(files: fsspec.AbstractFileSystem, folder: PurePosixPath, revision: str) -> Result:
-    metrics = json.loads(files.read_bytes((folder / paths.METRICS).as_posix()))
+    file = (folder / paths.METRICS).as_posix()
+    with reading(_at(file, revision)):
+        metrics = json.loads(files.read_bytes(file))
     file = (folder / paths.CONFUSION).as_posix()
     evaluation = statistics.read(BytesIO(files.read_bytes(file)), _at(file, revision))
     return Result(_cell(folder), metrics, evaluation)

@@ -1,8 +1,8 @@
 """What several processes make of the same batches, see test_processes.py.
 
 `torchrun … tests/together.py FOLDER FILE`: FOLDER holds the dataset `tiny` and its tree. FILE gets, for every
-method, the gradients and buffers after some steps on a batch of which every process has a part; and the confusion
-matrix of a split.
+method, the gradients and buffers after some steps on a batch of which every process has a part; and the
+confusion matrix of a split.
 """
 
 import os

@@ -6,11 +6,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from attnfd import paths
 from attnfd.data.prepared import Prepared
 from attnfd.paths import Cell
-from attnfd.report import examples, figures, pictures, tables
+from attnfd.report import examples, figures, pictures, statistics, tables
+from attnfd.report.reading import need, reading
 from attnfd.report.tables import TEACHER
 
 EVEN, DIFFERENT = 3, 3
@@ -100,12 +102,14 @@ def _confusion(prepared: Prepared, cells: Sequence[Cell], comparison: pd.DataFra
     students = comparison[comparison["student"] != TEACHER]
     best = students.sort_values("miou", ascending=False, kind="stable").iloc[0]
     matrices = {
-        f"{best['student']}, {best['method']}": sum(
-            _arrays(cell, paths.CONFUSION)["matrices"].sum(0, dtype=np.int64)
-            for cell in cells
-            if (cell.student, cell.method, cell.variant) == (best["student"], best["method"], None)
+        f"{best['student']}, {best['method']}": np.add.reduce(
+            [
+                _matrix(cell)
+                for cell in cells
+                if (cell.student, cell.method, cell.variant) == (best["student"], best["method"], None)
+            ]
         ),
-        TEACHER: _arrays(cells[0], paths.CONFUSION)["matrices"].sum(0, dtype=np.int64),
+        TEACHER: _matrix(cells[0]),
     }
     return Picture(
         pictures.confusion(matrices, prepared.card.classes),
@@ -116,7 +120,8 @@ def _confusion(prepared: Prepared, cells: Sequence[Cell], comparison: pd.DataFra
 
 def _overlays(prepared: Prepared, chosen: Sequence[Cell]) -> Picture:
     """Predictions of a student's methods and of the teacher, on images that a rule picks."""
-    maps = {cell.method or TEACHER: _arrays(cell, paths.PREDICTIONS) for cell in chosen}
+    ids = list(_arrays(chosen[-1], paths.PREDICTIONS, ()))
+    maps = {cell.method or TEACHER: _arrays(cell, paths.PREDICTIONS, ids) for cell in chosen}
     kept = examples.read(prepared, list(maps[TEACHER]))
     preds = {title: np.stack([of_cell[id] for id in kept.ids]) for title, of_cell in maps.items()}
     even = examples.evenly(EVEN, len(kept.ids))
@@ -142,7 +147,7 @@ def _overlays(prepared: Prepared, chosen: Sequence[Cell]) -> Picture:
 
 def _attention(prepared: Prepared, cell: Cell) -> Picture:
     """What the attention of the teacher and of its student looks at."""
-    maps = _arrays(cell, paths.ATTENTION)
+    maps = _arrays(cell, paths.ATTENTION, ("ids",))
     shown = examples.read(prepared, maps.pop("ids").tolist())
     return Picture(
         pictures.attention(shown.images, maps),
@@ -159,6 +164,13 @@ def _first(cells: Sequence[Cell], student: str, method: str | None) -> Cell | No
     return next((cell for cell in cells if (cell.student, cell.method, cell.variant) == wanted), None)
 
 
-def _arrays(cell: Cell, name: str) -> dict[str, Any]:
-    with np.load(tables.existing(cell, cell.results / name)) as stored:
+def _matrix(cell: Cell) -> NDArray[np.int64]:
+    file = tables.existing(cell, cell.results / paths.CONFUSION)
+    return statistics.read(file, file.as_posix()).matrices.sum(0, dtype=np.int64)
+
+
+def _arrays(cell: Cell, name: str, needed: Sequence[str]) -> dict[str, Any]:
+    file = tables.existing(cell, cell.results / name)
+    with reading(file.as_posix()), np.load(file) as stored:
+        need(needed, stored)
         return dict(stored)

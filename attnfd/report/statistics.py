@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attnfd.errors import UserError
+from attnfd.report.reading import need, reading
 
 Counts = NDArray[np.float64]
 
@@ -106,9 +107,17 @@ def between(a: Sequence[Evaluation], b: Sequence[Evaluation]) -> Difference:
 
 
 def read(file: Path | IO[bytes], name: str) -> Evaluation:
-    """The content of a `confusion.npz`; `name` stands for it in messages."""
-    with np.load(file) as content:
-        return Evaluation(name, content["ids"], content["matrices"])
+    """The content of a `confusion.npz`; `name` stands for it in messages.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    with reading(name), np.load(file) as content:
+        need(("ids", "matrices"), content)
+        found = Evaluation(name, content["ids"], content["matrices"])
+        if found.matrices.shape[:1] != found.ids.shape or found.matrices.ndim != 3:
+            raise ValueError(f"matrices {found.matrices.shape} of {found.ids.shape} images")
+        return found
 
 
 def sentence(found: Difference, a: str, b: str) -> str:

@@ -14,10 +14,12 @@ from attnfd.config import Params, Run
 from attnfd.errors import UserError
 from attnfd.paths import Cell
 from attnfd.report import statistics
+from attnfd.report.reading import need, reading
 from attnfd.report.statistics import Difference
 
 TEACHER = "teacher"
 SCORES = ["miou", "mean_accuracy", "pixel_accuracy", "fw_iou"]
+COUNTED = (*SCORES, "parameters", "multiply_adds", "images", "collapsed")
 LAYERS = ("backbone", "encoder", "decoder")
 COMBINATIONS = [layers for count in range(4) for layers in itertools.combinations(LAYERS, count)]
 """Rows of the paper's Table 3, in its order: no layer, one, two, all three."""
@@ -62,8 +64,11 @@ def results(chosen: Sequence[Cell]) -> pd.DataFrame:
     """
     rows = []
     for cell in chosen:
-        metrics = json.loads(existing(cell, cell.results / paths.METRICS).read_bytes())
-        kept = {key: metrics[key] for key in (*SCORES, "parameters", "multiply_adds", "images", "collapsed")}
+        file = existing(cell, cell.results / paths.METRICS)
+        with reading(file.as_posix()):
+            metrics = json.loads(file.read_bytes())
+            need(COUNTED, metrics)
+        kept = {key: metrics[key] for key in COUNTED}
         confusion = existing(cell, cell.results / paths.CONFUSION)
         rows.append({"cell": cell.name, **labels(cell), **kept, "confusion": confusion})
     return pd.DataFrame(rows)
@@ -75,7 +80,8 @@ def per_class(chosen: Sequence[Cell]) -> pd.DataFrame:
     Raises:
         UserError: a cell has no results yet.
     """
-    return _stack(chosen, [cell.results / paths.PER_CLASS for cell in chosen])
+    columns = ("class", "iou", "accuracy", "pixels")
+    return _stack(chosen, [cell.results / paths.PER_CLASS for cell in chosen], columns)
 
 
 def curves(chosen: Sequence[Cell]) -> pd.DataFrame:
@@ -84,7 +90,8 @@ def curves(chosen: Sequence[Cell]) -> pd.DataFrame:
     Raises:
         UserError: a cell is not trained yet.
     """
-    return _stack(chosen, [cell.model / paths.HISTORY for cell in chosen])
+    columns = ("epoch", "ce", "miou")
+    return _stack(chosen, [cell.model / paths.HISTORY for cell in chosen], columns)
 
 
 def confusion(chosen: Sequence[Cell], classes: Sequence[str]) -> pd.DataFrame:
@@ -97,8 +104,8 @@ def confusion(chosen: Sequence[Cell], classes: Sequence[str]) -> pd.DataFrame:
     """
     tables = []
     for cell in _representative(chosen):
-        with np.load(existing(cell, cell.results / paths.CONFUSION)) as stored:
-            matrix = stored["matrices"].sum(0, dtype=np.int64)
+        file = existing(cell, cell.results / paths.CONFUSION)
+        matrix = statistics.read(file, file.as_posix()).matrices.sum(0, dtype=np.int64)
         pairs = pd.DataFrame(itertools.product(classes, classes), columns=["truth", "prediction"])
         pairs["share"] = (matrix / np.maximum(matrix.sum(1, keepdims=True), 1)).ravel()
         tables.append(_labelled(pairs, cell))
@@ -242,10 +249,15 @@ def signed(value: float) -> str:
     return "" if pd.isna(value) else statistics.signed(value)
 
 
-def _stack(chosen: Sequence[Cell], files: Sequence[Path]) -> pd.DataFrame:
-    tables = [
-        _labelled(pd.read_csv(existing(cell, file)), cell) for cell, file in zip(chosen, files, strict=True)
-    ]
+def _stack(chosen: Sequence[Cell], files: Sequence[Path], columns: Sequence[str]) -> pd.DataFrame:
+    tables = []
+    for cell, file in zip(chosen, files, strict=True):
+        existing(cell, file)
+        with reading(file.as_posix()):
+            table = pd.read_csv(file)
+            need(columns, table.columns)
+            table = table.astype({name: float for name in columns if name != "class"})
+        tables.append(_labelled(table, cell))
     return pd.concat(tables, ignore_index=True)
 
 

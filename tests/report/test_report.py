@@ -144,3 +144,66 @@ def test_a_missing_cell_writes_nothing():
     with pytest.raises(UserError, match=r"results/tiny/teacher/predictions.npz: not found: teacher"):
         report(settings, "tiny")
     assert not FOLDER.exists()
+
+
+RESULTS = Path("results/tiny/resnet18/kd/0")
+TAUGHT = Path("results/tiny/resnet18/attnfd/0")
+TRAINED = Path("models/tiny/resnet18/kd/0")
+
+
+def cut(file):
+    file.write_bytes(file.read_bytes()[:-30])
+
+
+def without(key):
+    def harm(file):
+        content = json.loads(file.read_text())
+        del content[key]
+        file.write_text(json.dumps(content))
+
+    return harm
+
+
+def holding(content):
+    return lambda file: file.write_bytes(content)
+
+
+def arrays(**stored):
+    return lambda file: np.savez(file, **stored)
+
+
+@pytest.mark.parametrize(
+    ("file", "harm", "reason"),
+    [
+        (RESULTS / "metrics.json", cut, ""),
+        (RESULTS / "metrics.json", holding(b""), "Expecting value"),
+        (RESULTS / "metrics.json", holding(b"\xff\xfe"), ""),
+        (RESULTS / "metrics.json", holding(b"[]"), "without miou"),
+        (RESULTS / "metrics.json", without("parameters"), "without parameters"),
+        (RESULTS / "per_class.csv", holding(b""), "No columns"),
+        (RESULTS / "per_class.csv", holding(b"class,iou\nground,0.5\n"), "without accuracy, pixels"),
+        (RESULTS / "per_class.csv", holding(b"class,iou,accuracy,pixels\nsea,x,1,1\n"), "could not"),
+        (RESULTS / "confusion.npz", cut, ""),
+        (RESULTS / "confusion.npz", holding(b""), ""),
+        (RESULTS / "confusion.npz", holding(b"cposix\nsystem\n(S'touch trapped'\ntR."), ""),
+        (RESULTS / "confusion.npz", arrays(ids=np.array(["a"])), "without matrices"),
+        (RESULTS / "confusion.npz", arrays(ids=np.array(["a"]), matrices=np.zeros((2, 3, 3))), ""),
+        (RESULTS / "confusion.npz", arrays(ids=np.array(["a"]), matrices=np.array([print])), ""),
+        (TAUGHT / "predictions.npz", cut, ""),
+        (TAUGHT / "predictions.npz", arrays(other=np.zeros((6, 8), np.uint8)), "without "),
+        (TRAINED / "history.csv", holding(b"\0\0\0\0"), ""),
+        (TRAINED / "history.csv", holding(b"epoch,loss\n1,2\n"), "without ce, miou"),
+    ],
+)  # fmt: skip
+def test_damaged_results_are_told_in_a_line_and_nothing_is_written(file, harm, reason):
+    synthetic.dataset()
+    synthetic.results(synthetic.params(), synthetic.ONE_SEED)
+    harm(file)
+    with pytest.raises(UserError) as refused:
+        report(synthetic.params(), "tiny")
+    message = str(refused.value)
+    assert message.startswith(f"{file}: damaged ({reason}")
+    assert message.endswith("restore it: dvc checkout --force")
+    assert "\n" not in message
+    assert not FOLDER.exists()
+    assert not Path("trapped").exists()
