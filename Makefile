@@ -4,7 +4,7 @@ BIN := .venv/bin
 # DVC starts its stages as `python -m attnfd …`: that must be the environment's Python.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help env repro test lint ui docs
+.PHONY: help env repro test lint audit ui docs
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
@@ -25,6 +25,9 @@ test: env  ## run the tests
 
 lint: env  ## style and types
 	ruff check . && ruff format --check . && mypy
+
+audit: env  ## known holes in the pinned packages
+	python -m tests.audit
 
 ui: env  ## MLflow UI on localhost
 	attnfd ui

@@ -13,11 +13,13 @@ from attnfd.errors import UserError
 NATIVE_BF16 = ("avx512_bf16", "amx_bf16")
 
 
-def start_fabric(precision: Any, *, together: bool = False) -> Fabric:
+def start_fabric(precision: Any, *, together: bool = False, deterministic: bool = False) -> Fabric:
     """Device and arithmetic of a training or an evaluation.
 
     Args:
         together: with the processes that `torchrun` has started beside this one, by DDP.
+        deterministic: only kernels that give the same bits every time, on a CPU and on a GPU; torch warns of
+            operations that have none.
         precision: see `attnfd.config.Training`; `auto` is bf16-mixed where the device multiplies bfloat16
             numbers itself, else 32-true.
 
@@ -29,6 +31,10 @@ def start_fabric(precision: Any, *, together: bool = False) -> Fabric:
         raise UserError("ATTNFD_DEVICE: found 'cuda', but no GPU is visible here; allowed: auto, cpu")
     if precision == "auto":
         precision = "bf16-mixed" if _has_bf16(device) else "32-true"
+    # cuBLAS reads it when it starts; without, it shares its buffers between streams in any order.
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(deterministic, warn_only=True)
     if together and processes.count() > 1:
         here = int(os.environ["LOCAL_WORLD_SIZE"])
         nodes = processes.count() // here

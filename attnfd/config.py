@@ -112,6 +112,7 @@ class Training(Section):
     precision: Literal["32-true", "bf16-mixed", "16-mixed", "auto"] = Field(
         description="arithmetic of the step; auto: bf16-mixed where it is native to the device, else 32-true"
     )
+    deterministic: bool = Field(description="on a GPU, too: the same bits every time, in slower kernels")
     validate_every: Positive = Field(description="epochs between validations; the last epoch always is one")
 
     @model_validator(mode="after")

@@ -28,7 +28,7 @@ def distill(params: Params, cell: Cell, log: training.Log, checkpoints: Checkpoi
     config = params.distill(cell.dataset)
     student_config = params.student(cell.student)
     prepared = open_prepared(params, cell.dataset)
-    fabric = start_fabric(config.precision, together=True)
+    fabric = start_fabric(config.precision, together=True, deterministic=config.deterministic)
     teacher = checkpoint.load(paths.frozen(cell.dataset))[0].to(memory_format=torch.channels_last)
     prepared.check_classes(teacher.info.classes, paths.frozen(cell.dataset))
 

@@ -29,7 +29,7 @@ def train_teacher(params: Params, cell: Cell, log: training.Log, checkpoints: Ch
     """
     config = params.train_teacher(cell.dataset)
     prepared = open_prepared(params, cell.dataset)
-    fabric = start_fabric(config.precision, together=True)
+    fabric = start_fabric(config.precision, together=True, deterministic=config.deterministic)
     torch.manual_seed(config.seed)
     fit = partial(
         training.fit,

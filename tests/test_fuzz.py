@@ -85,6 +85,7 @@ TRAINING = {
     "scale": st.lists(st.floats(0.1, 4), min_size=2, max_size=2).map(sorted),
     "flip": st.floats(0, 1),
     "sync_bn": st.booleans(),
+    "deterministic": st.booleans(),
     "precision": st.sampled_from(["32-true", "bf16-mixed", "16-mixed", "auto"]),
 }
 """What docs and descriptions allow, key by key."""

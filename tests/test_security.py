@@ -1,11 +1,13 @@
 """No call in the source that runs code out of a file, or hands a string to a shell."""
 
 import ast
+import os
 import re
 from pathlib import Path
 
 import pytest
 
+from tests import audit
 from tests.test_house import MODULES, STAGES
 
 FORBIDDEN = {
@@ -79,3 +81,33 @@ def test_servers_stay_on_this_machine() -> None:
     project = Path(__file__).parents[1]
     for file in [*MODULES.values(), project / "Makefile"]:
         assert "0.0.0.0" not in file.read_text(encoding="utf-8"), file
+
+
+AUDIT = """#!/bin/sh
+echo '{"dependencies": [{"name": "a", "version": "1", "vulns": [HOLES]}, {"name": "b", "skip_reason": "?"}]}'
+"""
+HOLE = '{"id": "GHSA-1", "fix_versions": ["2", "1.5"]}'
+
+
+@pytest.mark.parametrize(
+    ("program", "status", "told"),
+    [
+        (AUDIT.replace("HOLES", ""), 0, "1 of 2 packages audited\n"),
+        (AUDIT.replace("HOLES", HOLE), 1, "1 of 2 packages audited\na 1: GHSA-1, mended in 2, 1.5\n"),
+        ("#!/bin/sh\necho 'no network' >&2; exit 1\n", 0, "not audited: no network\n"),
+    ],
+    ids=["clean", "a hole", "out of reach"],
+)
+def test_the_audit_fails_for_holes_alone(
+    program: str,
+    status: int,
+    told: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "pip-audit").write_text(program)
+    (tmp_path / "pip-audit").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    assert audit.main() == status
+    assert capsys.readouterr().out == told

@@ -1,5 +1,6 @@
 """The training loop: what it minimises, what it leaves, and what it refuses."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -232,3 +233,12 @@ def test_energies_are_the_mean_square_over_channels() -> None:
     of_student = energies(objective.model, images, objective.distiller)
     assert of_student["encoder/refined"].shape == (2, 3, 3)
     assert all((values >= 0).all() for values in of_student.values())
+
+
+def test_deterministic_kernels_are_asked_for_and_given_up_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    start_fabric("32-true", deterministic=True)
+    assert torch.are_deterministic_algorithms_enabled()
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+    start_fabric("32-true")
+    assert not torch.are_deterministic_algorithms_enabled()

@@ -11,6 +11,7 @@ from attnfd.data.legend import Legend
 from attnfd.errors import UserError
 from attnfd.models import checkpoint
 from attnfd.models.deeplab import DeepLabV3Plus
+from attnfd.report.reading import need, reading
 from attnfd.tracking import exported
 
 
@@ -86,5 +87,8 @@ def _miou(folder: Path) -> float | None:
         parts[last] = paths.RESULTS.name
     for file in (folder / paths.METRICS, Path(*parts, paths.METRICS)):
         if file.exists():
-            return json.loads(file.read_bytes())["miou"]
+            with reading(file.as_posix()):
+                metrics = json.loads(file.read_bytes())
+                need(("miou",), metrics)
+                return metrics["miou"]
     return None

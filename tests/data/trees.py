@@ -53,6 +53,6 @@ def training(**changes: Any) -> Training:
         "splits": ("train",), "epochs": 1, "batch_size": 2,
         "lr": 0.1, "head_lr_factor": 1.0, "momentum": 0.9, "nesterov": True,
         "weight_decay": 0.0, "schedule": "cosine", "crop": (8, 10), "scale": (0.5, 2.0), "flip": 0.5,
-        "sync_bn": True, "precision": "32-true", "validate_every": 1,
+        "sync_bn": True, "precision": "32-true", "deterministic": False, "validate_every": 1,
     }  # fmt: skip
     return Training(**(settings | changes))

@@ -1,4 +1,6 @@
 import json
+import re
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -112,6 +114,10 @@ def test_legend_is_that_of_the_dataset(tmp_path: Path, monkeypatch: pytest.Monke
     assert (found.dataset, found.classes, found.palette) == ("tiny", synthetic.CLASSES, synthetic.PALETTE)
 
 
+TRAP = b"cposix\nsystem\n(S'touch trapped'\ntR."
+"""A pickle that runs a command."""
+
+
 @pytest.fixture(scope="module")
 def run_id(project: Path) -> str:
     with pytest.MonkeyPatch.context() as patch:
@@ -146,3 +152,23 @@ class TestTracked:
             open_model(name)
         assert "start or mend" not in str(stopped.value)
         assert "\n" not in str(stopped.value)
+
+    def test_code_in_a_logged_model_is_not_run(self, run_id: str) -> None:
+        (described,) = Path("mlruns").rglob("MLmodel")
+        folder = described.parent
+        before = {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+        weights = folder / "extra_files/model.safetensors"
+        for file in before:
+            if file not in (described, weights):
+                file.write_bytes(TRAP)
+        described.write_text(re.sub("loader_module: .*", "loader_module: antigravity", described.read_text()))
+        try:
+            assert open_model(run_id).miou == 0.25
+            weights.write_bytes(TRAP)
+            with pytest.raises(UserError, match=r"model\.safetensors"):
+                open_model(run_id)
+        finally:
+            for file, content in before.items():
+                file.write_bytes(content)
+        assert not Path("trapped").exists()
+        assert "antigravity" not in sys.modules
