@@ -31,6 +31,7 @@ from attnfd.accelerator import start_fabric
 from attnfd.data.loaders import eval_loader, train_loader
 from attnfd.data.prepared import open_prepared
 from attnfd.data.transforms import normalize
+from attnfd.models import checkpoint
 from attnfd.models.deeplab import DeepLabV3Plus
 from attnfd.models.frozen import freeze
 from attnfd.models.taps import Output
@@ -254,11 +255,16 @@ PARTS: Mapping[str, Callable[[Setting], list[Row]]] = {
 }
 
 
-def training_step(given: Setting, variant: Variant) -> Callable[[], None]:
-    """A step of a training that has begun: forward passes, loss, backward pass, update."""
+def training_step(
+    given: Setting, variant: Variant, teacher: DeepLabV3Plus | None = None
+) -> Callable[[], None]:
+    """A step of a training that has begun: forward passes, loss, backward pass, update.
+
+    `teacher`: with this one; unset: with one of random weights.
+    """
     fabric = start_fabric(variant.precision)
-    teacher = _teacher(given.dataset, frozen=variant.frozen).to(fabric.device)
-    teacher.to(memory_format=_layout(variant))
+    teacher = teacher or _teacher(given.dataset, frozen=variant.frozen)
+    teacher.to(fabric.device, memory_format=_layout(variant))
     kind = Released if variant.released else Objective
     return _stepping(given, variant, fabric, _objective(given, kind, teacher))
 
@@ -386,13 +392,18 @@ def _wait(device: torch.device) -> None:
 
 
 def _memory(given: Setting, variant: Variant) -> float:
-    """Peak memory in MiB of a process of its own that takes some steps; on a GPU, of the device."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_steps_and_peak, (given, variant))
+    """Peak memory in MiB of a process of its own that takes some steps; on a GPU, of the device.
+
+    It reads its teacher from a file, as a stage does: making one takes more than having one.
+    """
+    with TemporaryDirectory() as folder, multiprocessing.get_context("spawn").Pool(1) as pool:
+        checkpoint.save(Path(folder), _teacher(given.dataset, frozen=variant.frozen), {})
+        return pool.apply(_steps_and_peak, (given, variant, Path(folder)))
 
 
-def _steps_and_peak(given: Setting, variant: Variant) -> float:
-    run = training_step(given, variant)
+def _steps_and_peak(given: Setting, variant: Variant, saved: Path) -> float:
+    teacher, _ = checkpoint.load(saved)
+    run = training_step(given, variant, teacher.train(not variant.frozen))
     for _ in range(timing.WARM_UP):
         run()
     if torch.cuda.is_available() and torch.cuda.max_memory_allocated():

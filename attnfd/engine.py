@@ -20,7 +20,8 @@ PASSED_ON = ("ATTNFD_", "DVC_", "MLFLOW_")
 TERMINAL = {"FORCE_COLOR": "1", "TERM": "xterm", "COLUMNS": "100"}
 CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 GRACE_SECONDS = 10
-RAY = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+# Ray starts clusters with a token; it is to be asked for wherever they are joined, too.
+RAY = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_AUTH_MODE": "token"}
 OBJECT_STORE = 100 * 2**20  # Bytes; nothing but commands and exit statuses goes through it.
 
 

@@ -212,5 +212,8 @@ def _mix(*numbers: int) -> int:
 
 
 def _cores() -> int:
+    """Cores for this process: a sweep says by OMP_NUM_THREADS how many a cell has."""
     affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
+    there = len(affinity(0)) if affinity else os.cpu_count() or 1
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    return min(there, int(given)) if given.isdecimal() and int(given) else there
