@@ -264,7 +264,7 @@ def training_step(
     """
     fabric = start_fabric(variant.precision)
     teacher = teacher or _teacher(given.dataset, frozen=variant.frozen)
-    teacher.to(fabric.device, memory_format=_layout(variant))
+    teacher.to(fabric.device).to(memory_format=_layout(variant))
     kind = Released if variant.released else Objective
     return _stepping(given, variant, fabric, _objective(given, kind, teacher))
 
