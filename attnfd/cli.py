@@ -308,12 +308,25 @@ def benchmark(
     json: Annotated[Path | None, typer.Option(help="A file for the numbers.")] = None,
     plot: Annotated[Path | None, typer.Option(help="A PNG of mIoU over latency.")] = None,
 ) -> None:
-    """Compare trained models on this machine: parameters, multiply-adds, latency, images per second, mIoU."""
+    """Compare trained models on this machine: parameters, multiply-adds, latency, images per second, mIoU.
+
+    With MLflow installed, the numbers and the plot are kept as a run of the first model's dataset.
+    """
+    from importlib.util import find_spec
+
     from attnfd.product.benchmark import benchmark as run
     from attnfd.product.source import open_model
 
     opened = [open_model(model) for model in models]
-    run(opened, size=size, batch=batch, rounds=rounds, numbers=json, plot=plot)
+    content, figure = run(opened, size=size, batch=batch, rounds=rounds, numbers=json, plot=plot)
+    if find_spec("mlflow") is None:
+        return
+    from attnfd.tracking import summary
+
+    try:
+        summary.log_benchmark(opened[0].legend.dataset, content, figure)
+    except UserError as error:
+        _tell(f"[bold yellow]warning:[/] not logged: {_plain(error)}")
 
 
 @app.command(epilog="Example: attnfd bench step --student mobilenetv2 --size 257 257 --batch 2")

@@ -10,7 +10,7 @@ from sklearn import metrics as sklearn
 
 from attnfd.metrics import collapsed, confusion_matrices, scores
 
-K = 4
+K = 5  # No power of two: sums and bits are not the same then.
 SHAPE = (3, 4, 5)
 predictions = hnp.arrays(np.int64, SHAPE, elements=st.integers(0, K - 1))
 targets = hnp.arrays(np.uint8, SHAPE, elements=st.sampled_from([*range(K), 255]))
@@ -102,3 +102,10 @@ def test_the_host_does_not_wait_for_the_device():
         confusion_matrices(pred, target, K)
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+def test_one_pixel_counts_whole_and_absent_classes_are_never_divided_by():
+    with np.errstate(all="raise"):
+        found = scores(np.array([[1, 0], [0, 0]]))
+    assert (found["pixel_accuracy"], found["fw_iou"], found["miou"]) == (1, 1, 1)
+    assert found["accuracy"] == [1, None]

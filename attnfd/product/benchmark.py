@@ -56,12 +56,15 @@ def benchmark(
     rounds: int,
     numbers: Path | None,
     plot: Path | None,
-) -> None:
+) -> tuple[dict[str, Any], Figure | None]:
     """Measure models and show a table.
 
     Args:
         numbers: a JSON file for all of it.
         plot: a PNG of mIoU over latency.
+
+    Returns:
+        The numbers, and the plot if all models have an mIoU.
 
     Raises:
         UserError: there is a model without an mIoU to plot.
@@ -78,11 +81,14 @@ def benchmark(
         console.print(f"Without ONNX Runtime; to time it, too: {export.INSTALL}", markup=False)
     for file in filter(None, (numbers, plot)):
         file.parent.mkdir(parents=True, exist_ok=True)
+    content = describe(costs, size=size, batch=batch, rounds=rounds)
+    figure = None if any(cost.miou is None for cost in costs) else trade_off(costs)
     if numbers is not None:
-        content = describe(costs, size=size, batch=batch, rounds=rounds)
         numbers.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     if plot is not None:
-        style.save(trade_off(costs), plot)
+        assert figure is not None
+        style.save(figure, plot)
+    return content, figure
 
 
 def measure(models: Sequence[Model], *, size: tuple[int, int], batch: int, rounds: int) -> list[Cost]:

@@ -2,7 +2,9 @@
 
 import hashlib
 import json
-from typing import TYPE_CHECKING
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -11,6 +13,7 @@ from attnfd.report import tables
 from attnfd.tracking import cards, costs, registry, runs, store
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from mlflow import MlflowClient
 
 NAME = "report"
@@ -36,6 +39,30 @@ def publish(axes: config.Run, dataset: str) -> pd.DataFrame:
         if "dvc_experiment" not in store.origin():
             registry.register(client, experiment, chosen, found)
     return cost
+
+
+def log_benchmark(dataset: str, content: Mapping[str, Any], figure: "Figure | None") -> None:
+    """Log what `attnfd benchmark` found as a run beside the dataset's report.
+
+    Args:
+        content: of `attnfd.product.benchmark.describe`.
+        figure: mIoU over latency.
+
+    Raises:
+        UserError: the store does not answer.
+    """
+    with store.errors():
+        client, experiment = store.connect(dataset)
+        tags = {"stage": "benchmark", "dataset": dataset, **store.origin()}
+        run = client.create_run(experiment, tags=tags, run_name="benchmark").info.run_id
+        client.log_dict(run, dict(content), "benchmark.json")
+        if figure is not None:
+            client.log_figure(run, figure, "miou-over-latency.png")
+        for cost in content["costs"]:
+            model = re.sub(r"[^\w\-./: ]", "_", cost["model"])  # What MLflow takes in a name.
+            for key in ("p50_ms", "p95_ms", "images_per_second"):
+                client.log_metric(run, f"{key}/{model}/{cost['runtime']}", cost[key])
+        client.set_terminated(run)
 
 
 def _log(client: "MlflowClient", experiment: str, dataset: str, note: str, cost: pd.DataFrame) -> None:

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from attnfd import cli, paths
 from attnfd.config import Run
 from attnfd.errors import UserError
 from attnfd.paths import Cell
+from attnfd.product.benchmark import Cost, describe, trade_off
 from attnfd.report import tables
 from attnfd.tracking import costs, registry, runs, store, summary
 from tests.report import synthetic
@@ -270,3 +272,18 @@ class TestRegistry:
         assert len(reports(dataset)) == 1
         with pytest.raises(mlflow.MlflowException, match="not found"):
             versions(dataset)
+
+
+def test_a_benchmark_is_a_run_beside_the_report(dataset: str) -> None:
+    cost = Cost("models:/a@best", "PyTorch", "cpu", 5, 7, 8.0, 9.0, 125.0, 0.5)
+    content = describe([cost], size=(32, 48), batch=1, rounds=2)
+    summary.log_benchmark(dataset, content, trade_off([cost]))
+    client = mlflow.MlflowClient()
+    experiment = client.get_experiment_by_name(dataset).experiment_id
+    (run,) = client.search_runs([experiment], "tags.stage = 'benchmark'")
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics["p50_ms/models:/a_best/PyTorch"] == 8
+    folder = Path(mlflow.artifacts.download_artifacts(run_id=run.info.run_id))
+    assert json.loads((folder / "benchmark.json").read_text())["costs"][0]["p95_ms"] == 9
+    with Image.open(folder / "miou-over-latency.png") as image:
+        assert image.width > 100
