@@ -211,6 +211,10 @@ def _keys(schema: Schema, values: Mapping[str, Any]) -> Iterator[tuple[str, ...]
             yield key, field["description"].replace("|", r"\|"), _allowed(field), _shown(value)
 
 
+def _number(value: float) -> str:
+    return "2⁶³" if value == 2**63 else f"{value:g}"
+
+
 def _allowed(field: Schema) -> str:
     """What a value may be, out of its JSON schema."""
     if "anyOf" in field:
@@ -223,7 +227,7 @@ def _allowed(field: Schema) -> str:
         "null": "`null`",
         "boolean": "`true`, `false`",
     }
-    bounds = [f"{sign} {field[bound]:g}" for bound, sign in BOUNDS.items() if bound in field]
+    bounds = [f"{sign} {_number(field[bound])}" for bound, sign in BOUNDS.items() if bound in field]
     if "prefixItems" in field:
         return f"{len(field['prefixItems'])} of: {_allowed(field['prefixItems'][0])}"
     if "items" in field:

@@ -28,12 +28,12 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     random.seed(given.seed)
-    commit = subprocess.check_output(
+    head = subprocess.check_output(
         ["git", "-C", miniature.PROJECT, "rev-parse", "--short", "HEAD"], text=True
     )
-    tell(f"commit {commit.strip()}, seed {given.seed}")
+    tell(f"commit {head.strip()}, seed {given.seed}")
 
-    reference = clone(given.folder / "reference")
+    reference = clone(miniature.PROJECT, given.folder / "reference")
     start = time.monotonic()
     assert repro(reference, None)
     tell(f"reference: {time.monotonic() - start:.0f} s undisturbed")
@@ -43,7 +43,7 @@ def main() -> int:
     rounds = kills = 0
     while time.monotonic() < end:
         rounds += 1
-        folder = clone(given.folder / f"round-{rounds}")
+        folder = clone(reference, given.folder / f"round-{rounds}")  # of the same commit, whatever comes
         start, disturbed = time.monotonic(), 0
         while not repro(folder, pause()):
             disturbed += 1
@@ -92,8 +92,8 @@ def cell(log: Path) -> str:
     return next((line for line in reversed(lines) if line.startswith("Running stage")), "none")
 
 
-def clone(folder: Path) -> Path:
-    command = ["git", "clone", "--quiet", str(miniature.PROJECT), str(folder)]
+def clone(source: Path, folder: Path) -> Path:
+    command = ["git", "clone", "--quiet", str(source), str(folder)]
     subprocess.run(command, check=True)
     return folder
 

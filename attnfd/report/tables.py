@@ -256,7 +256,7 @@ def _stack(chosen: Sequence[Cell], files: Sequence[Path], columns: Sequence[str]
         with reading(file.as_posix()):
             table = pd.read_csv(file)
             need(columns, table.columns)
-            table = table.astype({name: float for name in columns if name != "class"})
+            table[[name for name in columns if name != "class"]].astype(float)  # or it is no number
         tables.append(_labelled(table, cell))
     return pd.concat(tables, ignore_index=True)
 
