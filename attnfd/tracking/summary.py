@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -17,10 +18,11 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 NAME = "report"
+BENCHMARK = "benchmark"
 
 
 def publish(axes: config.Run, dataset: str) -> pd.DataFrame:
-    """Log a dataset's report, unless a run has it already, and register the best students.
+    """Log a dataset's report and its newest benchmark, unless a run has both, and register its best students.
 
     Within a DVC experiment nothing is registered: what it found is not the workspace's until it is applied.
 
@@ -42,7 +44,7 @@ def publish(axes: config.Run, dataset: str) -> pd.DataFrame:
 
 
 def log_benchmark(dataset: str, content: Mapping[str, Any], figure: "Figure | None") -> None:
-    """Log what `attnfd benchmark` found as a run beside the dataset's report.
+    """Log what `attnfd benchmark` found as a run of its own, which the dataset's next report takes in.
 
     Args:
         content: of `attnfd.product.benchmark.describe`.
@@ -53,8 +55,8 @@ def log_benchmark(dataset: str, content: Mapping[str, Any], figure: "Figure | No
     """
     with store.errors():
         client, experiment = store.connect(dataset)
-        tags = {"stage": "benchmark", "dataset": dataset, **store.origin()}
-        run = client.create_run(experiment, tags=tags, run_name="benchmark").info.run_id
+        tags = {"stage": BENCHMARK, "dataset": dataset, **store.origin()}
+        run = client.create_run(experiment, tags=tags, run_name=BENCHMARK).info.run_id
         client.log_dict(run, dict(content), "benchmark.json")
         if figure is not None:
             client.log_figure(run, figure, "miou-over-latency.png")
@@ -71,7 +73,9 @@ def _log(client: "MlflowClient", experiment: str, dataset: str, note: str, cost:
         "tables/costs.md": costs.markdown(cost),
     }
     tags = {"stage": NAME, "dataset": dataset}
-    content = _hash(dataset, texts)
+    benchmarks = store.search(client, experiment, {**tags, "stage": BENCHMARK})
+    timed = benchmarks[0].info.run_id if benchmarks else ""
+    content = _hash(dataset, {**texts, BENCHMARK: timed})
     if store.search(client, experiment, {**tags, "content": content}):
         return
     run = client.create_run(experiment, tags={**tags, **store.origin(), cards.NOTE: note}, run_name=NAME)
@@ -80,6 +84,11 @@ def _log(client: "MlflowClient", experiment: str, dataset: str, note: str, cost:
         client.log_artifacts(number, str(paths.report(dataset)))
         for file, text in texts.items():
             client.log_text(number, text, file)
+        if timed:
+            with TemporaryDirectory() as folder:
+                for kept in client.list_artifacts(timed):
+                    client.download_artifacts(timed, kept.path, folder)
+                client.log_artifacts(number, folder, BENCHMARK)
         for name, value in _mious(dataset).items():
             client.log_metric(number, name, value)
     except BaseException:

@@ -274,7 +274,9 @@ class TestRegistry:
             versions(dataset)
 
 
-def test_a_benchmark_is_a_run_beside_the_report(dataset: str) -> None:
+def test_a_benchmark_is_a_run_and_enters_the_next_report(dataset: str) -> None:
+    write(tables.cells(axes(), dataset), {})
+    summary.publish(axes(), dataset)
     cost = Cost("models:/a@best", "PyTorch", "cpu", 5, 7, 8.0, 9.0, 125.0, 0.5)
     content = describe([cost], size=(32, 48), batch=1, rounds=2)
     summary.log_benchmark(dataset, content, trade_off([cost]))
@@ -287,3 +289,11 @@ def test_a_benchmark_is_a_run_beside_the_report(dataset: str) -> None:
     assert json.loads((folder / "benchmark.json").read_text())["costs"][0]["p95_ms"] == 9
     with Image.open(folder / "miou-over-latency.png") as image:
         assert image.width > 100
+    summary.publish(axes(), dataset)
+    summary.publish(axes(), dataset)
+    newest, before = reports(dataset)
+    found = [
+        {file.path for file in client.list_artifacts(one.info.run_id, "benchmark")}
+        for one in (before, newest)
+    ]
+    assert found == [set(), {"benchmark/benchmark.json", "benchmark/miou-over-latency.png"}]
