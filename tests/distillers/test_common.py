@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from attnfd import discovery
 from attnfd.config import Attention
 from attnfd.distillers.base import Distiller
+from attnfd.errors import UserError
 from attnfd.models.deeplab import DeepLabV3Plus
 from attnfd.models.taps import STAGES, TAPS, Output, Tap
 from tests.distillers.helpers import CLASSES, batch, build, tiny_student, tiny_teacher
@@ -90,6 +91,57 @@ def test_terms_are_finite_scalars_with_finite_gradients(name: str, stride: int) 
     assert all(term.ndim == 0 and term.isfinite() for term in terms.values())
     total(terms).backward()
     assert all(grad is None or grad.isfinite().all() for grad in gradients(cell.parts).values())
+
+
+FACTORS = [
+    (name, field)
+    for name in METHODS
+    if name != "none"
+    for field, about in discovery.component("distillers", name).Config.model_fields.items()
+    if (about.description or "").startswith("factor")
+]
+
+
+@pytest.mark.parametrize(("name", "field"), FACTORS)
+def test_a_factor_multiplies_its_terms_and_leaves_the_others(name: str, field: str) -> None:
+    found = []
+    for factor in (0.75, 1.5, 3.0):
+        cell = Cell(name)
+        torch.manual_seed(0)
+        cell.distiller = build(name, cell.student.info, cell.teacher.info, **{field: factor})
+        cell.terms()  # Fills what remembers.
+        torch.manual_seed(0)
+        found.append({term: value.item() for term, value in cell.terms().items()})
+    low, middle, high = found
+    ratios = {term: (middle[term] / low[term], high[term] / middle[term]) for term in low if low[term]}
+    scaled = [term for term, pair in ratios.items() if pair == pytest.approx((2, 2), rel=1e-4)]
+    assert scaled
+    assert "ce" not in scaled
+    for term in ratios.keys() - scaled:
+        assert ratios[term] == pytest.approx((1, 1), rel=1e-4)
+
+
+BOUNDS = [
+    (name, field)
+    for name in METHODS
+    for field, about in discovery.component("distillers", name)
+    .Config.model_json_schema()["properties"]
+    .items()
+    if about.get("exclusiveMinimum") == 0 and about["type"] == "number"
+]
+
+
+@pytest.mark.parametrize(("name", "field"), BOUNDS)
+def test_what_must_be_positive_may_be_small_but_not_zero(name: str, field: str) -> None:
+    cell = Cell(name)
+    build(name, cell.student.info, cell.teacher.info, **{field: 1e-3})
+    with pytest.raises(UserError, match=field):
+        build(name, cell.student.info, cell.teacher.info, **{field: 0})
+
+
+@pytest.mark.parametrize("name", ["at", "sp", "kd", "cwd", "dist"])
+def test_what_needs_no_common_channels_trains_nothing_of_its_own(name: str) -> None:
+    assert not list(Cell(name).distiller.parameters())
 
 
 @every_method

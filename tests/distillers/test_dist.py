@@ -103,3 +103,11 @@ def test_a_batch_of_void_costs_nothing() -> None:
 def test_shapes_must_agree() -> None:
     with pytest.raises(ValueError, match="same shape"):
         dist_loss(random(2, 4, 3, 4), random(1, 4, 3, 4), labels(), tau=1, ignore_void=True)
+
+
+@pytest.mark.parametrize("level", [1e4, 1.0, 1e-4])
+def test_what_varies_by_its_rounding_alone_is_constant_at_any_level(level: float) -> None:
+    noise = torch.tensor([1.0, 1.0, 1.0 + 2e-7]) * level
+    real = torch.tensor([1.0, 1.01, 1.02]) * level
+    assert pearson(noise, real, dim=0).item() == 0
+    assert pearson(real, real, dim=0).item() == pytest.approx(1)
