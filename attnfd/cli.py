@@ -5,6 +5,7 @@ Commands parse, check and dispatch. What one needs is imported when it runs, so 
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -29,8 +30,11 @@ app.add_typer(data, name="data")
 
 Dataset = Annotated[str, typer.Option(help="A recipe of params.yaml, such as shapes.")]
 Student = Annotated[str, typer.Option(help="A student of params.yaml, such as resnet18.")]
+Students = Annotated[
+    list[str],
+    typer.Option("--student", help="A student of params.yaml, such as resnet18.", show_default=False),
+]
 MethodName = Annotated[str, typer.Option("--method", help="A method of params.yaml, such as attnfd.")]
-Variant = Annotated[str, typer.Option(help="An entry of `ablate` in params.yaml, such as be.")]
 Address = Annotated[
     str,
     typer.Argument(
@@ -85,18 +89,15 @@ def prepare(dataset: Dataset) -> None:
 @app.command("train_teacher", epilog="Example: attnfd train_teacher --dataset shapes")
 def train_teacher(dataset: Dataset) -> None:
     """Train the teacher: DeepLabV3+ with CBAM at the three taps in its forward path."""
-    from attnfd import preflight, resume
+    from attnfd import preflight
     from attnfd.paths import Cell
-    from attnfd.tracking import runs
+    from attnfd.tracking.trainings import train
 
     params = preflight.check_params()
     cell = Cell(stage="train_teacher", dataset=dataset)
     from stages.train_teacher import train_teacher as stage
 
-    checkpoints = resume.checkpoints(params, cell)
-    with runs.open_run(cell, params.resolve(cell), checkpoints) as run:
-        run.trained(stage(params, cell, run, checkpoints))
-    checkpoints.clear()
+    train(params, [cell], lambda params, tracked: [stage(params, *tracked[0])])
 
 
 @app.command(epilog="Example: attnfd freeze --dataset shapes")
@@ -110,21 +111,33 @@ def freeze(dataset: Dataset) -> None:
     stage(params, dataset)
 
 
-@app.command(epilog="Example: attnfd distill --dataset shapes --student resnet18 --method attnfd --seed 0")
-def distill(dataset: Dataset, student: Student, method: MethodName, seed: Seed) -> None:
-    """Train one student by one method from one seed."""
-    from attnfd import preflight, resume
+@app.command(
+    epilog="Example: attnfd distill --dataset shapes --student resnet18 --method attnfd --seed 0\n\n"
+    "Two beside one teacher: attnfd distill --dataset shapes --seed 0 --student resnet18 --method attnfd "
+    "--student resnet18 --method kd"
+)
+def distill(
+    dataset: Dataset,
+    students: Students,
+    methods: Annotated[list[str], typer.Option("--method", help="A method of params.yaml, such as attnfd.")],
+    seed: Seed,
+) -> None:
+    """Train one student by one method from one seed; or several, which the teacher serves together.
+
+    Several give the same weights as one by one, and the teacher sees every batch once for all of them.
+    """
+    from attnfd import preflight
     from attnfd.paths import Cell
-    from attnfd.tracking import runs
+    from attnfd.tracking.trainings import train
 
     params = preflight.check_params()
-    cell = Cell(stage="distill", dataset=dataset, student=student, method=method, seed=seed)
+    cells = [
+        Cell(stage="distill", dataset=dataset, student=student, method=method, seed=seed)
+        for student, method in _pairs(students, "--method", methods)
+    ]
     from stages.distill import distill as stage
 
-    checkpoints = resume.checkpoints(params, cell)
-    with runs.open_run(cell, params.resolve(cell), checkpoints) as run:
-        run.trained(stage(params, cell, run, checkpoints))
-    checkpoints.clear()
+    train(params, cells, stage)
 
 
 @app.command("evaluate_teacher", epilog="Example: attnfd evaluate_teacher --dataset shapes")
@@ -157,24 +170,38 @@ def evaluate(dataset: Dataset, student: Student, method: MethodName, seed: Seed)
         run.evaluated(stage(params, cell))
 
 
-@app.command(epilog="Example: attnfd ablate --dataset shapes --student resnet18 --variant be --seed 0")
-def ablate(dataset: Dataset, student: Student, variant: Variant, seed: Seed) -> None:
-    """Train and evaluate one ablation of AttnFD."""
-    from attnfd import preflight, resume
+@app.command(
+    epilog="Example: attnfd ablate --dataset shapes --student resnet18 --variant be --seed 0\n\n"
+    "Two beside one teacher: attnfd ablate --dataset shapes --seed 0 --student resnet18 --variant be "
+    "--student resnet18 --variant bd"
+)
+def ablate(
+    dataset: Dataset,
+    students: Students,
+    variants: Annotated[
+        list[str], typer.Option("--variant", help="An entry of `ablate` in params.yaml, such as be.")
+    ],
+    seed: Seed,
+) -> None:
+    """Train and evaluate one ablation of AttnFD; or several, as in `distill`."""
+    from attnfd import preflight
     from attnfd.paths import Cell
-    from attnfd.tracking import runs
+    from attnfd.tracking.trainings import train
 
     params = preflight.check_params()
-    cell = Cell(stage="ablate", dataset=dataset, student=student, method="attnfd", variant=variant, seed=seed)
+    cells = [
+        Cell(stage="ablate", dataset=dataset, student=student, method="attnfd", variant=variant, seed=seed)
+        for student, variant in _pairs(students, "--variant", variants)
+    ]
     from stages.ablate import ablate as stage
 
-    checkpoints = resume.checkpoints(params, cell)
-    with runs.open_run(cell, params.resolve(cell), checkpoints) as run:
-        fingerprint, evaluated = stage(params, cell, run, checkpoints)
-        run.trained(fingerprint)
-        if evaluated is not None:
-            run.evaluated(evaluated)
-    checkpoints.clear()
+    train(params, cells, stage)
+
+
+def _pairs(students: list[str], option: str, values: list[str]) -> Iterator[tuple[str, str]]:
+    if len(students) != len(values):
+        raise UserError(f"{option}: found {len(values)} for {len(students)} students; allowed: one for each")
+    return zip(students, values, strict=True)
 
 
 @app.command(epilog="Example: attnfd report --dataset shapes")
@@ -215,6 +242,7 @@ def plan() -> None:
 
 @app.command(
     epilog="Example: attnfd sweep --jobs 2\n\nFour cells on each GPU: attnfd sweep --gpus-per-job 0.25\n\n"
+    "Eight students beside one teacher: attnfd sweep --students-per-teacher 8\n\n"
     "On a Ray cluster: attnfd sweep --address 10.0.0.1:6379"
 )
 def sweep(
@@ -226,6 +254,10 @@ def sweep(
         float | None,
         typer.Option(min=0, help="Share of a GPU for each; unset: a whole one, if there are any."),
     ] = None,
+    students_per_teacher: Annotated[
+        int,
+        typer.Option(min=1, help="Students of a dataset and seed that share a teacher's forward passes."),
+    ] = 1,
     address: Annotated[
         str | None, typer.Option(help="A Ray cluster; unset: this machine.", show_default=False)
     ] = None,
@@ -238,7 +270,8 @@ def sweep(
     preflight.check_all()
     console = Console(highlight=False, soft_wrap=True)
     graph = Graph()
-    outcome = sweep.sweep(graph, Ray(jobs=jobs, gpus=gpus_per_job, address=address), console)
+    runner = Ray(jobs=jobs, gpus=gpus_per_job, address=address)
+    outcome = sweep.sweep(graph, runner, console, students_per_teacher)
     sweep.show(outcome, console)
     if outcome.failed:
         raise typer.Exit(1)
@@ -406,7 +439,7 @@ def main() -> None:
 
 def _fail(error: UserError) -> NoReturn:
     _tell(f"[bold red]error:[/] {_plain(error)}")
-    sys.exit(2)
+    sys.exit(error.status)
 
 
 def _tell(line: str) -> None:

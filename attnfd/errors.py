@@ -6,8 +6,16 @@ import signal
 class UserError(ValueError):
     """Bad input: one line that names the key or file, what was found, what is allowed, and what to do.
 
-    The command line prints the message without a traceback and exits with status 2.
+    The command line prints the message without a traceback and exits with `status`.
     """
+
+    status = 2
+
+
+class PartlyError(UserError):
+    """Some of several trainings failed; the others are complete."""
+
+    status = 3
 
 
 class StoppedError(UserError):

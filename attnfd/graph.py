@@ -133,6 +133,10 @@ class Graph:
             _record(stage)
             return False
 
+    def has_outs(self, name: str) -> bool:
+        """Whether all outs of a job are there."""
+        return all(out.exists for out in self._stages[name].outs)
+
     def record(self, name: str) -> None:
         """Record a job whose command has run, as DVC does: hashes, cache, run-cache and `dvc.lock`.
 

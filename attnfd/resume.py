@@ -110,20 +110,23 @@ def checkpoints(params: Params, cell: Cell) -> Checkpoints:
         "settings": params.resolve(cell),
         "data": open_prepared(params, cell.dataset).card.sha256,
         "teacher": None if cell.student is None else checkpoint.fingerprint(paths.frozen(cell.dataset)),
-        "code": _code(),
+        "code": _code(cell),
         "torch": torch.__version__,
     }
     key = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]
     return Checkpoints(paths.checkpoints(cell) / key)
 
 
-def _code() -> dict[str, str]:
+def _code(cell: Cell) -> dict[str, str]:
     """SHA-256 of every imported module that a training's result can depend on."""
+    methods = "attnfd.distillers."
+    own = (methods + "base", methods + str(cell.method))  # The others are of cells that train beside it.
     return {
         name: hashlib.sha256(Path(str(module.__file__)).read_bytes()).hexdigest()
         for name, module in sorted(sys.modules.items())
         if name.startswith(("attnfd.", "stages."))
         and not name.startswith(OF_THE_COMMAND)
+        and (not name.startswith(methods) or name in own)
         and getattr(module, "__file__", None)
     }
 
@@ -137,7 +140,10 @@ def _sync(folder: Path) -> None:
         os.close(descriptor)
 
 
-def random_state() -> dict[str, Any]:
+RandomState = Mapping[str, Any]
+
+
+def random_state() -> RandomState:
     """States of the global generators of Python, NumPy and torch, on every device."""
     name, keys, *rest = np.random.get_state(legacy=True)
     return {
@@ -148,7 +154,7 @@ def random_state() -> dict[str, Any]:
     }
 
 
-def set_random_state(state: Mapping[str, Any]) -> None:
+def set_random_state(state: RandomState) -> None:
     """Bring the generators where `random_state` found them."""
     random.setstate(state["python"])
     name, keys, *rest = state["numpy"]

@@ -4,14 +4,15 @@ import math
 import resource
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import pandas as pd
 import torch
 from lightning_fabric import Fabric
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
 from attnfd import evaluation, machine, processes
@@ -24,8 +25,16 @@ from attnfd.errors import UserError
 from attnfd.losses import cross_entropy
 from attnfd.metrics import scores
 from attnfd.models.deeplab import DeepLabV3Plus
-from attnfd.models.taps import Output
-from attnfd.resume import Checkpoints, Interrupt, interruptible, random_state, set_random_state
+from attnfd.models.taps import Output, Tap
+from attnfd.paths import Cell
+from attnfd.resume import (
+    Checkpoints,
+    Interrupt,
+    RandomState,
+    interruptible,
+    random_state,
+    set_random_state,
+)
 
 
 class Log(Protocol):
@@ -36,18 +45,29 @@ class Log(Protocol):
     def flush(self) -> None: ...
 
 
+class Tracked(NamedTuple):
+    """A cell to train, with the log and the checkpoints of its training."""
+
+    cell: Cell
+    log: Log
+    checkpoints: Checkpoints
+
+
 class Objective(nn.Module):
     """What a step minimises: cross-entropy of a network, plus what a distiller adds.
 
     Args:
         model: the network in training, teacher or student.
         distiller: the method, unless the network learns from labels alone.
-        teacher: the frozen teacher. It is kept out of `parameters()` and `state_dict()`, and does not run
-            if the method reads nothing of it.
+        teacher: the frozen teacher, or what it shares with others. It is kept out of `parameters()` and
+            `state_dict()`, and does not run if the method reads nothing of it.
     """
 
     def __init__(
-        self, model: DeepLabV3Plus, distiller: Distiller | None = None, teacher: DeepLabV3Plus | None = None
+        self,
+        model: DeepLabV3Plus,
+        distiller: Distiller | None = None,
+        teacher: "DeepLabV3Plus | SharedTeacher | None" = None,
     ) -> None:
         super().__init__()
         self.model = model
@@ -100,6 +120,41 @@ def decay(schedule: str, progress: float) -> float:
     return (1 + math.cos(math.pi * progress)) / 2
 
 
+class SharedTeacher:
+    """A frozen teacher whose one forward pass of a batch serves all the students that see the batch.
+
+    Args:
+        teacher: in eval mode.
+        distillers: the methods of these students; the teacher computes what any of them reads.
+    """
+
+    def __init__(self, teacher: DeepLabV3Plus, distillers: Sequence[Distiller]) -> None:
+        self._teacher = teacher
+        self._taps = frozenset[Tap]().union(*(distiller.teacher_taps for distiller in distillers))
+        self._logits = any(distiller.teacher_logits for distiller in distillers)
+        self._images: Tensor | None = None
+        self._output = Output(None, {})
+
+    def __call__(self, images: Tensor, taps: Collection[Tap] = (), logits: bool = True) -> Output:
+        """What the teacher returns for these images, which are told from others by their identity."""
+        if images is not self._images:
+            self._images, self._output = images, self._teacher(images, taps=self._taps, logits=self._logits)
+        return Output(self._output.logits if logits else None, {tap: self._output.taps[tap] for tap in taps})
+
+
+class Trainee(NamedTuple):
+    """A network to be trained, and what belongs to its training alone.
+
+    `random`: the random states that the training begins with.
+    """
+
+    objective: Objective
+    log: Log
+    title: str
+    checkpoints: Checkpoints
+    random: RandomState
+
+
 def fit(
     objective: Objective,
     prepared: Prepared,
@@ -123,34 +178,107 @@ def fit(
         UserError: the loss is no longer finite; the message names epoch, step and term.
         StoppedError: Ctrl-C or SIGTERM; the state is saved.
     """
-    fitting = _Fitting(objective, prepared, config, seed, fabric, log, checkpoints)
+    trainee = Trainee(objective, log, title, checkpoints, random_state())
+    (outcome,) = fit_together([trainee], prepared, config, seed=seed, fabric=fabric)
+    if isinstance(outcome, UserError):
+        raise outcome
+    return outcome
+
+
+def fit_together(
+    trainees: Sequence[Trainee], prepared: Prepared, config: Training, *, seed: int, fabric: Fabric
+) -> list[pd.DataFrame | UserError]:
+    """Train several networks side by side on the same batches: each gets the bits that `fit` would give it.
+
+    They take turns at every batch, each with random states of its own. One that stands further back, after an
+    interruption, catches up first.
+
+    Returns:
+        For each what `fit` returns, or the error that ended its training; the others go on.
+
+    Raises:
+        StoppedError: Ctrl-C or SIGTERM; the states are saved.
+    """
+    course = _Course(trainees, prepared, config, seed, fabric)
     with interruptible() as interrupt, _progress_bar() as bar:
-        fitting.run(interrupt, bar, bar.add_task(title, total=fitting.steps, completed=fitting.done, note=""))
-    objective.load_state_dict(fitting.kept)
-    return pd.DataFrame(fitting.history)
+        course.run(interrupt, bar)
+    for fitting in course.fittings:
+        if fitting.error is None:
+            fitting.objective.load_state_dict(fitting.kept)
+    return [fitting.error or pd.DataFrame(fitting.history) for fitting in course.fittings]
 
 
-class _Fitting:
-    """A training on its way: what `fit` is given, and what changes from step to step."""
+class _Course:
+    """The batches, and the trainings that take them."""
 
     def __init__(
-        self,
-        objective: Objective,
-        prepared: Prepared,
-        config: Training,
-        seed: int,
-        fabric: Fabric,
-        log: Log,
-        checkpoints: Checkpoints,
+        self, trainees: Sequence[Trainee], prepared: Prepared, config: Training, seed: int, fabric: Fabric
     ) -> None:
-        self.objective, self.config, self.fabric, self.log = objective, config, fabric, log
-        self.classes = len(prepared.card.classes)
+        self.epochs, self.fabric = config.epochs, fabric
         self.train = train_loader(prepared, config, seed, device=fabric.device)
         share = processes.rank(), processes.count()
         self.validation = eval_loader(prepared, "val", config.batch_size, device=fabric.device, share=share)
-        self.steps = config.epochs * len(self.train)
+        classes, alone = len(prepared.card.classes), len(trainees) == 1
+        self.fittings = [
+            _Fitting(trainee, config, fabric, classes=classes, steps=len(self.train), alone=alone)
+            for trainee in trainees
+        ]
+
+    def run(self, interrupt: Interrupt, bar: Progress) -> None:
+        for fitting in self.fittings:
+            fitting.show_on(bar)
+        for epoch in range(min(fitting.epoch for fitting in self.fittings), self.epochs):
+            here = [fitting for fitting in self.fittings if fitting.epoch == epoch and not fitting.error]
+            if here:
+                self.run_epoch(epoch, here, interrupt)
+
+    def run_epoch(self, epoch: int, here: Sequence["_Fitting"], interrupt: Interrupt) -> None:
+        skip = min(len(fitting.taken) for fitting in here)
+        self.train.set_epoch(epoch, skip)
+        for fitting in here:
+            fitting.meter.start_epoch()
+        for number, batch in enumerate(self.train, start=skip):
+            images, target = self.fabric.to_device(batch)
+            images, target = normalize(images), target.long()
+            for fitting in here:
+                if len(fitting.taken) == number:
+                    fitting.step(images, target)
+            done = epoch * len(self.train) + number + 1
+            interrupt.agree(done)
+            self.stop_if_agreed(interrupt, f"step {done} of {self.epochs * len(self.train)}")
+        for fitting in here:
+            try:
+                fitting.end_epoch(self.validation)
+            except UserError as error:
+                fitting.error = error
+        interrupt.agree()
+        self.stop_if_agreed(interrupt, f"epoch {epoch + 1} of {self.epochs}")
+
+    def stop_if_agreed(self, interrupt: Interrupt, where: str) -> None:
+        if not interrupt.agreed:
+            return
+        for fitting in self.fittings:
+            if not fitting.error:
+                fitting.save()
+        interrupt.raise_if_asked(where)
+
+
+class _Fitting:
+    """A training on its way: the trainee, and what changes from step to step.
+
+    Args:
+        steps: batches of an epoch.
+        alone: whether nothing else trains beside it, so that its costs can be told.
+    """
+
+    def __init__(
+        self, trainee: Trainee, config: Training, fabric: Fabric, *, classes: int, steps: int, alone: bool
+    ) -> None:
+        self.objective, self.log, self.title = trainee.objective, trainee.log, trainee.title
+        self.config, self.fabric, self.classes, self.alone = config, fabric, classes, alone
+        self.epoch_steps, self.steps = steps, steps * config.epochs
         optimizer = torch.optim.SGD(
-            objective.parameter_groups(config),
+            self.objective.parameter_groups(config),
             momentum=config.momentum,
             weight_decay=config.weight_decay,
             nesterov=config.nesterov,
@@ -160,77 +288,77 @@ class _Fitting:
             optimizer, lambda step: decay(config.schedule, step / self.steps)
         )
         if config.sync_bn:
-            processes.synchronise_bn(objective.to(fabric.device).model)
-        if processes.rank() > 0:  # Dropout shall differ between the parts of a batch.
-            torch.manual_seed(torch.initial_seed() + processes.rank())
-        objective.to(memory_format=torch.channels_last)
-        self.wrapped, self.optimizer = fabric.setup(objective, optimizer)
+            processes.synchronise_bn(self.objective.to(fabric.device).model)
+        self.objective.to(memory_format=torch.channels_last)
+        self.wrapped, self.optimizer = fabric.setup(self.objective, optimizer)
 
         self.epoch = 0
         self.taken: list[dict[str, Tensor]] = []  # the terms of this epoch's steps
         self.history: list[dict[str, float]] = []
         self.best: float = -1.0
         self.kept: dict[str, Tensor] = {}
-        self.checkpoints = checkpoints
-        state = checkpoints.load()
+        self.random = trainee.random
+        self.error: UserError | None = None
+        self.checkpoints = trainee.checkpoints
+        state = self.checkpoints.load()
         self.meter = Meter(fabric.device, before=state["seconds"] if state else 0)
         if state:
             self.load_state_dict(state)
+        elif processes.rank() > 0:  # Dropout shall differ between the parts of a batch.
+            with self.own_random():
+                torch.manual_seed(torch.initial_seed() + processes.rank())
         self.saved = time.monotonic()
 
     @property
     def done(self) -> int:
         """Steps that were taken."""
-        return self.epoch * len(self.train) + len(self.taken)
+        return self.epoch * self.epoch_steps + len(self.taken)
 
-    def run(self, interrupt: Interrupt, bar: Progress, task: TaskID) -> None:
-        while self.epoch < self.config.epochs:
-            self.train.set_epoch(self.epoch, skip=len(self.taken))
-            self.meter.start_epoch()
-            for images, target in self.train:
-                self.step(images, target)
-                bar.advance(task)
-                interrupt.agree(self.done)
-                if interrupt.agreed:
-                    self.read()  # What is no longer finite is not worth keeping.
-                    self.save()
-                    interrupt.raise_if_asked(f"step {self.done} of {self.steps}")
-            bar.update(task, note="validating")
-            self.end_epoch()
-            row = self.history[-1]
-            bar.update(task, note=f"loss {row['loss']:.3f}, best mIoU {100 * self.best:.1f} %")
-            interrupt.agree()
-            if interrupt.agreed or self.is_due():
-                self.save()
-            interrupt.raise_if_asked(f"epoch {self.epoch} of {self.config.epochs}")
-        self.log.metrics({"speed/training_seconds": self.meter.seconds}, self.config.epochs)
+    @contextmanager
+    def own_random(self) -> Iterator[None]:
+        """Draw from the random states of this training, whatever was drawn for others meanwhile."""
+        set_random_state(self.random)
+        yield
+        self.random = random_state()
+
+    def show_on(self, bar: Progress) -> None:
+        self.bar, self.task = bar, bar.add_task(self.title, total=self.steps, completed=self.done, note="")
 
     def step(self, images: Tensor, target: Tensor) -> None:
-        images, target = self.fabric.to_device((images, target))
-        terms = self.wrapped(normalize(images), target.long(), self.done / self.steps)
+        with self.own_random():
+            terms = self.wrapped(images, target, self.done / self.steps)
         self.optimizer.zero_grad()
         self.fabric.backward(sum(terms.values()))
         self.optimizer.step()
         self.schedule.step()
         self.taken.append({name: term.detach() for name, term in terms.items()})
         self.meter.count(len(target) * processes.count())
+        self.bar.advance(self.task)
 
-    def end_epoch(self) -> None:
-        """Read the epoch's terms, validate if it is time to, and log both."""
+    def end_epoch(self, validation: Any) -> None:
+        """Read the epoch's terms, validate if it is time to, and log both; save if that is due."""
+        self.bar.update(self.task, note="validating")
         curves = self.read()
         first = self.done - len(self.taken) + 1
         self.epoch, self.taken = self.epoch + 1, []
-        self.log.metrics(self.meter.epoch(), self.epoch)
+        if self.alone:
+            self.log.metrics(self.meter.epoch(), self.epoch)
         for step, values in enumerate(curves.to_dict("records"), start=first):
             self.log.metrics({f"step/{name}": value for name, value in values.items()}, step)
         row = {str(name): float(value) for name, value in curves.mean().items()}
         row["lr"] = self.optimizer.param_groups[0]["lr"]
-        if self.epoch % self.config.validate_every == 0 or self.epoch == self.config.epochs:
-            row["miou"] = validate(self.objective.model, self.validation, self.classes, self.fabric)
+        last = self.epoch == self.config.epochs
+        if self.epoch % self.config.validate_every == 0 or last:
+            row["miou"] = validate(self.objective.model, validation, self.classes, self.fabric)
             if row["miou"] > self.best:
                 self.best, self.kept = row["miou"], deepcopy(self.objective.state_dict())
         self.log.metrics({f"epoch/{name}": value for name, value in row.items()}, self.epoch)
         self.history.append({"epoch": self.epoch, **row})
+        self.bar.update(self.task, note=f"loss {row['loss']:.3f}, best mIoU {100 * self.best:.1f} %")
+        if last and self.alone:
+            self.log.metrics({"speed/training_seconds": self.meter.seconds}, self.epoch)
+        if self.is_due():
+            self.save()
 
     def read(self) -> pd.DataFrame:
         """The terms of this epoch's steps and their sum, a row per step; its one transfer from the device."""
@@ -255,6 +383,8 @@ class _Fitting:
         return any(processes.everyones(due))
 
     def save(self) -> None:
+        if self.taken:
+            self.read()  # What is no longer finite is not worth keeping.
         self.log.flush()  # Before: what a checkpoint has left behind is not logged again.
         state = self.state_dict()
         if processes.rank() == 0:
@@ -273,7 +403,7 @@ class _Fitting:
             "best": self.best,
             "kept": self.kept,
             "seconds": self.meter.seconds,
-            "random": processes.everyones(random_state()),
+            "random": processes.everyones(self.random),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -284,7 +414,7 @@ class _Fitting:
         for name in ("epoch", "taken", "history", "best", "kept"):
             setattr(self, name, state[name])
         states = state["random"]
-        set_random_state(states[processes.rank() % len(states)])
+        self.random = states[processes.rank() % len(states)]
 
 
 class Meter:

@@ -1,19 +1,26 @@
-"""ablate: one student, taught by a variant of AttnFD, trained and evaluated."""
+"""ablate: one student, taught by a variant of AttnFD, trained and evaluated; or several, as in distill."""
 
-from attnfd import processes, results, training
+from collections.abc import Sequence
+
+from attnfd import processes, results
 from attnfd.config import Params
-from attnfd.paths import Cell
-from attnfd.resume import Checkpoints
+from attnfd.errors import UserError
+from attnfd.training import Tracked
 from stages.distill import distill
 from stages.evaluate import evaluate
 
+Outcome = tuple[str, results.Evaluated | None] | UserError
 
-def ablate(
-    params: Params, cell: Cell, log: training.Log, checkpoints: Checkpoints
-) -> tuple[str, results.Evaluated | None]:
+
+def ablate(params: Params, tracked: Sequence[Tracked]) -> list[Outcome]:
     """Train like `distill` and evaluate like `evaluate`, in one command and into one folder.
 
     Of several processes only the first evaluates.
     """
-    fingerprint = distill(params, cell, log, checkpoints)
-    return fingerprint, evaluate(params, cell) if processes.rank() == 0 else None
+    found: list[Outcome] = []
+    for (cell, _, _), outcome in zip(tracked, distill(params, tracked), strict=True):
+        if isinstance(outcome, UserError):
+            found.append(outcome)
+        else:
+            found.append((outcome, evaluate(params, cell) if processes.rank() == 0 else None))
+    return found

@@ -1,5 +1,9 @@
-"""distill: one student, taught by one method, from one seed."""
+"""distill: one student, taught by one method, from one seed; or several beside one teacher."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
 import torch
 from safetensors.torch import save_file
 
@@ -8,56 +12,73 @@ from attnfd.accelerator import start_fabric
 from attnfd.config import Params
 from attnfd.data.legend import legend
 from attnfd.data.prepared import open_prepared
+from attnfd.distillers.base import Distiller
+from attnfd.errors import UserError
 from attnfd.models import checkpoint
 from attnfd.models.deeplab import DeepLabV3Plus
+from attnfd.models.taps import NetInfo
 from attnfd.paths import DISTILLER, HISTORY, Cell
-from attnfd.resume import Checkpoints
+from attnfd.resume import RandomState, random_state
+from attnfd.training import Objective, SharedTeacher, Tracked, Trainee
 
 
-def distill(params: Params, cell: Cell, log: training.Log, checkpoints: Checkpoints) -> str:
-    """Train a student beside the frozen teacher; write its weights, card and history into its folder.
+def distill(params: Params, tracked: Sequence[Tracked]) -> list[str | UserError]:
+    """Train students beside the frozen teacher; write weights, card and history of each into its folder.
 
-    The student is saved without connectors and attention; those lie beside it, for pictures alone.
+    Several have dataset and seed in common, and so the batches: the teacher sees each batch once.
+
+    A student is saved without connectors and attention; those lie beside it, for pictures alone.
 
     Returns:
-        The fingerprint of the student's weights.
+        For each cell the fingerprint of the student's weights, or the error that ended its training.
     """
+    dataset, seed = tracked[0].cell.dataset, tracked[0].cell.seed
+    assert seed is not None
+    config = params.distill(dataset)
+    prepared = open_prepared(params, dataset)
+    fabric = start_fabric(config.precision, together=True, deterministic=config.deterministic)
+    teacher = checkpoint.load(paths.frozen(dataset))[0].to(memory_format=torch.channels_last)
+    prepared.check_classes(teacher.info.classes, paths.frozen(dataset))
+    teacher.to(fabric.device)
+
+    students = [_student(params, one.cell, len(prepared.card.classes), teacher.info) for one in tracked]
+    distillers = [distiller for _, distiller, _ in students]
+    serving = teacher if len(tracked) == 1 else SharedTeacher(teacher, distillers)
+    trainees = [
+        Trainee(Objective(student, distiller, serving), log, cell.name, checkpoints, random)
+        for (cell, log, checkpoints), (student, distiller, random) in zip(tracked, students, strict=True)
+    ]
+    histories = training.fit_together(trainees, prepared, config, seed=seed, fabric=fabric)
+    card = legend(prepared.card).model_dump(mode="json")
+    for one, trainee, history in zip(tracked, trainees, histories, strict=True):
+        if processes.rank() == 0 and not isinstance(history, UserError):
+            _save(one.cell, trainee.objective, history, card)
+    fabric.barrier()
+    return [
+        history if isinstance(history, UserError) else checkpoint.fingerprint(one.cell.model)
+        for one, history in zip(tracked, histories, strict=True)
+    ]
+
+
+def _student(
+    params: Params, cell: Cell, classes: int, teacher: NetInfo
+) -> tuple[DeepLabV3Plus, Distiller, RandomState]:
+    """A student and its method as the seed has them, and the random states that its training begins with."""
     assert cell.student
     assert cell.method
     assert cell.seed is not None
-    config = params.distill(cell.dataset)
-    student_config = params.student(cell.student)
-    prepared = open_prepared(params, cell.dataset)
-    fabric = start_fabric(config.precision, together=True, deterministic=config.deterministic)
-    teacher = checkpoint.load(paths.frozen(cell.dataset))[0].to(memory_format=torch.channels_last)
-    prepared.check_classes(teacher.info.classes, paths.frozen(cell.dataset))
-
     torch.manual_seed(cell.seed)
-    student = DeepLabV3Plus(
-        student_config.backbone,
-        len(prepared.card.classes),
-        dropout=student_config.dropout,
-        weights=config.weights,
-    )
-    distiller = discovery.component("distillers", cell.method)(
-        params.method(cell.method, cell.dataset, cell.variant), student=student.info, teacher=teacher.info
-    )
-    objective = training.Objective(student, distiller, teacher.to(fabric.device))
-    history = training.fit(
-        objective,
-        prepared,
-        config,
-        seed=cell.seed,
-        fabric=fabric,
-        log=log,
-        title=cell.name,
-        checkpoints=checkpoints,
-    )
-    card = {**legend(prepared.card).model_dump(mode="json"), "val_miou": history["miou"].max()}
-    if processes.rank() == 0:
-        checkpoint.save(cell.model, student, card)
-        state = {name: tensor.contiguous() for name, tensor in distiller.state_dict().items()}
-        save_file(state, cell.model / DISTILLER)
-        history.to_csv(cell.model / HISTORY, index=False)
-    fabric.barrier()
-    return checkpoint.fingerprint(cell.model)
+    config = params.student(cell.student)
+    weights = params.distill(cell.dataset).weights
+    student = DeepLabV3Plus(config.backbone, classes, dropout=config.dropout, weights=weights)
+    settings = params.method(cell.method, cell.dataset, cell.variant)
+    method = discovery.component("distillers", cell.method)
+    return student, method(settings, student=student.info, teacher=teacher), random_state()
+
+
+def _save(cell: Cell, objective: Objective, history: pd.DataFrame, card: Mapping[str, Any]) -> None:
+    assert objective.distiller is not None
+    checkpoint.save(cell.model, objective.model, {**card, "val_miou": history["miou"].max()})
+    state = {name: tensor.contiguous() for name, tensor in objective.distiller.state_dict().items()}
+    save_file(state, cell.model / DISTILLER)
+    history.to_csv(cell.model / HISTORY, index=False)

@@ -240,7 +240,13 @@ def test_other_inputs_have_other_checkpoints(prepared: Prepared, monkeypatch: py
 
 
 def test_the_code_of_a_training_is_an_input(prepared: Prepared) -> None:
-    code = resume._code()
+    import attnfd.distillers.attnfd
+    import attnfd.distillers.cirkd  # noqa: F401 - a method whose student trains beside this one
+
+    cell = Cell(stage="distill", dataset="shapes", student="resnet18", method="attnfd", seed=0)
+    code = resume._code(cell)
     assert {"attnfd.training", "attnfd.models.deeplab", "attnfd.losses"} <= code.keys()
+    methods = {name for name in code if name.startswith("attnfd.distillers.")}
+    assert methods == {"attnfd.distillers.base", "attnfd.distillers.attnfd"}
     assert not any(name.startswith(("attnfd.cli", "attnfd.tracking")) for name in code)
     assert len(set(code.values())) > 10

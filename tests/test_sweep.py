@@ -1,6 +1,7 @@
 """Many cells at once: what `dvc repro` would have left, failures for themselves, and no work done twice."""
 
 import io
+import os
 import subprocess
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -80,8 +81,8 @@ def make(folder: Path) -> Path:
     return folder
 
 
-def sweep(engine: Threads | None = None) -> Outcome:
-    return sweeping.sweep(Graph(), engine or Threads(2), Console(quiet=True))
+def sweep(engine: Threads | None = None, students_per_teacher: int = 1) -> Outcome:
+    return sweeping.sweep(Graph(), engine or Threads(2), Console(quiet=True), students_per_teacher)
 
 
 def ran(folder: Path) -> list[str]:
@@ -182,6 +183,93 @@ def test_goes_on_where_it_was_interrupted(project: Path) -> None:
     assert_clean(project)
 
 
+# Students of two seeds. The command fails for the one that params name, as that of attnfd does.
+CLASS = {
+    "distill": {
+        "matrix": {"student": ["a", "b", "c"], "seed": [0, 1]},
+        "cmd": "python teach.py --student ${item.student} --seed ${item.seed}",
+        "params": ["fails"],
+        "outs": ["students/${item.student}/${item.seed}"],
+    },
+    "join": {"cmd": "cat students/*/* > joined", "deps": ["students"], "outs": ["joined"]},
+}
+TEACH = """
+import sys
+from pathlib import Path
+given = list(zip(sys.argv[1::2], sys.argv[2::2]))
+students = [value for key, value in given if key == "--student"]
+(seed,) = [value for key, value in given if key == "--seed"]
+with open("ran", "a") as ran:
+    ran.write("+".join(students) + seed + "\\n")
+fails = Path("params.yaml").read_text().split()[1]
+for student in students:
+    if student != fails:
+        folder = Path("students", student)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / seed).write_text(student + seed)
+if fails == "all":
+    sys.exit(2)
+if fails in students:
+    print(f"error: 1 of {len(students)} failed")
+    sys.exit(3 if len(students) > 1 else 2)
+"""
+
+
+@pytest.fixture
+def school(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+    monkeypatch.delenv("DVC_STAGE", raising=False)
+    folder = make(tmp_path / "school")
+    YAML().dump({"stages": CLASS}, folder / "dvc.yaml")
+    (folder / "params.yaml").write_text("fails: none\n")
+    (folder / "teach.py").write_text(TEACH)
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("students", "commands"),
+    [(1, ["a0", "b0", "c0", "a1", "b1", "c1"]), (2, ["a+b0", "c0", "a+b1", "c1"]), (9, ["a+b+c0", "a+b+c1"])],
+)
+def test_students_of_a_seed_share_a_command(students: int, commands: list[str], school: Path) -> None:
+    outcome = sweep(Threads(1), students)
+    assert len(outcome.ran) == 7
+    assert sorted(ran(school)) == sorted(commands)
+    assert_clean(school)
+    assert "up to date" in miniature.run(school, "dvc", "repro").stdout
+    assert (school / "students/b/1").read_text() == "b1"
+    assert sweeping.logfile("distill@b-1").exists()
+
+
+def test_one_of_those_that_share_a_command_fails_alone(school: Path) -> None:
+    (school / "params.yaml").write_text("fails: b\n")
+    outcome = sweep(Threads(1), 9)
+    assert set(outcome.ran) == {"distill@a-0", "distill@c-0", "distill@a-1", "distill@c-1"}
+    assert set(outcome.failed) == {"distill@b-0", "distill@b-1"}
+    assert outcome.failed["distill@b-0"] == "exit status 3: error: 1 of 3 failed"
+    assert set(outcome.skipped) == {"join"}
+    (school / "params.yaml").write_text("fails: none\n")
+    assert len(sweep(Threads(1), 9).ran) == 7
+    assert_clean(school)
+
+
+def test_nothing_is_recorded_of_a_command_that_was_killed(school: Path) -> None:
+    (school / "params.yaml").write_text("fails: all\n")  # After their outs were written, but perhaps not all.
+    outcome = sweep(Threads(1), 9)
+    assert not outcome.ran
+    assert len(outcome.failed) == 6
+
+
+def test_a_log_of_ones_own_is_no_link_to_that_of_others(school: Path) -> None:
+    sweep(Threads(1), 9)
+    assert sweeping.logfile("distill@b-0").is_symlink()
+    (school / "students/b/0").unlink()
+    miniature.run(school, "dvc", "gc", "--workspace", "--force")
+    (school / "params.yaml").write_text("fails: one\n")
+    sweep(Threads(1), 1)
+    assert not sweeping.logfile("distill@b-0").is_symlink()
+
+
 def test_dvc_keeps_off_a_cell_that_runs(project: Path) -> None:
     graph = Graph()
     assert graph.start("first")
@@ -233,3 +321,22 @@ def test_the_miniature_on_ray(tmp_path: Path) -> None:
     assert "up to date" in again.stdout
     assert (folder / "dvc.lock").read_bytes() == lock
     subprocess.run(["git", "diff", "--exit-code"], cwd=folder, check=True)
+
+
+@pytest.mark.slow
+def test_students_beside_one_teacher_leave_what_dvc_repro_leaves(tmp_path: Path) -> None:
+    apart, beside = (miniature.clone(tmp_path / name) for name in ("apart", "beside"))
+    for folder, command in (
+        (apart, ["dvc", "repro"]),
+        (beside, ["python", "-m", "attnfd", "sweep", "--jobs", "1", "--students-per-teacher", "4"]),
+    ):
+        miniature.change(
+            folder, {"run": {"methods": ["none", "cirkd", "attnfd"], "ablate": {"variants": ["b", "e"]}}}
+        )
+        # As many threads as Ray gives the only job: with another number the last digits would differ.
+        done = miniature.run(folder, *command, OMP_NUM_THREADS=str(os.cpu_count()))
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert (apart / "dvc.lock").read_bytes() == (beside / "dvc.lock").read_bytes()
+    logs = beside / ".attnfd/sweep"
+    assert (logs / "distill@shapes-mobilenetv2-cirkd-0.log").is_symlink()
+    assert (logs / "ablate@shapes-mobilenetv2-e-0.log").is_symlink()

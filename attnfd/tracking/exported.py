@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-def log_model(network: "nn.Module", example: "np.ndarray") -> None:
-    """Log a network to the active run as `model`; see `Run.model`.
+def log_model(run: str, network: "nn.Module", example: "np.ndarray") -> None:
+    """Log a network to the run of this id as `model`; see `Run.model`.
 
     Its weights lie beside it: reading them runs no code, which loading an exported graph may.
     """
@@ -36,21 +36,25 @@ def log_model(network: "nn.Module", example: "np.ndarray") -> None:
         weights = Path(scratch, MODEL)
         state = {key: value.contiguous() for key, value in model.network.state_dict().items()}
         safetensors.torch.save_file(state, weights)
-        mlflow.pytorch.log_model(
-            model,
-            name="model",
-            signature=ModelSignature(
-                inputs=Schema([TensorSpec(np.dtype(np.uint8), (-1, -1, -1, 3))]),
-                outputs=Schema([TensorSpec(np.dtype(np.uint8), (-1, -1, -1))]),
-            ),
-            input_example=example,
-            # Given, because MLflow would load the model in another process to find out.
-            pip_requirements=[f"torch=={torch.__version__.partition('+')[0]}", f"numpy=={np.__version__}"],
-            serialization_format="pt2",
-            # A trial of the example takes as long as half the export.
-            validate_serving_input=False,
-            extra_files=[str(weights)],
-        )
+        with mlflow.start_run(run_id=run):
+            mlflow.pytorch.log_model(
+                model,
+                name="model",
+                signature=ModelSignature(
+                    inputs=Schema([TensorSpec(np.dtype(np.uint8), (-1, -1, -1, 3))]),
+                    outputs=Schema([TensorSpec(np.dtype(np.uint8), (-1, -1, -1))]),
+                ),
+                input_example=example,
+                # Given, because MLflow would load the model in another process to find out.
+                pip_requirements=[
+                    f"torch=={torch.__version__.partition('+')[0]}",
+                    f"numpy=={np.__version__}",
+                ],
+                serialization_format="pt2",
+                # A trial of the example takes as long as half the export.
+                validate_serving_input=False,
+                extra_files=[str(weights)],
+            )
 
 
 def fetch(name: str, folder: Path) -> None:

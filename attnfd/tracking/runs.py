@@ -51,9 +51,20 @@ class Run:
 
     Args:
         again: how to log what was lost after all; ends the warning about it.
+        resumed: whether the run has been open before.
     """
 
-    def __init__(self, client: "MlflowClient", run_id: str, cell: Cell, *, again: str) -> None:
+    def __init__(
+        self, client: "MlflowClient", run_id: str, cell: Cell, *, again: str, resumed: bool = False
+    ) -> None:
+        from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+        # By the client rather than as MLflow's active run: of those there is one at a time.
+        if resumed:
+            client.update_run(run_id, status="RUNNING")
+        self._monitor = SystemMetricsMonitor(run_id, resume_logging=resumed)
+        self._monitor.start()
+        self._is_open = True
         self.id = run_id
         self._cell = cell
         self._again = again
@@ -121,17 +132,21 @@ class Run:
             example: RGB images (B, H, W, 3), uint8, B ≥ 2 (torch.export takes a size of 1 for a constant).
         """
         assert len(example) >= 2
-        self._give_up_on("model", lambda: log_model(network, example))
+        self._give_up_on("model", lambda: log_model(self.id, network, example))
 
     def close(self, status: str) -> None:
-        """End the run, and say in one line what was lost, if anything."""
+        """End the run, unless it has ended, and say in one line what was lost, if anything."""
+        if not self._is_open:
+            return
+        self._is_open = False
         self._paused_until = 0.0
         self.flush()
         self._lost["metric value"] += len(self._buffer)
         if self._weights and not self._lost.total():
             self._give_up_on("tag", lambda: self._client.set_tag(self.id, "model", self._weights))
         try:
-            store.library().end_run(status)
+            self._monitor.finish()
+            self._client.set_terminated(self.id, status)
         except Exception as error:
             self._lost["end of the run"] += 1
             self._reason = self._reason or store.reason(error)
@@ -178,14 +193,16 @@ class Silent(Run):
     def trained(self, weights: str) -> None:
         """Not logged."""
 
+    def close(self, status: str) -> None:
+        """Nothing is open."""
+
 
 @contextmanager
 def open_run(cell: Cell, params: Mapping[str, Any], checkpoints: "Checkpoints") -> Iterator[Run]:
     """Track the training of a cell in a run of its own; it ends with `Run.trained`.
 
     Of several processes only the first has a run. A training that has checkpoints goes on in the run that it
-    began in. Other runs of this cell that a dead
-    process of this machine left open are marked as killed.
+    began in. Other runs of this cell that a dead process of this machine left open are marked as killed.
 
     Args:
         params: the cell's resolved settings, nested as they are.
@@ -207,8 +224,7 @@ def open_run(cell: Cell, params: Mapping[str, Any], checkpoints: "Checkpoints") 
         again = "evaluating the model logs it anew"
         begun = _begun(client, experiment, cell, checkpoints)
         if begun:
-            store.library().start_run(run_id=begun, log_system_metrics=True)
-            run = Run(client, begun, cell, again=again)
+            run = Run(client, begun, cell, again=again, resumed=True)
             run.go_on()
         else:
             run = _create(client, experiment, cell, params, again, {INPUTS: checkpoints.key})
@@ -237,8 +253,7 @@ def resume_run(cell: Cell, params: Mapping[str, Any]) -> Iterator[Run]:
         client, experiment = store.connect(cell.dataset)
         found = store.search(client, experiment, {**cell.tags, "model": weights})
         if found:
-            store.library().start_run(run_id=found[0].info.run_id, log_system_metrics=True)
-            run = Run(client, found[0].info.run_id, cell, again=again)
+            run = Run(client, found[0].info.run_id, cell, again=again, resumed=True)
         else:
             run = _create(client, experiment, cell, params, again, {})
     with _ending(run):
@@ -281,14 +296,15 @@ def _create(
     again: str,
     more: Mapping[str, str],
 ) -> Run:
+    from mlflow.entities import Param
+    from mlflow.tracking.context.registry import resolve_tags
+
     process = f"{socket.gethostname()} {os.getpid()}"
     tags = {**cell.tags, **store.origin(), "process": process, cards.NOTE: cards.title(cell), **more}
-    mlflow = store.library()
-    started = mlflow.start_run(
-        experiment_id=experiment, run_name=cell.name, tags=tags, log_system_metrics=True
-    )
-    mlflow.log_params({key: _text(value)[:LONGEST_PARAM] for key, value in flatten(params).items()})
-    return Run(client, started.info.run_id, cell, again=again)
+    created = client.create_run(experiment, tags=resolve_tags(tags), run_name=cell.name)
+    settings = [Param(key, _text(value)[:LONGEST_PARAM]) for key, value in flatten(params).items()]
+    client.log_batch(created.info.run_id, params=settings)
+    return Run(client, created.info.run_id, cell, again=again)
 
 
 def _process_is_gone(process: str) -> bool:
