@@ -16,7 +16,7 @@ from tests import miniature
 
 COMMANDS = (
     "check", "prepare", "train_teacher", "evaluate_teacher", "freeze", "distill", "evaluate", "ablate",
-    "report", "plan", "sweep", "compare", "predict", "export", "benchmark", "ui", "data fetch",
+    "report", "plan", "sweep", "compare", "predict", "export", "benchmark", "bench", "ui", "data fetch",
 )  # fmt: skip
 
 
@@ -62,6 +62,14 @@ def test_help_has_an_example(command: str, monkeypatch: pytest.MonkeyPatch, caps
         cli.main()
     assert stopped.value.code == 0
     assert f"Example: attnfd {command}" in capsys.readouterr().out
+
+
+def test_students_and_methods_come_in_pairs(refused: Refused) -> None:
+    students = ["--student", "resnet18", "--student", "mobilenetv2"]
+    told = refused("distill", "--dataset", "shapes", *students, "--method", "kd", "--seed", "0")
+    assert told == "error: --method: found 1 for 2 students; allowed: one for each"
+    told = refused("ablate", "--dataset", "shapes", *students, "--variant", "b", "--seed", "0")
+    assert told == "error: --variant: found 1 for 2 students; allowed: one for each"
 
 
 def test_help_imports_nothing_heavy() -> None:

@@ -55,9 +55,7 @@ def train(params: Params, cells: Sequence[Cell], stage: Stage) -> None:
         raise failed[cells[0]]
     if failed:
         reasons = "; ".join(f"{cell.name}: {error}" for cell, error in failed.items())
-        raise PartlyError(
-            f"{len(failed)} of {len(cells)} trainings failed, the others are complete: {reasons}"
-        )
+        raise PartlyError(f"{len(failed)} of {len(cells)} failed, the others are complete: {reasons}")
 
 
 def _names(cells: Sequence[Cell]) -> str:

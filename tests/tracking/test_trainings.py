@@ -1,0 +1,106 @@
+"""Trainings of a command: a run for each, and the failure of one is its own."""
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from attnfd import config, processes, resume
+from attnfd.config import Params
+from attnfd.errors import PartlyError, UserError
+from attnfd.models import checkpoint
+from attnfd.paths import Cell
+from attnfd.resume import Checkpoints
+from attnfd.tracking import store
+from attnfd.tracking.trainings import train
+from attnfd.training import Tracked
+from tests.tracking.test_runs import write_outs
+
+mlflow = store.library()
+PARAMS = config.load(Path(__file__).parents[2] / "params.yaml")
+SEEDS = itertools.count(1000)
+
+
+@pytest.fixture
+def cells(monkeypatch: pytest.MonkeyPatch) -> list[Cell]:
+    """Three cells of a seed that no other test uses; their inputs are not what this is about."""
+
+    def checkpoints(params: Params, cell: Cell) -> Checkpoints:
+        kept = Checkpoints(Path("checkpoints", cell.name))
+        kept.save({"epoch": 1}, 1)
+        return kept
+
+    monkeypatch.setattr(resume, "checkpoints", checkpoints)
+    seed = next(SEEDS)
+    return [
+        Cell(stage="distill", dataset="shapes", student="resnet18", method=method, seed=seed)
+        for method in ("none", "kd", "attnfd")
+    ]
+
+
+def learn(params: Params, tracked: Sequence[Tracked]) -> list[str | UserError]:
+    """A stage in which KD fails."""
+    found: list[str | UserError] = []
+    for number, (cell, log, _) in enumerate(tracked):
+        log.metrics({"epoch/loss": number}, step=1)
+        if cell.method == "kd":
+            found.append(UserError("epoch 2, step 1: kd is nan"))
+        else:
+            write_outs(cell)
+            found.append(checkpoint.fingerprint(cell.model))
+    return found
+
+
+def status(cell: Cell) -> tuple[str, bool, float]:
+    """How a cell's run ended, whether it names a model, and the loss that it has."""
+    (run,) = mlflow.search_runs(
+        search_all_experiments=True,
+        filter_string=f"tags.seed = '{cell.seed}' and tags.method = '{cell.method}'",
+        output_format="list",
+    )
+    return run.info.status, "model" in run.data.tags, run.data.metrics["epoch/loss"]
+
+
+def test_each_has_a_run_and_one_that_fails_fails_alone(cells: list[Cell]) -> None:
+    with pytest.raises(PartlyError) as raised:
+        train(PARAMS, cells, learn)
+    name = f"resnet18-kd-{cells[0].seed}"
+    wanted = f"1 of 3 failed, the others are complete: {name}: epoch 2, step 1: kd is nan"
+    assert str(raised.value) == wanted
+    assert raised.value.status == 3
+    assert [status(cell) for cell in cells] == [
+        ("FINISHED", True, 0.0),
+        ("FAILED", False, 1.0),
+        ("FINISHED", True, 2.0),
+    ]
+    # What failed goes on from where it was; what is complete keeps nothing.
+    assert [Path("checkpoints", cell.name).exists() for cell in cells] == [False, True, False]
+
+
+def test_a_failure_without_company_is_told_as_it_is(cells: list[Cell]) -> None:
+    with pytest.raises(UserError, match=r"^epoch 2, step 1: kd is nan$") as raised:
+        train(PARAMS, cells[1:2], learn)
+    assert raised.value.status == 2
+    assert status(cells[1]) == ("FAILED", False, 0.0)
+
+
+def test_what_breaks_the_stage_ends_all_runs(cells: list[Cell]) -> None:
+    def broken(params: Params, tracked: Sequence[Tracked]) -> list[str]:
+        learn(params, tracked)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(PARAMS, cells, broken)
+    assert [status(cell)[:2] for cell in cells] == [("KILLED", False)] * 3
+    assert all(Path("checkpoints", cell.name).exists() for cell in cells)
+
+
+def test_a_cell_twice_or_several_processes_are_refused(
+    cells: list[Cell], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(UserError, match="found one twice; allowed: each once"):
+        train(PARAMS, [cells[0], cells[1], cells[0]], learn)
+    monkeypatch.setattr(processes, "count", lambda: 2)
+    with pytest.raises(UserError, match="torchrun: found 3 trainings in one command; allowed: one"):
+        train(PARAMS, cells, learn)
