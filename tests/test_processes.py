@@ -75,6 +75,7 @@ def test_a_batch_that_cannot_be_shared_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("method", ["attnfd", "cirkd"])
 def test_cells_by_torchrun_are_cells_like_others(tmp_path: Path, method: str) -> None:
     folder = miniature.clone(tmp_path)
+    miniature.change(folder, {"recipes": {"shapes": {"training": {"precision": "32-true"}}}})
     assert miniature.run(folder, "dvc", "repro", "freeze").returncode == 0
     cell = ("--dataset", "shapes", "--student", "mobilenetv2", "--method", method, "--seed", "0")
     done = miniature.run(folder, *TORCHRUN, "--module", "attnfd", "distill", *cell)
