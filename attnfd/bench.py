@@ -38,7 +38,7 @@ from attnfd.models.taps import Output
 from attnfd.report import style
 from attnfd.resume import Checkpoints
 from attnfd.tracking import store
-from attnfd.training import Objective, fit
+from attnfd.training import Objective, SharedTeacher, fit
 
 CLASSES = 21
 EPOCHS = 5
@@ -195,6 +195,35 @@ def teacher(given: Setting) -> list[Row]:
     return _rows("teacher", timing.take_turns(calls, rounds=given.rounds, title="teacher"))
 
 
+def sharing(given: Setting) -> list[Row]:
+    """A step of a student of every method that reads the teacher, each beside its own or all beside one.
+
+    The latter is what `attnfd sweep --students-per-teacher` does.
+    """
+    fabric = start_fabric(OURS.precision)
+    teacher = _teacher(given.dataset, frozen=True).to(fabric.device).to(memory_format=_layout(OURS))
+    names = [name for name in discovery.names("distillers") if name != "none"]
+    apart = [_objective(replace(given, method=name), Objective, teacher) for name in names]
+    distillers = [objective.distiller for objective in apart if objective.distiller]
+    shared = SharedTeacher(teacher, distillers)
+    beside = [Objective(objective.model, objective.distiller, shared).train() for objective in apart]
+    pixels, target = fabric.to_device(_noise(given))
+
+    def steps(objectives: Sequence[Objective]) -> Callable[[], None]:
+        students = [_update(given, OURS, fabric, objective) for objective in objectives]
+
+        def run() -> None:
+            images = normalize(pixels)
+            for update in students:
+                update(images, target)
+            _wait(fabric.device)
+
+        return run
+
+    calls = {f"{len(names)} students, a teacher each": steps(apart), "one teacher for all": steps(beside)}
+    return _rows("sharing", timing.take_turns(calls, rounds=given.rounds, title="sharing"))
+
+
 def loop(given: Setting) -> list[Row]:
     """A step of the real loop (loader, transforms, schedule, curves, checkpoints) over the bare step.
 
@@ -250,6 +279,7 @@ PARTS: Mapping[str, Callable[[Setting], list[Row]]] = {
     "split": split,
     "methods": methods,
     "teacher": teacher,
+    "sharing": sharing,
     "loop": loop,
     "evaluate": evaluate,
 }
@@ -270,6 +300,20 @@ def training_step(
 
 
 def _stepping(given: Setting, variant: Variant, fabric: Fabric, objective: Objective) -> Callable[[], None]:
+    update = _update(given, variant, fabric, objective)
+    images, target = fabric.to_device(_noise(given))
+
+    def run() -> None:
+        update(normalize(images), target)
+        _wait(fabric.device)
+
+    return run
+
+
+def _update(
+    given: Setting, variant: Variant, fabric: Fabric, objective: Objective
+) -> Callable[[Tensor, Tensor], None]:
+    """What a training does with a batch on the device."""
     objective.to(memory_format=_layout(variant))
     optimizer = torch.optim.SGD(
         objective.parameter_groups(config.load().distill(given.dataset)),
@@ -278,16 +322,14 @@ def _stepping(given: Setting, variant: Variant, fabric: Fabric, objective: Objec
         fused=not variant.released,
     )
     wrapped, stepping = fabric.setup(objective, optimizer)
-    images, target = fabric.to_device(_noise(given))
 
-    def run() -> None:
-        terms = wrapped(normalize(images), target, 0.0)
+    def update(images: Tensor, target: Tensor) -> None:
+        terms = wrapped(images, target, 0.0)
         stepping.zero_grad()
         fabric.backward(sum(terms.values()))
         stepping.step()
-        _wait(fabric.device)
 
-    return run
+    return update
 
 
 def _layout(variant: Variant) -> torch.memory_format:

@@ -91,6 +91,10 @@ def test_every_part_is_measured_and_kept(tmp_path: Path, capsys: pytest.CaptureF
     assert all(row["memory_mib"] > 50 for row in rows["step"])
     assert {row["name"] for row in rows["methods"]} == set(discovery.names("distillers"))
     assert [row["name"] for row in rows["teacher"]] == ["none", "teacher"]
+    assert [row["name"] for row in rows["sharing"]] == [
+        f"{len(discovery.names('distillers')) - 1} students, a teacher each",
+        "one teacher for all",
+    ]
     assert [row["name"] for row in rows["loop"]] == ["bare step", "step of the loop"]
     whole, *parts = (row["ms_p10"] for row in rows["split"])
     assert max(parts) < whole
