@@ -116,7 +116,8 @@ def commands_page() -> str:
     """Every command in the words of its `--help`."""
     found = list(commands())
     index = [
-        f"| [`{name}`](#{name.replace(' ', '-')}) | {_escaped(command.help)} |" for name, command, _ in found
+        f"| [`{name}`](#{name.replace(' ', '-')}) | {_escaped(command.help.splitlines()[0])} |"
+        for name, command, _ in found
     ]
     helps = "\n".join(
         get_docs_for_click(obj=command, ctx=context, indent=1, name=name) for name, command, context in found

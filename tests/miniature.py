@@ -86,7 +86,7 @@ def _lay_over(base: Any, changes: Mapping[str, Any]) -> None:
     for key, value in changes.items():
         if isinstance(value, Mapping) and isinstance(base.get(key), Mapping):
             _lay_over(base[key], value)
-        else:
+        elif base.get(key) != value:  # What is equal keeps the style in which the file has it.
             base[key] = value
 
 

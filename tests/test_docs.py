@@ -6,7 +6,6 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
@@ -154,24 +153,6 @@ def test_commands_that_only_look_work(tmp_path: Path) -> None:
     clone = miniature.clone(tmp_path)
     for command in sorted(shown):
         run(clone, command.split())
-
-
-@pytest.mark.slow
-def test_commands_that_use_results_work(tmp_path: Path) -> None:
-    clone = miniature.clone(tmp_path)
-    miniature.change(clone, {"run": {"students": ["resnet18", "mobilenetv2"]}})
-    run(clone, ["dvc", "repro"])
-    miniature.commit(clone, "finished")
-    (clone / "photos").symlink_to(clone / "data/shapes/images")
-    uses = {"compare", "predict", "export", "benchmark"}
-    shown = [words for document in DOCUMENTS for words, call in commands(document) if call]
-    # The experiment of the documents is one that this clone does not have.
-    found = [words for words in shown if words[1] in uses and "lofty-mink" not in " ".join(words)]
-    assert {words[1] for words in found} == uses
-    for number, words in enumerate(found):
-        # A folder for each: what one wrote, the next would not write over.
-        apart = [f"{number}-{word}" if before == "--out" else word for before, word in pairwise(["", *words])]
-        run(clone, apart)
 
 
 def test_no_place_holder_is_left() -> None:

@@ -77,12 +77,15 @@ def test_every_option_of_a_reader_has_a_row(site: Path) -> None:
             assert f"recipes.<dataset>.prepare.{option}" in shown
 
 
-def test_every_command_has_its_section(site: Path) -> None:
-    shown = set(Page(site / "commands.html").code)
+def test_every_command_has_its_row_and_its_section(site: Path) -> None:
+    html = (site / "commands.html").read_text(encoding="utf-8")
+    index = html[: html.index("</table>")]
     commands = get_command(app).commands  # type: ignore[attr-defined]
     for name, command in commands.items():
         for inner in getattr(command, "commands", {"": command}):
-            assert f"attnfd {name} {inner}".rstrip() in shown
+            shown = f"<code>attnfd {name} {inner}".rstrip() + "</code>"
+            assert shown in index
+            assert shown in html.removeprefix(index)
 
 
 def test_every_module_has_its_docstring(site: Path) -> None:

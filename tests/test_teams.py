@@ -2,10 +2,7 @@
 
 import os
 import shutil
-import socket
 import subprocess
-import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tests import miniature
+from tests import miniature, servers
 
 AWS = {"AWS_ACCESS_KEY_ID": "tests", "AWS_SECRET_ACCESS_KEY": "tests", "AWS_DEFAULT_REGION": "us-east-1"}
 
@@ -32,16 +29,8 @@ def clone(source: Path, target: Path) -> Path:
 @pytest.fixture(scope="module")
 def s3() -> Iterator[str]:
     """Address of an S3 on loopback with the bucket `team`."""
-    import boto3
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    address = "http://{}:{}".format(*server.get_host_and_port())
-    keys = {"aws_access_key_id": "tests", "aws_secret_access_key": "tests", "region_name": "us-east-1"}
-    boto3.client("s3", endpoint_url=address, **keys).create_bucket(Bucket="team")
-    yield address
-    server.stop()
+    with servers.s3("team") as address:
+        yield address
 
 
 @pytest.fixture(params=["folder", "s3"])
@@ -114,7 +103,7 @@ def postgresql(folder: Path) -> Iterator[str]:
             above.chmod(above.stat().st_mode | 0o011)
     if user:
         shutil.chown(folder, user)
-    port = free_port()
+    port = servers.free_port()
     data = folder / "data"
 
     def call(*command: object) -> None:
@@ -135,32 +124,9 @@ def postgresql(folder: Path) -> Iterator[str]:
 def tracking_server(folder: Path, database: str) -> Iterator[str]:
     """URI of an MLflow server on loopback, as the document starts it."""
     folder.mkdir()
-    port = free_port()
-    where = ("--backend-store-uri", database, "--artifacts-destination", str(folder / "artifacts"))
-    command = ["mlflow", "server", *where, "--host", "127.0.0.1", "--port", str(port)]
-    with (folder / "log").open("w") as log:
-        process = subprocess.Popen(
-            command, cwd=folder, env=miniature.environment(), stdout=log, stderr=log, start_new_session=True
-        )
-    uri = f"http://127.0.0.1:{port}"
-    try:
-        for _ in range(120):
-            assert process.poll() is None, (folder / "log").read_text()
-            try:
-                urllib.request.urlopen(f"{uri}/health")
-                break
-            except OSError:
-                time.sleep(0.5)
-        yield uri
-    finally:
-        os.killpg(process.pid, 15)
-        process.wait()
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
+    command, health = servers.mlflow_server(database, folder, servers.free_port())
+    with servers.serving(command, health, folder):
+        yield health.removesuffix("/health")
 
 
 @pytest.mark.slow

@@ -108,6 +108,7 @@ class Run:
         that evaluating the model logs it anew.
         """
         self._weights = weights
+        self._paused_until = 0.0  # The last chance of these files: the store may be back.
         for name in (HISTORY, CARD):
             self._log_file(self._cell.model / name, "training")
 

@@ -434,3 +434,16 @@ class TestServerLost:
             assert curve(run.id, "step/loss") == [(step, float(step)) for step in range(1500)]
             assert read(run.id).status == "FINISHED"
         assert not [record for record in caplog.records if record.name == "attnfd.tracking.runs"]
+
+    def test_files_of_the_end_do_not_miss_a_server_that_is_back(
+        self, server: Callable[[], None], cell: Cell, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        again = ExitStack()
+        with runs.open_run(cell, {}, FRESH) as run:
+            server()
+            run.metrics({"step/loss": 1.0}, 1)  # From here on the store is left alone.
+            again.enter_context(serving(self.port))
+            run.trained(checkpoint.fingerprint(cell.model))
+        with again, runs.resume_run(cell, {}) as resumed:
+            assert resumed.id == run.id
+        assert not [record for record in caplog.records if record.name == "attnfd.tracking.runs"]

@@ -1,12 +1,8 @@
 """A registered model behind a real HTTP server, asked as docs/serve.md says."""
 
 import json
-import os
 import re
-import socket
 import subprocess
-import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -19,13 +15,15 @@ from PIL import Image
 
 from attnfd.models.deeplab import DeepLabV3Plus
 from attnfd.paths import Cell
-from attnfd.tracking import runs, store
+from attnfd.tracking import runs
+from attnfd.tracking import store as tracking_store
+from tests import servers
 from tests.tracking.conftest import FRESH
 
 PROJECT = Path(__file__).parents[2]
 PAGE = (PROJECT / "docs" / "serve.md").read_text(encoding="utf-8")
 
-mlflow = store.library()
+mlflow = tracking_store.library()
 
 
 def shown(language: str, word: str) -> str:
@@ -46,9 +44,8 @@ def network() -> DeepLabV3Plus:
 
 
 @pytest.fixture
-def server(network: DeepLabV3Plus, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+def server(network: DeepLabV3Plus, store: str, tmp_path: Path) -> Iterator[int]:
     """Port of `mlflow models serve` on the registered model attnfd-shapes, alias `best`."""
-    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     cell = Cell(stage="distill", dataset="served", student="tiny", method="none", seed=0)
     with runs.open_run(cell, {}, FRESH) as run:
         run.model(network, np.zeros((2, 64, 64, 3), dtype=np.uint8))
@@ -57,28 +54,10 @@ def server(network: DeepLabV3Plus, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     client.create_registered_model("attnfd-shapes")
     version = client.create_model_version("attnfd-shapes", model.model_uri, model_id=model.model_id)
     client.set_registered_model_alias("attnfd-shapes", "best", version.version)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = servers.free_port()
     serve = shown("sh", "models serve").strip().splitlines()[-1].replace("5001", str(port)).split()
-    process = subprocess.Popen(serve, start_new_session=True)
-    try:
-        wait_for(port, process)
+    with servers.serving(serve, f"http://127.0.0.1:{port}/ping", tmp_path, MLFLOW_TRACKING_URI=store):
         yield port
-    finally:
-        os.killpg(process.pid, 15)
-        process.wait()
-
-
-def wait_for(port: int, process: "subprocess.Popen[bytes]") -> None:
-    until = time.monotonic() + 300
-    while time.monotonic() < until:
-        assert process.poll() is None, "the server has ended"
-        try:
-            urllib.request.urlopen(f"http://127.0.0.1:{port}/ping", timeout=5).close()
-            return
-        except OSError:
-            time.sleep(0.5)
-    pytest.fail("no answer from the server")
 
 
 @pytest.mark.slow
