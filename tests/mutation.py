@@ -29,7 +29,7 @@ SHARED = ["distillers/test_kd.py", "distillers/test_base.py", "distillers/test_a
 TESTS = {
     "metrics": ["test_metrics.py"],
     "losses": ["test_losses.py", "distillers/test_lad.py", *SHARED],
-    "models/taps": ["models/test_deeplab.py"],
+    "models/taps": ["models/test_taps.py", "models/test_deeplab.py"],
     "models/cbam": ["models/test_cbam.py", "models/test_deeplab.py"],
     "distillers/base": ["distillers/test_base.py", "distillers/test_common.py"],
 }
