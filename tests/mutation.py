@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import redirect_stdout
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -122,7 +123,8 @@ def main(modules: list[str]) -> None:
         subprocess.run(["git", "clone", "--quiet", str(PROJECT), folder], check=True)
         os.chdir(folder)
         sys.path.insert(0, folder)
-        run("--collect-only", "-qq", "tests/test_metrics.py", "tests/distillers")
+        with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
+            run("--collect-only", "tests/test_metrics.py", "tests/distillers")  # Imports the libraries.
         gc.freeze()  # The forks need not look through the libraries at every collection.
         for module in modules or [*TESTS, *METHODS]:
             start = time.monotonic()

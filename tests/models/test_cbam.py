@@ -96,8 +96,9 @@ def test_halved_gates(training, channel, spatial, factor):
     assert torch.equal(factor * cbam(A), A)
 
 
-def test_parameter_count():
-    C, r, k = 240, 16, 7
+@pytest.mark.parametrize("C", [64, 240])
+def test_parameter_count(C):
+    r, k = 16, 7
     mlp = C * (C // r) + C // r + (C // r) * C + C
     assert sum(p.numel() for p in CBAM(C).parameters()) == mlp + 2 * k * k + 2
 
