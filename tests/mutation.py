@@ -4,72 +4,134 @@ Every change that no test notices is printed; docs/testing.md says which are lef
 `pip install --constraint constraints.txt '.[mutation]'`. The work is done in a clone of what is committed.
 """
 
-import sqlite3
+import ast
+import difflib
+import gc
+import itertools
+import multiprocessing
+import os
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import redirect_stdout
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from attnfd import discovery
-from tests import miniature
+import pytest
+from cosmic_ray.mutating import mutate_code
+from cosmic_ray.plugins import get_operator, operator_names
 
+from attnfd import discovery
+
+PROJECT = Path(__file__).parents[1]
 METHODS = [f"distillers/{name}" for name in discovery.names("distillers") if name != "none"]
 SHARED = ["distillers/test_kd.py", "distillers/test_base.py", "distillers/test_attnfd.py", "test_training.py"]
 TESTS = {
     "metrics": ["test_metrics.py"],
     "losses": ["test_losses.py", "distillers/test_lad.py", *SHARED],
-    "models/taps": ["models/test_deeplab.py"],
+    "models/taps": ["models/test_taps.py", "models/test_deeplab.py"],
     "models/cbam": ["models/test_cbam.py", "models/test_deeplab.py"],
+    "distillers/base": ["distillers/test_base.py", "distillers/test_common.py"],
 }
-CONFIG = """
-[cosmic-ray]
-module-path = "attnfd/{module}.py"
-timeout = 300.0
-excluded-modules = []
-test-command = "{command}"
-[cosmic-ray.distributor]
-name = "local"
-"""
-SURVIVORS = """
-select result.diff from work_results result join mutation_specs mutation using (job_id)
-where result.test_outcome = 'SURVIVED' order by mutation.start_pos_row
-"""
+TIMEOUT = 300
+FORK = multiprocessing.get_context("fork")
 
 
-def command(module: str) -> str:
+def command(module: str) -> list[str]:
     """Tests of a module: of a method its own, and its part of those that all methods share."""
     name = Path(module).name
     own = TESTS.get(module, [f"distillers/test_{name}.py", "distillers/test_common.py"])
-    tests = " ".join(f"tests/{file}" for file in own)
-    chosen = "" if module in TESTS else f" -k {name}"
-    return f"python -m pytest -x -n0 -p no:cacheprovider {tests} attnfd/{module}.py{chosen}"
+    chosen = [] if module in TESTS else ["-k", f"{name}.py or [{name}] or [{name}- or -{name}]"]
+    # What has killed a mutant goes first.
+    return [f"attnfd/{module}.py", *(f"tests/{file}" for file in own), *chosen]
 
 
-def mutate(module: str, clone: Path) -> tuple[int, list[str]]:
+def meaning(code: str) -> str:
+    """The syntax tree, without the operators of type annotations: nothing computes with `Tensor & None`."""
+    tree = ast.parse(code)
+    for node in ast.walk(tree):
+        for annotation in (getattr(node, "annotation", None), getattr(node, "returns", None)):
+            for part in ast.walk(annotation) if annotation else ():
+                if isinstance(part, ast.BinOp):
+                    part.op = ast.BitOr()
+    return ast.dump(tree)
+
+
+def mutants(code: str) -> Iterator[str]:
+    """The code with one change, for every change that leaves it Python and means something else."""
+    seen = {meaning(code)}
+    for operator in map(get_operator, operator_names()):
+        if operator.arguments():
+            continue
+        for occurrence in itertools.count():
+            mutant = mutate_code(code, operator(), occurrence)
+            if mutant is None:
+                break
+            try:
+                found = meaning(mutant)
+            except SyntaxError:
+                continue
+            if found not in seen:
+                seen.add(found)
+                yield mutant
+
+
+def run(*words: str) -> int:
+    """Run pytest in this process, on the code as it is in the working directory now."""
+    for name in list(sys.modules):
+        if name.partition(".")[0] in ("attnfd", "tests"):
+            del sys.modules[name]
+    return pytest.main(["-n0", *words])
+
+
+def test(words: list[str]) -> None:
+    """Run tests silently, and exit with their status."""
+    for stream in (sys.stdout, sys.stderr):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    sys.exit(int(run("-x", "--failed-first", *words)))
+
+
+def passes(words: list[str]) -> bool:
+    """Whether the tests pass in a fork of this process, which has the libraries imported already."""
+    child = FORK.Process(target=test, args=(words,))
+    child.start()
+    child.join(TIMEOUT)
+    child.kill()
+    child.join()
+    return child.exitcode == 0
+
+
+def survivors(file: Path, words: list[str]) -> tuple[int, list[str]]:
     """Number of mutants of a module, and the changes that survive."""
-    config, session = (clone.parent / f"session.{kind}" for kind in ("toml", "sqlite"))
-    config.write_text(CONFIG.format(module=module, command=command(module)), encoding="utf-8")
-    for words in (("init", "--force"), ("exec",)):
-        call = ["cosmic-ray", words[0], str(config), str(session), *words[1:]]
-        subprocess.run(call, cwd=clone, env=miniature.environment(), check=True, stdout=subprocess.DEVNULL)
-    with sqlite3.connect(session) as found:
-        (count,) = found.execute("select count(*) from work_results").fetchone()
-        diffs = [diff for (diff,) in found.execute(SURVIVORS)]
-    return count, diffs
+    code = file.read_text(encoding="utf-8")
+    assert passes(words), f"the tests of {file.name} do not even pass without a change"
+    count, found = 0, []
+    for mutant in mutants(code):
+        count += 1
+        file.write_text(mutant, encoding="utf-8")
+        if passes(words):
+            diff = difflib.unified_diff(code.splitlines(), mutant.splitlines(), n=0, lineterm="")
+            found.append("\n".join(line for line in diff if line[:3] not in ("---", "+++")))
+    file.write_text(code, encoding="utf-8")
+    return count, found
 
 
 def main(modules: list[str]) -> None:
+    sys.dont_write_bytecode = True  # Two mutants of one second and one length would share it.
     with TemporaryDirectory() as folder:
-        clone = Path(folder) / "clone"
-        subprocess.run(["git", "clone", "--quiet", str(miniature.PROJECT), str(clone)], check=True)
+        subprocess.run(["git", "clone", "--quiet", str(PROJECT), folder], check=True)
+        os.chdir(folder)
+        sys.path.insert(0, folder)
+        with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
+            run("--collect-only", "tests/test_metrics.py", "tests/distillers")  # Imports the libraries.
+        gc.freeze()  # The forks need not look through the libraries at every collection.
         for module in modules or [*TESTS, *METHODS]:
-            count, survivors = mutate(module, clone)
-            print(f"{module}: {count - len(survivors)} of {count} mutants killed", flush=True)
-            for diff in survivors:
-                lines = [
-                    line for line in diff.splitlines() if line[:1] in "+-" and line[:3] not in ("+++", "---")
-                ]
-                print(*lines, sep="\n", flush=True)
+            start = time.monotonic()
+            count, left = survivors(Path(f"attnfd/{module}.py"), command(module))
+            minutes = (time.monotonic() - start) / 60
+            print(f"{module}: {count - len(left)} of {count} mutants killed in {minutes:.1f} min", flush=True)
+            print(*left, sep="\n", flush=True)
 
 
 if __name__ == "__main__":

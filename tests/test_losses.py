@@ -39,3 +39,8 @@ def test_kd_of_16_bit_logits_is_computed_in_32() -> None:
     logs = [(x.double() / 4).log_softmax(1) for x in (student, teacher)]
     expected = 16 * F.kl_div(logs[0], logs[1], reduction="none", log_target=True).sum(1).mean()
     assert found.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_a_loss_keeps_its_name_and_its_documentation() -> None:
+    assert kd_loss.__name__ == "kd_loss"
+    assert "Hinton" in (kd_loss.__doc__ or "")

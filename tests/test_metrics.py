@@ -74,10 +74,11 @@ def test_an_empty_matrix_scores_zero():
     }
 
 
-def test_a_label_that_is_no_class_is_an_error():
-    pred = torch.zeros(1, 2, 2, dtype=torch.int64)
+@pytest.mark.parametrize("label", [K, 9, 256])
+def test_a_label_that_is_no_class_is_an_error(label):
+    pred = torch.ones(1, 2, 2, dtype=torch.int64)
     with pytest.raises(RuntimeError, match="out of bounds"):
-        confusion_matrices(pred, torch.full((1, 2, 2), 9, dtype=torch.uint8), K)
+        confusion_matrices(pred, torch.full((1, 2, 2), label), K)
 
 
 @pytest.mark.parametrize(

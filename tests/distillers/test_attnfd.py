@@ -236,6 +236,7 @@ def test_decay(decay: float, progress: float, factor: float) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"decay": -0.5}, r"attnfd\.decay: found -0.5; allowed: .* 0"),
         ({"decay": 1.5}, r"attnfd\.decay: found 1.5; allowed: .* 1"),
         (
             {"normalize": "l2"},

@@ -2,11 +2,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from attnfd.config import validate
-from attnfd.distillers.base import FeatureMethod
+from attnfd.config import Method, validate
+from attnfd.distillers.base import Distiller, FeatureMethod
 from attnfd.errors import UserError
 from attnfd.losses import full_precision
-from attnfd.models.taps import Tap
+from attnfd.models.taps import NetInfo, Output, Tap
 
 
 @full_precision
@@ -46,3 +46,22 @@ def test_taps_keep_the_order_of_the_layers() -> None:
 def test_layers_that_are_refused(layers: object) -> None:
     with pytest.raises(UserError, match=r"^methods\.at\.layers.*: found .*; allowed: [^\n]+$"):
         section(layers)
+
+
+INFO = NetInfo(channels={}, classes=2)
+
+
+def test_a_method_asks_for_nothing_of_the_teacher_unless_it_says_so() -> None:
+    class Nothing(Distiller):
+        def forward(self, student: Output, teacher: Output, target: Tensor, progress: float) -> dict:
+            return {}
+
+    distiller = Nothing(Method(weight=1), student=INFO, teacher=INFO)
+    assert not distiller.teacher_logits
+    assert not distiller.teacher_taps
+    assert not distiller.student_taps
+
+
+def test_a_method_without_a_loss_is_none() -> None:
+    with pytest.raises(TypeError, match="forward"):
+        Distiller(Method(weight=1), student=INFO, teacher=INFO)  # type: ignore[abstract]

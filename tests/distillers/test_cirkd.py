@@ -83,7 +83,9 @@ def batch_loss_by_hand(student: Tensor, teacher: Tensor, valid: Tensor, tau: flo
     return float(np.mean(pairs))
 
 
-@pytest.mark.parametrize("void", [(), ((0, 1, 1), (1, 0, 2), (1, 1, 2)), ((1,),)])
+@pytest.mark.parametrize(
+    "void", [(), ((0, 1, 1), (1, 0, 2), (1, 1, 2)), ((1,),), ((1, 0), (1, 1, 1), (1, 1, 2))]
+)
 @pytest.mark.parametrize("tau", [0.1, 1.0])
 def test_batch_loss_values(void: tuple[tuple[int, ...], ...], tau: float) -> None:
     student, teacher = random(3, 4, 2, 3), random(3, 5, 2, 3, seed=1)
@@ -215,18 +217,64 @@ def test_memory_holds_the_latest_pixels_and_regions_of_every_class() -> None:
 
 def test_an_image_adds_few_pixels_of_a_class_all_its_own() -> None:
     remembered = memory()
-    embeddings, _ = labelled(3, 0)
-    labels = torch.tensor([0, 1, 255, 1, 0]).repeat(3, 4)
+    embeddings, _ = labelled(4, 0)
+    labels = torch.tensor([0, 1, 255, 2]).repeat(4, 5)
     remembered.remember(embeddings, labels)
-    for k in (0, 1):
+    for k in range(CLASSES):
         found = {tuple(item) for item in contents(remembered.pixels, k).tolist()}
         counts = []
-        for b in range(3):
+        for b in range(4):
             own = {tuple(item) for item in embeddings[b][labels[b] == k].tolist()}
-            assert len(own) == 8
+            assert len(own) == 5
             counts.append(len(found & own))
-        assert counts == [4, 4, 4]
-        assert len(found) == 12
+        assert counts == [4, 4, 4, 4]
+        assert len(found) == 16
+
+
+def test_what_is_remembered_is_exact_and_has_no_gradient() -> None:
+    embeddings, labels = labelled(2, 0)
+    one, other = memory(), memory()
+    one.remember(embeddings, labels)
+    with torch.autocast("cpu", torch.bfloat16):
+        other.float().remember(embeddings.float().requires_grad_(), labels)
+    assert not other.regions.items.requires_grad
+    torch.testing.assert_close(other.regions.items.double(), one.regions.items, rtol=1e-6, atol=1e-6)
+
+
+def test_n_over_the_classes_and_one_more_of_each_are_drawn() -> None:
+    full = memory(pixel_samples=16, region_samples=10)
+    for queues, size in ((full.pixels, 40), (full.regions, 10)):
+        queues.push(random(3 * size, 5), torch.arange(3).repeat(size))
+    pixels, regions = full.sample()
+    assert pixels.shape == (3 * (5 + 1), 5)
+    assert regions.shape == (3 * (3 + 1), 5)
+
+
+def test_the_projector_is_two_convolutions_of_single_pixels() -> None:
+    shapes = {name: tuple(value.shape) for name, value in memory().projector.named_parameters()}
+    assert shapes == {"0.weight": (5, 4, 1, 1), "1.weight": (5,), "1.bias": (5,), "3.weight": (5, 5, 1, 1)}
+
+
+def test_memory_terms_relate_the_pixels_to_what_is_remembered() -> None:
+    """More is drawn than the queues hold, so that every key takes part."""
+    method = distiller(pixel_samples=999, region_samples=999)
+    method(*step(0), 0)
+    held = method.eval().memories["encoder"]
+    assert isinstance(held, Memory)
+    student, teacher, target = step(1)
+    terms = method(student, teacher, target, 0)
+    valid = target[:, ::4, ::4] != 255
+    projected = F.interpolate(
+        held.projector(student.taps[Tap("encoder")]).detach(), (6, 6), mode="bilinear", align_corners=True
+    )
+    s, t = (
+        np.concatenate([unit_pixels(features, valid, image) for image in range(2)])
+        for features in (projected, teacher.taps[Tap("encoder")])
+    )
+    for term, queues in (("cirkd_pixel", held.pixels), ("cirkd_region", held.regions)):
+        keys = torch.cat([contents(queues, k) for k in range(CLASSES)]).numpy()
+        rows = [divergence(s[n], t[n], keys, keys, 0.1) for n in range(len(s))]
+        assert terms[term].item() == pytest.approx(0.1 * np.mean(rows), rel=1e-9)
 
 
 def test_memory_terms_start_at_zero_and_only_training_fills_the_memory() -> None:
@@ -269,10 +317,19 @@ def test_large_maps_are_pooled() -> None:
     features = F.interpolate(student.taps[Tap("encoder")], size=(6, 6), mode="bilinear", align_corners=True)
     pooled, valid = pool(features, labels != 255, 2)
     taught, _ = pool(teacher.taps[Tap("encoder")], labels != 255, 2)
-    torch.testing.assert_close(
-        distiller(pool=2, pool_from=6)(student, teacher, target, 0)["cirkd_batch"].item(),
-        batch_loss_by_hand(pooled, taught, valid, 0.1),
-    )
+    for pool_from in (5, 6):
+        torch.testing.assert_close(
+            distiller(pool=2, pool_from=pool_from)(student, teacher, target, 0)["cirkd_batch"].item(),
+            batch_loss_by_hand(pooled, taught, valid, 0.1),
+        )
+
+
+def test_a_map_with_one_short_side_is_not_pooled() -> None:
+    student, teacher, target = step(0)
+    flat = Output(teacher.logits[:, :, :16], {Tap("encoder"): teacher.taps[Tap("encoder")][:, :, :4]})
+    own, target = student._replace(logits=student.logits[:, :, :16]), target[:, :16]
+    found = distiller(pool=2, pool_from=5)(own, flat, target, 0)["cirkd_batch"]
+    assert found == distiller()(own, flat, target, 0)["cirkd_batch"]
 
 
 def test_weights_multiply() -> None:

@@ -1,6 +1,7 @@
 """What must hold for every method there is, found by its file."""
 
 import io
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
 from functools import cache
@@ -12,11 +13,16 @@ from torch.nn import functional as F
 
 from attnfd import discovery
 from attnfd.config import Attention
+from attnfd.distillers import cirkd
+from attnfd.distillers.at import at_loss
 from attnfd.distillers.base import Distiller
+from attnfd.distillers.fitnet import fitnet_loss
+from attnfd.distillers.overhaul import overhaul_loss
+from attnfd.distillers.sp import sp_loss
 from attnfd.errors import UserError
 from attnfd.models.deeplab import DeepLabV3Plus
 from attnfd.models.taps import STAGES, TAPS, Output, Tap
-from tests.distillers.helpers import CLASSES, batch, build, tiny_student, tiny_teacher
+from tests.distillers.helpers import CLASSES, batch, build, random, tiny_student, tiny_teacher
 
 METHODS = discovery.names("distillers")
 every_method = pytest.mark.parametrize("name", METHODS)
@@ -121,18 +127,16 @@ def test_a_factor_multiplies_its_terms_and_leaves_the_others(name: str, field: s
         assert ratios[term] == pytest.approx((1, 1), rel=1e-4)
 
 
-BOUNDS = [
+TEMPERATURES = [
     (name, field)
     for name in METHODS
-    for field, about in discovery.component("distillers", name)
-    .Config.model_json_schema()["properties"]
-    .items()
-    if about.get("exclusiveMinimum") == 0 and about["type"] == "number"
+    for field in discovery.component("distillers", name).Config.model_fields
+    if field == "tau" or field.endswith("temperature")
 ]
 
 
-@pytest.mark.parametrize(("name", "field"), BOUNDS)
-def test_what_must_be_positive_may_be_small_but_not_zero(name: str, field: str) -> None:
+@pytest.mark.parametrize(("name", "field"), TEMPERATURES)
+def test_a_temperature_may_be_small_but_not_zero(name: str, field: str) -> None:
     cell = Cell(name)
     build(name, cell.student.info, cell.teacher.info, **{field: 1e-3})
     with pytest.raises(UserError, match=field):
@@ -264,6 +268,29 @@ def test_bfloat16_stays_near_float32(name: str) -> None:
     for term, value in terms.items():
         assert value.dtype == torch.float32
         torch.testing.assert_close(value, exact[term], rtol=0.05, atol=1e-3)
+
+
+LOSSES: list[tuple[str, Callable[[Tensor, Tensor], Tensor]]] = [
+    ("at", at_loss),
+    ("sp", sp_loss),
+    ("fitnet", fitnet_loss),
+    ("overhaul", lambda s, t: overhaul_loss(s, t, -torch.ones(4))),
+    ("cirkd", lambda s, t: (cirkd.unit(s) * cirkd.unit(t)).square().sum()),
+    ("cirkd", lambda s, t: cirkd.batch_loss(s, t, torch.ones(2, 3, 5, dtype=torch.bool), temperature=0.1)),
+    ("cirkd", lambda s, t: cirkd.memory_loss(s[..., 0, 0], t[..., 0, 0], t[..., 1, 1], temperature=0.1)),
+]
+
+
+@pytest.mark.parametrize("autocast", [True, False])
+@pytest.mark.parametrize(("name", "loss"), LOSSES)
+def test_a_loss_of_16_bit_features_is_computed_in_32(
+    name: str, loss: Callable[[Tensor, Tensor], Tensor], autocast: bool
+) -> None:
+    student, teacher = (random(2, 4, 3, 5, seed=seed).bfloat16() for seed in (1, 2))
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        found = loss(student, teacher)
+    assert found.dtype == torch.float32
+    assert found.item() == pytest.approx(loss(student.double(), teacher.double()).item(), rel=1e-5)
 
 
 @cache

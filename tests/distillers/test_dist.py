@@ -111,3 +111,7 @@ def test_what_varies_by_its_rounding_alone_is_constant_at_any_level(level: float
     real = torch.tensor([1.0, 1.01, 1.02]) * level
     assert pearson(noise, real, dim=0).item() == 0
     assert pearson(real, real, dim=0).item() == pytest.approx(1)
+
+
+def test_a_row_of_zeros_is_constant() -> None:
+    assert pearson(torch.zeros(3), torch.tensor([1.0, 2.0, 3.0]), dim=0) == 0

@@ -63,6 +63,8 @@ def test_a_dead_channel_has_a_bounded_gradient() -> None:
 def test_a_grid_finer_than_the_map_is_refused() -> None:
     with pytest.raises(UserError, match=r"methods\.ickd\.grid: found 5; allowed: up to 4"):
         ickd_loss(STUDENT, TEACHER, grid=5)
+    with pytest.raises(UserError, match="up to 4"):
+        ickd_loss(STUDENT.mT, TEACHER.mT, grid=5)
 
 
 def test_other_shapes_are_refused() -> None:

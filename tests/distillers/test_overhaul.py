@@ -49,6 +49,11 @@ def test_negative_responses_need_only_be_negative_enough() -> None:
     assert not student.grad.any()
 
 
+def test_without_a_margin_any_negative_response_will_do() -> None:
+    student, teacher = torch.full((1, 1, 1, 1), -1.0), torch.full((1, 1, 1, 1), -2.0)
+    assert overhaul_loss(student, teacher, torch.zeros(1)) == 0
+
+
 def test_above_the_margin_the_student_is_pulled_down() -> None:
     student = torch.zeros(1, 1, 1, 1, requires_grad=True)
     overhaul_loss(student, torch.full((1, 1, 1, 1), -9.0), torch.tensor([-0.5])).backward()
@@ -97,7 +102,8 @@ def test_layers_are_divided_and_summed() -> None:
 @pytest.mark.parametrize("margins", [None, {"stage1": torch.zeros(4)}])
 def test_missing_margins_are_named(margins: dict[str, torch.Tensor] | None) -> None:
     channels = dict.fromkeys(LAYERS, 4)
-    with pytest.raises(UserError, match="no margins for"):
+    allowed = "stage1" if margins else "nothing"
+    with pytest.raises(UserError, match=f"no margins for .*; allowed: {allowed}; freeze"):
         Overhaul(
             Overhaul.Config(**OPTIONS),
             student=NetInfo(channels=channels, classes=3),
@@ -110,6 +116,7 @@ def test_missing_margins_are_named(margins: dict[str, torch.Tensor] | None) -> N
     [
         ({"divisors": {"stage1": 8.0}}, "overhaul.divisors.stage2: missing"),
         ({"layers": ["stage1", "stage1"]}, "each layer once"),
+        ({"layers": []}, "overhaul.layers"),
         ({"layers": ["stage5"]}, 'overhaul.layers.0: found "stage5"'),
         ({"divisors": dict.fromkeys(LAYERS, 0.0)}, "greater than 0"),
     ],
@@ -117,3 +124,7 @@ def test_missing_margins_are_named(margins: dict[str, torch.Tensor] | None) -> N
 def test_impossible_options_are_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         config.validate(Overhaul.Config, OPTIONS | change, "overhaul")
+
+
+def test_one_layer_is_enough() -> None:
+    assert Overhaul.Config(**OPTIONS | {"layers": ("encoder",)}).layers == ("encoder",)

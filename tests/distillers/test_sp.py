@@ -1,5 +1,6 @@
 import math
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -49,8 +50,20 @@ def test_one_image_gives_zero_and_a_single_warning() -> None:
         terms = [distiller(*outputs, target, 0)["sp"].item() for _ in range(2)]
     assert terms == pytest.approx([0, 0], abs=1e-6)
     assert ["sp: the loss of a batch of one" in str(one.message) for one in caught] == [True]
+    assert Path(caught[0].filename).name == "sp.py"
+
+
+def test_several_images_give_no_warning() -> None:
+    student, teacher = tiny_student(), tiny_teacher()
+    distiller = build("sp", student.info, teacher.info)
+    images, target = batch(2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        distiller(*(net(images, distiller.student_taps) for net in (student, teacher)), target, 0)
 
 
 def test_other_batch_sizes_are_refused() -> None:
     with pytest.raises(ValueError, match="batch size, found 3, 2"):
         sp_loss(STUDENT, TEACHER[:2])
+    with pytest.raises(ValueError, match="batch size, found 2, 3"):
+        sp_loss(STUDENT[:2], TEACHER)

@@ -96,14 +96,17 @@ def test_halved_gates(training, channel, spatial, factor):
     assert torch.equal(factor * cbam(A), A)
 
 
-def test_parameter_count():
-    C, r, k = 64, 16, 7
+@pytest.mark.parametrize("C", [64, 240])
+def test_parameter_count(C):
+    r, k = 16, 7
     mlp = C * (C // r) + C // r + (C // r) * C + C
     assert sum(p.numel() for p in CBAM(C).parameters()) == mlp + 2 * k * k + 2
 
 
 def test_one_image_one_pixel_and_fewer_channels_than_the_reduction():
     cbam = CBAM(3).eval()
+    # One value between 3 → 1 and 1 → 3, each with a bias.
+    assert sum(p.numel() for p in CBAM(3, spatial=False).parameters()) == 3 + 1 + 3 + 3
     A = torch.randn(1, 3, 1, 1)
     assert cbam(A).shape == A.shape
     assert (cbam(A).abs() < A.abs()).all()
