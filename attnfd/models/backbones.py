@@ -190,16 +190,24 @@ def build(name: str, weights: str = "none") -> fx.GraphModule:
     spec = entry(name)
     net = torchvision.models.get_model(spec.model, weights=None)
     spec.to_stride_16(net)
-    for module in net.modules():
-        if getattr(module, "inplace", False):
-            module.inplace = False  # or an activation would overwrite the feature before it
     nodes = [stage.pre_relu for stage in spec.stages] + [stage.post_relu for stage in spec.stages[:-1]]
     extractor = create_feature_extractor(net, list(dict.fromkeys(nodes)))
     # The graphs of both modes are equal here; with one of them, a change of mode does not recompile.
     backbone = fx.GraphModule(extractor, extractor.eval_graph, class_name=name)
+    _activate_in_place(backbone)
     if weights != "none":
         backbone.load_state_dict(_read(name, weights, backbone), strict=False)
     return backbone
+
+
+def _activate_in_place(backbone: fx.GraphModule) -> None:
+    """Let an activation overwrite what nothing else reads: a feature before its ReLU must last."""
+    for node in backbone.graph.nodes:
+        module = backbone.get_submodule(node.target) if node.op == "call_module" else None
+        if isinstance(getattr(module, "inplace", None), bool):
+            calls = [other for other in backbone.graph.nodes if other.target == node.target]
+            alone = all(len(source.users) == 1 for call in calls for source in call.all_input_nodes)
+            module.inplace = alone  # type: ignore[union-attr]
 
 
 def check_weights(name: str, weights: str) -> None:

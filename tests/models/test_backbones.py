@@ -1,3 +1,4 @@
+import copy
 import pickle
 import re
 import urllib.error
@@ -234,3 +235,23 @@ def test_imagenet_weights_are_the_published_ones(monkeypatch):
     backbone = backbones.build("resnet18", "imagenet")
     assert torch.equal(backbone.get_parameter("layer3.0.conv1.weight"), state["layer3.0.conv1.weight"])
     assert asked == [torchvision.models.ResNet18_Weights.IMAGENET1K_V1.url]
+
+
+@pytest.mark.parametrize("name", backbones.names())
+def test_activations_in_place_change_nothing(name):
+    torch.manual_seed(0)
+    net = backbones.build(name)
+    apart = copy.deepcopy(net)
+    activations = [module for module in apart.modules() if isinstance(getattr(module, "inplace", None), bool)]
+    assert any(module.inplace for module in activations)
+    for module in activations:
+        module.inplace = False
+    images = torch.randn(2, 3, 33, 33)
+    for network in (net, apart):
+        torch.manual_seed(1)  # EfficientNet leaves out blocks at random.
+        sum(feature.square().mean() for feature in network(images).values()).backward()
+    for own, other in zip(net.parameters(), apart.parameters(), strict=True):
+        assert torch.equal(own.grad, other.grad)
+    with torch.no_grad():
+        features, expected = net.eval()(images), apart.eval()(images)
+    assert all(torch.equal(features[node], expected[node]) for node in expected)
