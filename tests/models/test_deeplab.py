@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from attnfd.config import Attention
 from attnfd.errors import UserError
 from attnfd.models import backbones
-from attnfd.models.deeplab import AtrousConv, DeepLabV3Plus
+from attnfd.models.deeplab import AtrousConv, DeepLabV3Plus, Dropout
 from attnfd.models.taps import STAGES, TAPS, Tap
 
 NAMES = backbones.names()
@@ -199,6 +199,22 @@ def test_dropout(dropout):
     first, second = net(images(), [tap]), net(images(), [tap])
     assert torch.equal(first.taps[tap], second.taps[tap]) == (dropout[0] == 0)
     assert torch.equal(first.logits, second.logits) == (dropout == (0, 0))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_dropout_zeroes_its_part_and_scales_the_rest(dtype):
+    torch.manual_seed(0)
+    dropout = Dropout(0.3).train()
+    feature = torch.full((4, 64, 33, 33), 7.0, dtype=dtype, requires_grad=True)
+    dropped = dropout(feature)
+    zero = dropped == 0
+    assert zero.float().mean().item() == pytest.approx(0.3, abs=0.005)  # 5 deviations are 0.0043
+    expected = torch.tensor(10.0, dtype=dtype)
+    assert dropped[~zero].float().sub(expected.float()).abs().max() <= 10 * torch.finfo(dtype).eps
+    dropped.sum().backward()
+    assert torch.equal(feature.grad == 0, zero)
+    assert feature.grad[~zero].float().sub(1 / 0.7).abs().max() <= 2 * torch.finfo(dtype).eps
+    assert torch.equal(dropout.eval()(feature), feature)
 
 
 def test_same_seed_same_network():
