@@ -1,13 +1,18 @@
 """The device and its arithmetic."""
 
+import logging
 import os
 from typing import Any
 
 import torch
 from lightning_fabric import Fabric
+from torch import nn
 
 from attnfd import machine, processes
 from attnfd.errors import UserError
+
+# It would print with every start what arithmetic was chosen: a training's run has that among its params.
+logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
 
 # What a CPU calls instructions that multiply bfloat16 numbers themselves.
 NATIVE_BF16 = ("avx512_bf16", "amx_bf16")
@@ -20,8 +25,7 @@ def start_fabric(precision: Any, *, together: bool = False, deterministic: bool 
         together: with the processes that `torchrun` has started beside this one, by DDP.
         deterministic: only kernels that give the same bits every time, on a CPU and on a GPU; torch warns of
             operations that have none.
-        precision: see `attnfd.config.Training`; `auto` is bf16-mixed where the device multiplies bfloat16
-            numbers itself, else 32-true.
+        precision: see `attnfd.config.Training`.
 
     Raises:
         UserError: a GPU is asked for and there is none.
@@ -29,8 +33,7 @@ def start_fabric(precision: Any, *, together: bool = False, deterministic: bool 
     device = machine.settings().device
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("ATTNFD_DEVICE: found 'cuda', but no GPU is visible here; allowed: auto, cpu")
-    if precision == "auto":
-        precision = "bf16-mixed" if _has_bf16(device) else "32-true"
+    precision = chosen_precision(precision)
     # cuBLAS reads it when it starts; without, it shares its buffers between streams in any order.
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -46,6 +49,29 @@ def start_fabric(precision: Any, *, together: bool = False, deterministic: bool 
         fabric = Fabric(accelerator=device, devices=1, precision=precision)
     torch.set_float32_matmul_precision("high")
     return fabric
+
+
+def cast_once(network: nn.Module, fabric: Fabric) -> None:
+    """Keep the weights of a network that does not learn in the type that autocast computes with.
+
+    The numbers stay the same: of weights without gradient autocast makes these casts anew in every pass.
+    """
+    device = fabric.device.type
+    with fabric.autocast():
+        if torch.is_autocast_enabled(device):
+            for module in network.modules():
+                if isinstance(module, nn.Conv2d | nn.Linear):
+                    module.to(torch.get_autocast_dtype(device))
+
+
+def chosen_precision(asked: Any) -> Any:
+    """What a training's `precision` is here.
+
+    `auto` is bf16-mixed where the device multiplies bfloat16 numbers itself, else 32-true.
+    """
+    if asked != "auto":
+        return asked
+    return "bf16-mixed" if _has_bf16(machine.settings().device) else "32-true"
 
 
 def _has_bf16(device: str) -> bool:

@@ -325,9 +325,9 @@ class _Fitting:
         self.bar, self.task = bar, bar.add_task(self.title, total=self.steps, completed=self.done, note="")
 
     def step(self, images: Tensor, target: Tensor) -> None:
+        self.optimizer.zero_grad()  # Before: gradients and activations need not be held at once.
         with self.own_random():
             terms = self.wrapped(images, target, self.done / self.steps)
-        self.optimizer.zero_grad()
         self.fabric.backward(sum(terms.values()))
         self.optimizer.step()
         self.schedule.step()

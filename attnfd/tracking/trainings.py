@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from attnfd import processes, resume
+from attnfd.accelerator import chosen_precision
 from attnfd.config import Params
 from attnfd.errors import PartlyError, UserError
 from attnfd.paths import Cell
@@ -35,7 +36,7 @@ def train(params: Params, cells: Sequence[Cell], stage: Stage) -> None:
     with ExitStack() as opened:
         checkpoints = [resume.checkpoints(params, cell) for cell in cells]
         tracks = [
-            opened.enter_context(runs.open_run(cell, params.resolve(cell), kept))
+            opened.enter_context(runs.open_run(cell, _settings(params, cell), kept))
             for cell, kept in zip(cells, checkpoints, strict=True)
         ]
         outcomes = stage(params, [Tracked(*one) for one in zip(cells, tracks, checkpoints, strict=True)])
@@ -56,6 +57,14 @@ def train(params: Params, cells: Sequence[Cell], stage: Stage) -> None:
     if failed:
         reasons = "; ".join(f"{cell.name}: {error}" for cell, error in failed.items())
         raise PartlyError(f"{len(failed)} of {len(cells)} failed, the others are complete: {reasons}")
+
+
+def _settings(params: Params, cell: Cell) -> dict[str, Any]:
+    """The cell's settings, with the precision that `auto` stands for on this machine."""
+    settings = params.resolve(cell)
+    training = settings["distill" if cell.student else "train_teacher"]
+    training["precision"] = chosen_precision(training["precision"])
+    return settings
 
 
 def _names(cells: Sequence[Cell]) -> str:

@@ -274,7 +274,7 @@ LOSSES: list[tuple[str, Callable[[Tensor, Tensor], Tensor]]] = [
     ("at", at_loss),
     ("sp", sp_loss),
     ("fitnet", fitnet_loss),
-    ("overhaul", lambda s, t: overhaul_loss(s, t, -torch.ones(4))),
+    ("overhaul", lambda s, t: overhaul_loss(s, t, -torch.ones_like(t[0, :, 0, 0]))),
     ("cirkd", lambda s, t: (cirkd.unit(s) * cirkd.unit(t)).square().sum()),
     ("cirkd", lambda s, t: cirkd.batch_loss(s, t, torch.ones(2, 3, 5, dtype=torch.bool), temperature=0.1)),
     ("cirkd", lambda s, t: cirkd.memory_loss(s[..., 0, 0], t[..., 0, 0], t[..., 1, 1], temperature=0.1)),

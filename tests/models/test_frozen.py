@@ -7,6 +7,7 @@ from scipy.integrate import quad
 from scipy.stats import norm
 from torch import nn
 
+from attnfd.accelerator import cast_once, start_fabric
 from attnfd.models import backbones
 from attnfd.models.frozen import compare, freeze, margin
 from attnfd.models.taps import STAGES, TAPS, Tap
@@ -109,3 +110,22 @@ def test_margins_are_those_of_the_bn_before_the_tap(name, bns, trained):
         expected = beta - gamma * norm.pdf(beta / gamma) / norm.cdf(-beta / gamma)
         np.testing.assert_allclose(margins[layer].numpy(), expected, rtol=1e-5)
         assert margins[layer].shape == (live.info.channels[layer],)
+
+
+def test_weights_cast_once_give_the_numbers_of_autocast(trained, attention, images):
+    fabric = start_fabric("bf16-mixed")
+    taught = freeze(trained("resnet18", attention=attention))
+    once = copy.deepcopy(taught)
+    cast_once(once, fabric)
+    assert once.classifier.weight.dtype == torch.bfloat16
+    taps = [Tap(layer, "refined") for layer in TAPS]
+    with torch.no_grad(), fabric.autocast():
+        expected, found = taught(images, taps), once(images, taps)
+    assert torch.equal(found.logits, expected.logits)
+    assert all(torch.equal(found.taps[tap], expected.taps[tap]) for tap in taps)
+
+
+def test_weights_stay_as_they_are_without_autocast(trained):
+    taught = freeze(trained("resnet18"))
+    cast_once(taught, start_fabric("32-true"))
+    assert {value.dtype for value in taught.parameters()} == {torch.float32}

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import torch
 
 from attnfd import config, processes, resume
 from attnfd.config import Params
@@ -83,6 +84,19 @@ def test_a_failure_without_company_is_told_as_it_is(cells: list[Cell]) -> None:
         train(PARAMS, cells[1:2], learn)
     assert raised.value.status == 2
     assert status(cells[1]) == ("FAILED", False, 0.0)
+
+
+@pytest.mark.parametrize(("native", "expected"), [(True, "bf16-mixed"), (False, "32-true")])
+def test_a_run_has_the_precision_that_auto_stands_for(
+    native: bool, expected: str, cells: list[Cell], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ATTNFD_DEVICE", "cpu")
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": native})
+    train(PARAMS, cells[:1], learn)
+    (run,) = mlflow.search_runs(
+        search_all_experiments=True, filter_string=f"tags.seed = '{cells[0].seed}'", output_format="list"
+    )
+    assert run.data.params["distill.precision"] == expected
 
 
 def test_what_breaks_the_stage_ends_all_runs(cells: list[Cell]) -> None:
