@@ -9,36 +9,37 @@ import multiprocessing
 import resource
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from itertools import groupby, pairwise
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
+from types import MethodType
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from lightning_fabric import Fabric
-from matplotlib.figure import Figure
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
-from torch import Tensor
+from torch import Tensor, nn
 
 from attnfd import config, discovery, evaluation, timing
-from attnfd.accelerator import start_fabric
+from attnfd.accelerator import cast_once, start_fabric
 from attnfd.data.loaders import eval_loader, train_loader
 from attnfd.data.prepared import open_prepared
 from attnfd.data.transforms import normalize
 from attnfd.models import checkpoint
-from attnfd.models.deeplab import DeepLabV3Plus
+from attnfd.models.deeplab import AtrousConv, DeepLabV3Plus, Dropout
 from attnfd.models.frozen import freeze
 from attnfd.models.taps import Output
-from attnfd.report import style
+from attnfd.paths import Cell
 from attnfd.resume import Checkpoints
-from attnfd.tracking import store
-from attnfd.training import Objective, SharedTeacher, fit
+from attnfd.tracking import runs, store
+from attnfd.training import Log, Objective, SharedTeacher, fit
 
 CLASSES = 21
 EPOCHS = 5
@@ -58,12 +59,18 @@ class Setting:
 
 
 class Variant(NamedTuple):
-    """A way to compute the step. `released`: the teacher trains along, as in the authors' code."""
+    """A way to compute the step.
+
+    `released`: the teacher trains along, as in the authors' code, and nothing takes a shorter way.
+    `tf32`: a GPU may round what it multiplies.
+    """
 
     released: bool
     frozen: bool
     channels_last: bool
     precision: str
+    tf32: bool = False
+    compiled: bool = False
 
 
 class Row(NamedTuple):
@@ -78,6 +85,7 @@ class Row(NamedTuple):
     ms_p10: float
     ms_p90: float
     ratio: float
+    images_per_second: float | None = None
     memory_mib: float | None = None
 
 
@@ -89,6 +97,15 @@ VARIANTS = {
     "channels last: 32-true": OURS,
     "bf16-mixed": OURS._replace(precision="bf16-mixed"),
 }
+GPU_VARIANTS = {
+    "TF32": OURS._replace(tf32=True),
+    "bf16-mixed, compiled": OURS._replace(precision="bf16-mixed", compiled=True),
+}
+"""A CPU has no TF32, and compiling does not pay there (docs/performance.md)."""
+
+
+SHORTCUTS: Mapping[type, type[nn.Module]] = {AtrousConv: nn.Conv2d, Dropout: nn.Dropout}
+"""Modules that take a shorter way to the same, by what they are without it."""
 
 
 class Released(Objective):
@@ -123,7 +140,10 @@ def bench(setting: Setting, parts: Sequence[str], *, numbers: Path | None, plot:
         "rows": [row._asdict() for row in rows],
     }
     console.print(f"{setting}\n{content['machine']}", highlight=False, markup=False)
-    figure = chart(rows)
+    from attnfd.report import bars, style  # Late, or matplotlib would count among what a step holds.
+
+    parted = {part: list(group) for part, group in groupby(rows, key=lambda row: row.part)}
+    figure = bars.ratios({part: {row.name: row.ratio for row in group} for part, group in parted.items()})
     for file in filter(None, (numbers, plot)):
         file.parent.mkdir(parents=True, exist_ok=True)
     if numbers is not None:
@@ -160,10 +180,17 @@ def setting(
 
 def step(given: Setting) -> list[Row]:
     """The training step from the released code's arithmetic to ours, with peak memory."""
-    calls = {name: training_step(given, variant) for name, variant in VARIANTS.items()}
+    on_gpu = start_fabric(OURS.precision).device.type == "cuda"
+    variants = VARIANTS | GPU_VARIANTS if on_gpu else VARIANTS
+    calls = {name: training_step(given, variant) for name, variant in variants.items()}
     rows = _rows("step", timing.take_turns(calls, rounds=given.rounds, title="step"))
     calls.clear()
-    return [row._replace(memory_mib=_memory(given, VARIANTS[row.name])) for row in rows]
+    return [
+        row._replace(
+            images_per_second=1000 * given.batch / row.ms, memory_mib=_memory(given, variants[row.name])
+        )
+        for row in rows
+    ]
 
 
 def split(given: Setting) -> list[Row]:
@@ -225,10 +252,11 @@ def sharing(given: Setting) -> list[Row]:
 
 
 def loop(given: Setting) -> list[Row]:
-    """A step of the real loop (loader, transforms, schedule, curves, checkpoints) over the bare step.
+    """A step of the real loop (loader, transforms, schedule, curves, log, checkpoints) over the bare step.
 
     They take turns, an epoch of the loop and as many bare steps. The crop and the batch are the recipe's,
-    the images are those of the teacher's training: students may have too few to measure with.
+    the images are those of the teacher's training: students may have too few to measure with. The loop logs
+    into a run of the store that trainings log to, which is deleted afterwards.
     """
     params = config.load()
     training = params.distill(given.dataset).model_copy(
@@ -242,11 +270,13 @@ def loop(given: Setting) -> list[Row]:
     fabric = start_fabric(training.precision)
     given = replace(given, size=training.crop, batch=training.batch_size)
     bare = training_step(given, OURS._replace(precision=training.precision))
-    clock = _Clock(bare, len(train_loader(prepared, training, 0, device=fabric.device)))
+    steps = len(train_loader(prepared, training, 0, device=fabric.device))
     torch.manual_seed(0)
-    objective = _objective(given, Objective, _teacher(given.dataset, frozen=True))
-    with TemporaryDirectory() as folder:
-        kept = Checkpoints(Path(folder))
+    teacher = _teacher(given.dataset, frozen=True)
+    cast_once(teacher, fabric)
+    objective = _objective(given, Objective, teacher)
+    with TemporaryDirectory() as folder, _discarded_run(given) as run:
+        clock, kept = _Clock(run, bare, steps), Checkpoints(Path(folder))
         fit(objective, prepared, training, seed=0, fabric=fabric, log=clock, title="loop", checkpoints=kept)
     return _rows("loop", {"bare step": clock.bare, "step of the loop": clock.loop})
 
@@ -295,8 +325,19 @@ def training_step(
     fabric = start_fabric(variant.precision)
     teacher = teacher or _teacher(given.dataset, frozen=variant.frozen)
     teacher.to(fabric.device).to(memory_format=_layout(variant))
-    kind = Released if variant.released else Objective
-    return _stepping(given, variant, fabric, _objective(given, kind, teacher))
+    if variant.frozen:
+        cast_once(teacher, fabric)
+    objective = _objective(given, Released if variant.released else Objective, teacher)
+    if variant.released:
+        for network in (objective, teacher):
+            _without_shortcuts(network)
+    return _stepping(given, variant, fabric, objective)
+
+
+def _without_shortcuts(network: nn.Module) -> None:
+    for module in network.modules():
+        if plain := SHORTCUTS.get(type(module)):
+            module.forward = MethodType(plain.forward, module)
 
 
 def _stepping(given: Setting, variant: Variant, fabric: Fabric, objective: Objective) -> Callable[[], None]:
@@ -315,6 +356,8 @@ def _update(
 ) -> Callable[[Tensor, Tensor], None]:
     """What a training does with a batch on the device."""
     objective.to(memory_format=_layout(variant))
+    if variant.compiled:
+        objective.compile()
     optimizer = torch.optim.SGD(
         objective.parameter_groups(config.load().distill(given.dataset)),
         momentum=0.9,
@@ -324,8 +367,10 @@ def _update(
     wrapped, stepping = fabric.setup(objective, optimizer)
 
     def update(images: Tensor, target: Tensor) -> None:
-        terms = wrapped(images, target, 0.0)
+        torch.backends.cudnn.allow_tf32 = variant.tf32
+        torch.set_float32_matmul_precision("high" if variant.tf32 else "highest")
         stepping.zero_grad()
+        terms = wrapped(images, target, 0.0)
         fabric.backward(sum(terms.values()))
         stepping.step()
 
@@ -375,17 +420,31 @@ def _parts_of_a_step(given: Setting) -> Callable[[], dict[str, float]]:
     return run
 
 
+@contextmanager
+def _discarded_run(given: Setting) -> Iterator[runs.Run]:
+    client, experiment = store.connect("bench")
+    made = client.create_run(experiment, run_name="loop").info.run_id
+    cell = Cell(stage="distill", dataset=given.dataset, student=given.student, method=given.method, seed=0)
+    run = runs.Run(client, made, cell, again="measure again")
+    try:
+        yield run
+    finally:
+        run.close("FINISHED")
+        client.delete_run(made)
+
+
 class _Clock:
     """A log that times the epochs of a loop, and runs as many bare steps after each."""
 
-    def __init__(self, bare: Callable[[], None], steps: int) -> None:
-        self._bare, self._steps = bare, steps
+    def __init__(self, log: Log, bare: Callable[[], None], steps: int) -> None:
+        self._log, self._bare, self._steps = log, bare, steps
         self.loop: list[float] = []
         self.bare: list[float] = []
         self._start: float | None = None
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
         """`epoch/loss` is what a loop logs last of an epoch."""
+        self._log.metrics(values, step)
         if "epoch/loss" not in values:
             return
         if self._start is not None and "epoch/miou" not in values:  # With it, a validation was timed too.
@@ -394,7 +453,8 @@ class _Clock:
         self._start = time.perf_counter()
 
     def flush(self) -> None:
-        """Nothing waits."""
+        """Whatever waits."""
+        self._log.flush()
 
     def _seconds_of_bare_steps(self) -> float:
         start = time.perf_counter()
@@ -478,30 +538,14 @@ def table(rows: Sequence[Row]) -> Table:
     """The rows of a part for the terminal."""
     shown = Table(box=None, pad_edge=False)
     shown.add_column(rows[0].part, no_wrap=True)
-    for column in ("ms", "p10–p90", "ratio", "peak MiB"):
+    for column in ("ms", "p10–p90", "ratio", "images/s", "peak MiB"):
         shown.add_column(column, justify="right", no_wrap=True)
     for row in rows:
+        speed = "" if row.images_per_second is None else f"{row.images_per_second:.1f}"
         memory = "" if row.memory_mib is None else f"{row.memory_mib:.0f}"
         spread = f"{row.ms_p10:.1f}–{row.ms_p90:.1f}"
-        shown.add_row(row.name, f"{row.ms:.1f}", spread, f"{row.ratio:.2f}", memory)
+        shown.add_row(row.name, f"{row.ms:.1f}", spread, f"{row.ratio:.2f}", speed, memory)
     return shown
-
-
-@style.styled
-def chart(rows: Sequence[Row]) -> Figure:
-    """Bars of the ratios, a panel per part."""
-    parts = {part: list(group) for part, group in groupby(rows, key=lambda row: row.part)}
-    heights = [len(group) + 1.5 for group in parts.values()]
-    figure = Figure((style.WIDTH, 0.26 * sum(heights)))
-    panels = figure.subplots(len(parts), squeeze=False, height_ratios=heights)[:, 0]
-    for axes, (part, group) in zip(panels, parts.items(), strict=True):
-        ratios = [row.ratio for row in group]
-        bars = axes.barh([row.name for row in group], ratios, color=style.OTHERS[0])
-        axes.bar_label(bars, [f"{ratio:.2f}" for ratio in ratios], padding=3)
-        axes.invert_yaxis()
-        axes.margins(x=0.12)
-        axes.set_title(f"{part}, × {group[0].name}")
-    return figure
 
 
 def _metric(name: str) -> str:
