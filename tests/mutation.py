@@ -1,7 +1,7 @@
 """Mutation testing: `python -m tests.mutation [MODULE…]` breaks the code in small ways and runs its tests.
 
-Every change that no test notices is printed; docs/testing.md says which are left, and why. Wants
-`pip install --constraint constraints.txt '.[mutation]'`. The work is done in a clone of what is committed.
+Every change that no test notices is printed; docs/testing.md says which are left, and why. The work is done
+in a clone of what is committed.
 """
 
 import ast
