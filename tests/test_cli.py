@@ -78,6 +78,30 @@ def test_help_imports_nothing_heavy() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+def test_the_end_loses_nothing_and_does_not_look_for_what_to_collect() -> None:
+    code = """if True:
+        import atexit, runpy, sys, threading, time
+        from attnfd import cli
+        def late():
+            time.sleep(0.3)
+            print("thread")
+        def command():
+            threading.Thread(target=late).start()
+            atexit.register(print, "handler")
+            print("done")
+            sys.exit(3)
+        class Cycle:
+            def __init__(self):
+                self.itself = self
+            def __del__(self):
+                print("collected")
+        cycle = Cycle()
+        cli.app = command
+        runpy.run_module("attnfd", run_name="__main__")"""
+    done = miniature.run(miniature.PROJECT, sys.executable, "-c", code)
+    assert (done.returncode, done.stdout.split()) == (3, ["done", "thread", "handler"]), done.stderr
+
+
 def test_the_real_command_fails_without_a_traceback(project: Path) -> None:
     miniature.change(project, {"training": {"epochz": 1}})
     done = subprocess.run(
