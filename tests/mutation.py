@@ -132,6 +132,7 @@ def main(modules: list[str]) -> None:
             minutes = (time.monotonic() - start) / 60
             print(f"{module}: {count - len(left)} of {count} mutants killed in {minutes:.1f} min", flush=True)
             print(*left, sep="\n", flush=True)
+        gc.unfreeze()  # Or what the libraries leave would be reported as leaks.
 
 
 if __name__ == "__main__":

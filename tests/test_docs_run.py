@@ -58,6 +58,9 @@ INSTEAD = {
     "[none, kd, attnfd]/;": "[none, kd]/;",
     "seeds: [0, 1, 2]/": "seeds: [0, 1]/",
     "--size 257 257 --batch 2 --rounds 7": "--size 33 33 --batch 2 --rounds 1",
+    "--size 257 257 --batch 2 --rounds 5": "--size 33 33 --batch 2 --rounds 1",
+    "(257, 257), 2, rounds=7": "(33, 33), 2, rounds=1",
+    "/tmp/miniature": "{given}/miniature",
     "evaluate --rounds 5": "evaluate --rounds 1",
     "--size 256 256": "--size 64 64 --rounds 2",
     "--size 128 128": "--size 64 64 --rounds 2",
@@ -168,7 +171,7 @@ def test_a_reader_can_follow(document: Path, given: Path, s3: str, tmp_path: Pat
                 )
             else:
                 succeed(project, script)
-                for wanted in re.findall(r"\bs/[^/]*/([^/]+)/", script) if "sed -i" in script else ():
+                for wanted in re.findall(r"\bs/[^/]*/([^/$]+)/", script) if "sed -i" in script else ():
                     assert wanted in (project / "params.yaml").read_text()
     shutil.rmtree(project)
 
