@@ -58,7 +58,7 @@ INSTEAD = {
     "[none, kd, attnfd]/;": "[none, kd]/;",
     "seeds: [0, 1, 2]/": "seeds: [0, 1]/",
     "--size 257 257 --batch 2 --rounds 7": "--size 33 33 --batch 2 --rounds 1",
-    "--size 257 257 --batch 2 --rounds 5": "--size 33 33 --batch 2 --rounds 1",
+    "--size 257 257 --batch 2 --rounds 3": "--size 33 33 --batch 2 --rounds 1",
     "(257, 257), 2, rounds=7": "(33, 33), 2, rounds=1",
     "/tmp/miniature": "{given}/miniature",
     "evaluate --rounds 5": "evaluate --rounds 1",
