@@ -31,7 +31,13 @@ def gather(part: Tensor) -> Tensor:
     Backward, a part gets the gradients of all processes' losses, summed. As these losses are equal, and DDP
     takes the mean of the gradients, a parameter's gradient is that of the loss.
     """
-    return torch.cat(collective.all_gather(part)) if count() > 1 else part
+    if count() == 1:
+        return part
+    whole = torch.cat(collective.all_gather(part.contiguous()))
+    if whole.requires_grad:
+        # Gradients are exchanged in the order of memory, which for channels-last is another one.
+        whole.register_hook(Tensor.contiguous)
+    return whole
 
 
 def gather_output(part: Output) -> Output:

@@ -33,8 +33,8 @@ RUN = {
 
 def clone(folder: Path) -> Path:
     """A repository of its own in `folder`: the working tree as it is, with the miniature's params."""
-    listed = _git(PROJECT, "ls-files", "--cached", "--others", "--exclude-standard", "-z")
-    for name in filter(None, listed.split("\0")):
+    listed = _git(PROJECT, "ls-files", "--cached", "--others", "--exclude-standard", "-z").split("\0")
+    for name in set(listed) - {"", "dvc.lock"}:  # It would tell of another pipeline.
         source, target = PROJECT / name, folder / name
         if source.is_file():
             target.parent.mkdir(parents=True, exist_ok=True)
