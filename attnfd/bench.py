@@ -42,8 +42,6 @@ from attnfd.tracking import runs, store
 from attnfd.training import Log, Objective, SharedTeacher, fit
 
 CLASSES = 21
-EPOCHS = 5
-"""Of the loop that is timed; the first warms up, the last has a validation."""
 
 
 @dataclass(frozen=True)
@@ -254,30 +252,35 @@ def sharing(given: Setting) -> list[Row]:
 def loop(given: Setting) -> list[Row]:
     """A step of the real loop (loader, transforms, schedule, curves, log, checkpoints) over the bare step.
 
-    They take turns, an epoch of the loop and as many bare steps. The crop and the batch are the recipe's,
-    the images are those of the teacher's training: students may have too few to measure with. The loop logs
-    into a run of the store that trainings log to, which is deleted afterwards.
+    They take turns, step by step; a round is an epoch. The first epoch warms up, and the last, which has a
+    validation, does not count either. The crop and the batch are the recipe's, the images are those of the
+    teacher's training: students may have too few to measure with. The loop logs into a run of the store that
+    trainings log to, which is deleted afterwards.
     """
     params = config.load()
+    epochs = given.rounds + 2
+    splits = params.train_teacher(given.dataset).splits
     training = params.distill(given.dataset).model_copy(
-        update={
-            "splits": params.train_teacher(given.dataset).splits,
-            "epochs": EPOCHS,
-            "validate_every": EPOCHS,
-        }
+        update={"splits": splits, "epochs": epochs, "validate_every": epochs}
     )
     prepared = open_prepared(params, given.dataset)
     fabric = start_fabric(training.precision)
     given = replace(given, size=training.crop, batch=training.batch_size)
-    bare = training_step(given, OURS._replace(precision=training.precision))
     steps = len(train_loader(prepared, training, 0, device=fabric.device))
     torch.manual_seed(0)
-    teacher = _teacher(given.dataset, frozen=True)
+    teacher = _teacher(given.dataset, frozen=True).to(fabric.device).to(memory_format=_layout(OURS))
     cast_once(teacher, fabric)
-    objective = _objective(given, Objective, teacher)
+    learning, apart = (_objective(given, Objective, teacher) for _ in range(2))
+    step = _stepping(given, OURS._replace(precision=training.precision), fabric, apart)
+
+    def bare() -> None:
+        step()
+        apart.zero_grad()  # As the loop does before its own, so that both have the memory to themselves.
+
     with TemporaryDirectory() as folder, _discarded_run(given) as run:
         clock, kept = _Clock(run, bare, steps), Checkpoints(Path(folder))
-        fit(objective, prepared, training, seed=0, fabric=fabric, log=clock, title="loop", checkpoints=kept)
+        learning.register_forward_pre_hook(clock.run_bare_step)
+        fit(learning, prepared, training, seed=0, fabric=fabric, log=clock, title="loop", checkpoints=kept)
     return _rows("loop", {"bare step": clock.bare, "step of the loop": clock.loop})
 
 
@@ -288,6 +291,7 @@ def evaluate(given: Setting) -> list[Row]:
     classes = len(prepared.card.classes)
     device = start_fabric("32-true").device
     model = DeepLabV3Plus(params.student(given.student).backbone, classes).to(device).eval()
+    model.to(memory_format=_layout(OURS))
     loader = eval_loader(prepared, "val", params.evaluate(given.dataset).batch_size, device=device)
     images = [normalize(images.to(device)) for images, _, _ in loader]
 
@@ -434,33 +438,36 @@ def _discarded_run(given: Setting) -> Iterator[runs.Run]:
 
 
 class _Clock:
-    """A log that times the epochs of a loop, and runs as many bare steps after each."""
+    """A log that times the epochs of a loop, and runs a bare step before each of its steps."""
 
     def __init__(self, log: Log, bare: Callable[[], None], steps: int) -> None:
         self._log, self._bare, self._steps = log, bare, steps
         self.loop: list[float] = []
         self.bare: list[float] = []
+        self._taken = 0.0
         self._start: float | None = None
+
+    def run_bare_step(self, *_: object) -> None:
+        """Hook of the objective that the loop trains."""
+        start = time.perf_counter()
+        self._bare()
+        self._taken += time.perf_counter() - start
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
         """`epoch/loss` is what a loop logs last of an epoch."""
         self._log.metrics(values, step)
         if "epoch/loss" not in values:
             return
+        self._log.flush()  # Or the next bare step would bear a part of what the log still has to do.
         if self._start is not None and "epoch/miou" not in values:  # With it, a validation was timed too.
-            self.loop.append((time.perf_counter() - self._start) / self._steps)
-            self.bare.append(self._seconds_of_bare_steps() / self._steps)
-        self._start = time.perf_counter()
+            whole = time.perf_counter() - self._start
+            self.loop.append((whole - self._taken) / self._steps)
+            self.bare.append(self._taken / self._steps)
+        self._start, self._taken = time.perf_counter(), 0.0
 
     def flush(self) -> None:
         """Whatever waits."""
         self._log.flush()
-
-    def _seconds_of_bare_steps(self) -> float:
-        start = time.perf_counter()
-        for _ in range(self._steps):
-            self._bare()
-        return time.perf_counter() - start
 
 
 def _objective(given: Setting, kind: type[Objective], teacher: DeepLabV3Plus) -> Objective:

@@ -14,6 +14,7 @@ import signal
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -150,7 +151,7 @@ def random_state() -> RandomState:
         "python": random.getstate(),
         "numpy": (name, torch.from_numpy(np.asarray(keys).astype(np.int64)), *rest),
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "cuda": torch.cuda.get_rng_state_all() if _gpu_is_there() else [],
     }
 
 
@@ -162,6 +163,12 @@ def set_random_state(state: RandomState) -> None:
     torch.set_rng_state(state["torch"])
     if state["cuda"]:
         torch.cuda.set_rng_state_all(state["cuda"])
+
+
+@cache
+def _gpu_is_there() -> bool:
+    # Asked anew, it takes as long as all the rest of a random state.
+    return torch.cuda.is_available()
 
 
 class Interrupt:

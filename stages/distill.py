@@ -37,7 +37,7 @@ def distill(params: Params, tracked: Sequence[Tracked]) -> list[str | UserError]
     config = params.distill(dataset)
     prepared = open_prepared(params, dataset)
     fabric = start_fabric(config.precision, together=True, deterministic=config.deterministic)
-    teacher = checkpoint.load(paths.frozen(dataset))[0].to(memory_format=torch.channels_last)
+    teacher = checkpoint.load(paths.frozen(dataset))[0]
     prepared.check_classes(teacher.info.classes, paths.frozen(dataset))
     cast_once(teacher.to(fabric.device), fabric)
 

@@ -61,7 +61,8 @@ INSTEAD = {
     "--size 257 257 --batch 2 --rounds 3": "--size 33 33 --batch 2 --rounds 1",
     "(257, 257), 2, rounds=7": "(33, 33), 2, rounds=1",
     "/tmp/miniature": "{given}/miniature",
-    "evaluate --rounds 5": "evaluate --rounds 1",
+    "loop --rounds 7": "loop --rounds 1",
+    "evaluate --rounds 15": "evaluate --rounds 1",
     "--size 256 256": "--size 64 64 --rounds 2",
     "--size 128 128": "--size 64 64 --rounds 2",
 }

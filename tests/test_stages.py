@@ -105,7 +105,7 @@ def save_student(folder: str) -> DeepLabV3Plus:
     with torch.no_grad():
         model(torch.randn(4, 3, 33, 33))
     checkpoint.save(Path(folder), model, {})
-    return model.eval()
+    return checkpoint.load(Path(folder))[0]
 
 
 def test_an_imported_teacher_is_taken_as_it_is(params: Params, tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def save(folder: Path, model: DeepLabV3Plus, card: Mapping[str, Any]) -> None:
 
 
 def load(folder: Path) -> tuple[DeepLabV3Plus, dict[str, Any]]:
-    """Read a network, in eval mode on the CPU, and its card. Never runs code out of a file.
+    """Read a network, in eval mode on the CPU and channels last, and its card. Never runs code out of a file.
 
     Raises:
         UserError: a file is missing or damaged, or both do not belong together.
@@ -60,7 +60,7 @@ def load(folder: Path) -> tuple[DeepLabV3Plus, dict[str, Any]]:
     state = weight_file.read(file)
     weight_file.check(state, model.state_dict(), str(file), f"the network that its {paths.CARD} describes")
     # Copied rather than assigned: in the file the tensors are not aligned, which changes the last digits.
-    model.to_empty(device="cpu").load_state_dict(state)
+    model.to_empty(device="cpu").to(memory_format=torch.channels_last).load_state_dict(state)
     return model.eval(), card
 
 
