@@ -57,6 +57,7 @@ INSTEAD = {
     "[none, kd, at, sp, ickd, overhaul, dist, cirkd, lad, attnfd, fitnet, cwd]": "[none, attnfd, cwd]",
     "[none, kd, attnfd]/;": "[none, kd]/;",
     "seeds: [0, 1, 2]/": "seeds: [0, 1]/",
+    "for seed in 0 1 2;": "for seed in 0 1;",
     "--size 257 257 --batch 2 --rounds 7": "--size 33 33 --batch 2 --rounds 1",
     "--size 257 257 --batch 2 --rounds 3": "--size 33 33 --batch 2 --rounds 1",
     "(257, 257), 2, rounds=7": "(33, 33), 2, rounds=1",
