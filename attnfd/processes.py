@@ -83,6 +83,8 @@ class SynchronousBN(nn.BatchNorm2d):
             return super().forward(feature)
         axes = (0, 2, 3)
         pixels = feature.numel() // feature.shape[1] * count()
+        given = feature.dtype
+        feature = feature.to(self.weight.dtype)  # Of a bfloat16 feature the statistics are float32.
         mean = collective.all_reduce(feature.sum(axes)) / pixels
         centred = feature - mean[:, None, None]
         variance = collective.all_reduce(centred.square().sum(axes)) / pixels
@@ -95,4 +97,4 @@ class SynchronousBN(nn.BatchNorm2d):
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(variance * pixels / (pixels - 1), self.momentum)
         scale = self.weight * (variance + self.eps).rsqrt()
-        return centred * scale[:, None, None] + self.bias[:, None, None]
+        return (centred * scale[:, None, None] + self.bias[:, None, None]).to(given)

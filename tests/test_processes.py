@@ -48,6 +48,16 @@ def test_gradients_and_memories_are_those_of_the_whole_batch(found: Any, method:
             )
 
 
+def test_bn_takes_bfloat16(found: Any) -> None:
+    one, two = found
+    expected = one["bfloat16"]
+    assert expected["output"].dtype == torch.bfloat16
+    for process in two:
+        assert process["bfloat16"].keys() == expected.keys()
+        for key, value in expected.items():
+            torch.testing.assert_close(process["bfloat16"][key], value)
+
+
 def test_no_image_is_counted_twice_or_left_out(found: Any) -> None:
     one, two = found
     pixels = 3 * 12 * 16 + 2 * 9 * 7

@@ -1,8 +1,8 @@
 """What several processes make of the same batches, see test_processes.py.
 
 `torchrun … tests/together.py FOLDER FILE`: FOLDER holds the dataset `tiny` and its tree. FILE gets, for every
-method, the gradients and buffers after some steps on a batch of which every process has a part; and the
-confusion matrix of a split.
+method, the gradients and buffers after some steps on a batch of which every process has a part; the output
+and the buffers of a BN that is given bfloat16; and the confusion matrix of a split.
 """
 
 import os
@@ -29,6 +29,7 @@ def main(folder: Path, file: Path) -> None:
     os.chdir(folder)
     fabric = start_fabric("64-true", together=True)
     found = {name: train(name, fabric) for name in discovery.names("distillers")}
+    found["bfloat16"] = normalised()
     found["confusion"] = confusion()
     everyone = processes.everyones(found)
     if processes.rank() == 0:
@@ -58,6 +59,16 @@ def train(name: str, fabric: Fabric) -> dict[str, Tensor]:
     state |= {f"buffer {key}": value.clone() for key, value in objective.named_buffers()}
     gradients = {key: value.grad for key, value in objective.named_parameters()}
     return state | {f"gradient {key}": value.clone() for key, value in gradients.items() if value is not None}
+
+
+def normalised() -> dict[str, Tensor]:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.BatchNorm2d(3))
+    feature = 2 + 3 * torch.randn(IMAGES, 3, 5, 7)
+    processes.synchronise_bn(network)
+    part = feature.chunk(processes.count())[processes.rank()]
+    output = processes.gather(network(part.bfloat16()))
+    return {"output": output.detach(), **dict(network.named_buffers())}
 
 
 def confusion() -> Tensor:
