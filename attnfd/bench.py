@@ -278,7 +278,7 @@ def loop(given: Setting) -> list[Row]:
         apart.zero_grad()  # As the loop does before its own, so that both have the memory to themselves.
 
     with TemporaryDirectory() as folder, _discarded_run(given) as run:
-        clock, kept = _Clock(run, bare, steps), Checkpoints(Path(folder))
+        clock, kept = _Clock(run, bare, steps, fabric.device), Checkpoints(Path(folder))
         learning.register_forward_pre_hook(clock.run_bare_step)
         fit(learning, prepared, training, seed=0, fabric=fabric, log=clock, title="loop", checkpoints=kept)
     return _rows("loop", {"bare step": clock.bare, "step of the loop": clock.loop})
@@ -440,8 +440,8 @@ def _discarded_run(given: Setting) -> Iterator[runs.Run]:
 class _Clock:
     """A log that times the epochs of a loop, and runs a bare step before each of its steps."""
 
-    def __init__(self, log: Log, bare: Callable[[], None], steps: int) -> None:
-        self._log, self._bare, self._steps = log, bare, steps
+    def __init__(self, log: Log, bare: Callable[[], None], steps: int, device: torch.device) -> None:
+        self._log, self._bare, self._steps, self._device = log, bare, steps, device
         self.loop: list[float] = []
         self.bare: list[float] = []
         self._taken = 0.0
@@ -449,6 +449,7 @@ class _Clock:
 
     def run_bare_step(self, *_: object) -> None:
         """Hook of the objective that the loop trains."""
+        _wait(self._device)  # What the loop has queued is its own.
         start = time.perf_counter()
         self._bare()
         self._taken += time.perf_counter() - start
