@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from torch import nn
+from torch import Tensor, nn
 
 from attnfd import machine, processes
 from attnfd.errors import UserError
@@ -51,10 +51,11 @@ def start_fabric(precision: Any, *, together: bool = False, deterministic: bool 
     return fabric
 
 
-def cast_once(network: nn.Module, fabric: Fabric) -> None:
-    """Keep the weights of a network that does not learn in the type that autocast computes with.
+def settle_weights(network: nn.Module, fabric: Fabric) -> None:
+    """Keep the weights of a network that does not learn as its device computes with them.
 
-    The numbers stay the same: of weights without gradient autocast makes these casts anew in every pass.
+    Without that, autocast casts them anew in every pass, and oneDNN, which computes convolutions on a CPU,
+    puts them into an order of its own. The results are the same, in float32 but for rounding.
     """
     device = fabric.device.type
     with fabric.autocast():
@@ -62,6 +63,38 @@ def cast_once(network: nn.Module, fabric: Fabric) -> None:
             for module in network.modules():
                 if isinstance(module, nn.Conv2d | nn.Linear):
                     module.to(torch.get_autocast_dtype(device))
+    if device == "cpu" and torch.backends.mkldnn.is_available():
+        for name, module in list(network.named_modules()):
+            if type(module) is nn.Conv2d and _in_onednn(module.weight.dtype):
+                network.set_submodule(name, PackedConv(module))
+
+
+def _in_onednn(dtype: torch.dtype) -> bool:
+    bf16 = dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return bf16 or dtype == torch.float32
+
+
+class PackedConv(nn.Module):
+    """A convolution that does not learn, with its weight in oneDNN's own order and nowhere else.
+
+    It is the order for the shape that comes first; others are right, too, but maybe slower. Takes and returns
+    what `conv` does, in the type of its weight, and has no gradient.
+    """
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        self._weight, self._bias = conv.weight.detach(), None if conv.bias is None else conv.bias.detach()
+        self._geometry = (conv.padding, conv.stride, conv.dilation, conv.groups)
+
+    def forward(self, feature: Tensor) -> Tensor:
+        feature = feature.to(self._weight.dtype)
+        if not self._weight.is_mkldnn:
+            self._weight = torch.ops.mkldnn._reorder_convolution_weight(
+                self._weight, *self._geometry, feature.shape
+            )
+        return torch.ops.mkldnn._convolution_pointwise(
+            feature, self._weight, self._bias, *self._geometry, "none", [], ""
+        )
 
 
 def chosen_precision(asked: Any) -> Any:

@@ -28,12 +28,12 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from attnfd import config, discovery, evaluation, timing
-from attnfd.accelerator import cast_once, start_fabric
+from attnfd.accelerator import settle_weights, start_fabric
 from attnfd.data.loaders import eval_loader, train_loader
 from attnfd.data.prepared import open_prepared
 from attnfd.data.transforms import normalize
 from attnfd.models import checkpoint
-from attnfd.models.deeplab import AtrousConv, DeepLabV3Plus, Dropout
+from attnfd.models.deeplab import AtrousConv, DeepLabV3Plus, Dropout, JoiningConv
 from attnfd.models.frozen import freeze
 from attnfd.models.taps import Output
 from attnfd.paths import Cell
@@ -102,8 +102,12 @@ GPU_VARIANTS = {
 """A CPU has no TF32, and compiling does not pay there (docs/performance.md)."""
 
 
-SHORTCUTS: Mapping[type, type[nn.Module]] = {AtrousConv: nn.Conv2d, Dropout: nn.Dropout}
-"""Modules that take a shorter way to the same, by what they are without it."""
+SHORTCUTS: Mapping[type, Callable[..., Tensor]] = {
+    AtrousConv: nn.Conv2d.forward,
+    Dropout: nn.Dropout.forward,
+    JoiningConv: JoiningConv.in_turn,
+}
+"""Modules that take a shorter way to the same, and the long one."""
 
 
 class Released(Objective):
@@ -226,7 +230,7 @@ def sharing(given: Setting) -> list[Row]:
     The latter is what `attnfd sweep --students-per-teacher` does.
     """
     fabric = start_fabric(OURS.precision)
-    teacher = _teacher(given.dataset, frozen=True).to(fabric.device).to(memory_format=_layout(OURS))
+    teacher = _serving_teacher(given.dataset, fabric)
     names = [name for name in discovery.names("distillers") if name != "none"]
     apart = [_objective(replace(given, method=name), Objective, teacher) for name in names]
     distillers = [objective.distiller for objective in apart if objective.distiller]
@@ -268,8 +272,7 @@ def loop(given: Setting) -> list[Row]:
     given = replace(given, size=training.crop, batch=training.batch_size)
     steps = len(train_loader(prepared, training, 0, device=fabric.device))
     torch.manual_seed(0)
-    teacher = _teacher(given.dataset, frozen=True).to(fabric.device).to(memory_format=_layout(OURS))
-    cast_once(teacher, fabric)
+    teacher = _serving_teacher(given.dataset, fabric)
     learning, apart = (_objective(given, Objective, teacher) for _ in range(2))
     step = _stepping(given, OURS._replace(precision=training.precision), fabric, apart)
 
@@ -330,7 +333,7 @@ def training_step(
     teacher = teacher or _teacher(given.dataset, frozen=variant.frozen)
     teacher.to(fabric.device).to(memory_format=_layout(variant))
     if variant.frozen:
-        cast_once(teacher, fabric)
+        settle_weights(teacher, fabric)
     objective = _objective(given, Released if variant.released else Objective, teacher)
     if variant.released:
         for network in (objective, teacher):
@@ -340,8 +343,8 @@ def training_step(
 
 def _without_shortcuts(network: nn.Module) -> None:
     for module in network.modules():
-        if plain := SHORTCUTS.get(type(module)):
-            module.forward = MethodType(plain.forward, module)
+        if long_way := SHORTCUTS.get(type(module)):
+            module.forward = MethodType(long_way, module)
 
 
 def _stepping(given: Setting, variant: Variant, fabric: Fabric, objective: Objective) -> Callable[[], None]:
@@ -387,10 +390,8 @@ def _layout(variant: Variant) -> torch.memory_format:
 
 def _parts_of_a_step(given: Setting) -> Callable[[], dict[str, float]]:
     fabric = start_fabric("32-true")
-    teacher = _teacher(given.dataset, frozen=True).to(fabric.device)
-    objective = _objective(given, Objective, teacher).to(fabric.device)
-    for network in (objective, teacher):
-        network.to(memory_format=torch.channels_last)
+    objective = _objective(given, Objective, _serving_teacher(given.dataset, fabric))
+    objective.to(fabric.device).to(memory_format=_layout(OURS))
     optimizer = torch.optim.SGD(
         objective.parameter_groups(config.load().distill(given.dataset)), momentum=0.9, fused=True
     )
@@ -487,6 +488,13 @@ def _teacher(dataset: str, *, frozen: bool) -> DeepLabV3Plus:
         for _ in range(3):  # without statistics of its BN, a deep network overflows in eval mode
             teacher(torch.randn(2, 3, 65, 65))
     return freeze(teacher.eval()) if frozen else teacher
+
+
+def _serving_teacher(dataset: str, fabric: Fabric) -> DeepLabV3Plus:
+    """A frozen teacher as a training has it."""
+    teacher = _teacher(dataset, frozen=True).to(fabric.device).to(memory_format=_layout(OURS))
+    settle_weights(teacher, fabric)
+    return teacher
 
 
 def _noise(given: Setting) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from attnfd import discovery, paths, processes, training
-from attnfd.accelerator import cast_once, start_fabric
+from attnfd.accelerator import settle_weights, start_fabric
 from attnfd.config import Params
 from attnfd.data.legend import legend
 from attnfd.data.prepared import open_prepared
@@ -39,7 +39,7 @@ def distill(params: Params, tracked: Sequence[Tracked]) -> list[str | UserError]
     fabric = start_fabric(config.precision, together=True, deterministic=config.deterministic)
     teacher = checkpoint.load(paths.frozen(dataset))[0]
     prepared.check_classes(teacher.info.classes, paths.frozen(dataset))
-    cast_once(teacher.to(fabric.device), fabric)
+    settle_weights(teacher.to(fabric.device), fabric)
 
     students = [_student(params, one.cell, len(prepared.card.classes), teacher.info) for one in tracked]
     distillers = [distiller for _, distiller, _ in students]

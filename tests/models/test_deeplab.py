@@ -1,3 +1,4 @@
+import copy
 import itertools
 import math
 import pickle
@@ -10,7 +11,7 @@ from torch.nn import functional as F
 from attnfd.config import Attention
 from attnfd.errors import UserError
 from attnfd.models import backbones
-from attnfd.models.deeplab import AtrousConv, DeepLabV3Plus, Dropout
+from attnfd.models.deeplab import AtrousConv, DeepLabV3Plus, Dropout, JoiningConv
 from attnfd.models.taps import STAGES, TAPS, Tap
 
 NAMES = backbones.names()
@@ -237,9 +238,51 @@ def test_atrous_convolution_is_exact_at_every_size(size):
     torch.testing.assert_close(feature.grad, gradient, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("kernel", [(3, 3), (1, 3), (5, 1)])
+@pytest.mark.parametrize(
+    ("coarse", "fine"),
+    [((3, 4), (9, 13)), ((1, 1), (4, 3)), ((1, 5), (1, 17)), ((2, 2), (2, 2)), ((3, 2), (7, 8))],
+)
+def test_joining_convolution_upsamples_joins_and_convolves(kernel, coarse, fine):
+    generator = torch.Generator().manual_seed(0)
+    conv = JoiningConv(5, 4, kernel, padding=(kernel[0] // 2, kernel[1] // 2)).double()
+    maps = [
+        torch.randn(2, channels, *size, dtype=torch.float64, generator=generator, requires_grad=True)
+        for channels, size in ((3, coarse), (2, fine))
+    ]
+    upsampled = F.interpolate(maps[0], fine, mode="bilinear", align_corners=True)
+    expected = F.conv2d(torch.cat((upsampled, maps[1]), 1), conv.weight, conv.bias, padding=conv.padding)
+    got = conv(maps)
+    torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-12)
+    inputs = [*maps, conv.weight, conv.bias]
+    for mine, theirs in zip(
+        torch.autograd.grad((got**2).sum(), inputs),
+        torch.autograd.grad((expected**2).sum(), inputs),
+        strict=True,
+    ):
+        torch.testing.assert_close(mine, theirs, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_joining_convolution_loses_nothing_that_matters(dtype, layout):
+    """Rounded in other places, it is as near to the exact result as the same steps in turn."""
+    torch.manual_seed(0)
+    conv = JoiningConv(96, 32, 3, padding=1, bias=False).to(memory_format=layout)
+    maps = torch.randn(2, 64, 9, 9), torch.randn(2, 32, 33, 33)
+    maps = tuple(feature.to(memory_format=layout) for feature in maps)
+    exact = copy.deepcopy(conv).double().in_turn(tuple(feature.double() for feature in maps))
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+        found, in_turn = conv(maps), conv.in_turn(maps)
+    assert found.dtype == in_turn.dtype == dtype
+    errors = [(other.double() - exact).square().mean().sqrt().item() for other in (found, in_turn)]
+    assert errors[0] < 1.5 * errors[1]
+    assert found.is_contiguous(memory_format=torch.channels_last) == (layout == torch.channels_last)
+
+
 @pytest.mark.slow
 def test_export_fits_every_size():
-    """The shortcut of `AtrousConv` must not fix the image size of an exported network."""
+    """The shortcuts of the convolutions must not fix the image size of an exported network."""
     net = network("mobilenetv2").eval()
     dynamic = torch.export.Dim.DYNAMIC
     shapes = ({0: dynamic, 2: dynamic, 3: dynamic},)

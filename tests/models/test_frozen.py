@@ -6,8 +6,9 @@ import torch
 from scipy.integrate import quad
 from scipy.stats import norm
 from torch import nn
+from torch.nn import functional as F
 
-from attnfd.accelerator import cast_once, start_fabric
+from attnfd.accelerator import PackedConv, settle_weights, start_fabric
 from attnfd.models import backbones
 from attnfd.models.frozen import compare, freeze, margin
 from attnfd.models.taps import STAGES, TAPS, Tap
@@ -112,20 +113,44 @@ def test_margins_are_those_of_the_bn_before_the_tap(name, bns, trained):
         assert margins[layer].shape == (live.info.channels[layer],)
 
 
-def test_weights_cast_once_give_the_numbers_of_autocast(trained, attention, images):
-    fabric = start_fabric("bf16-mixed")
-    taught = freeze(trained("resnet18", attention=attention))
-    once = copy.deepcopy(taught)
-    cast_once(once, fabric)
-    assert once.classifier.weight.dtype == torch.bfloat16
+@pytest.mark.parametrize(("precision", "rounding"), [("32-true", 1e-4), ("bf16-mixed", 0.02)])
+@pytest.mark.parametrize("name", backbones.names())
+def test_settled_weights_answer_the_same(name, precision, rounding, trained, attention, images):
+    """Also for images of another shape than the first, for which the weights lie."""
+    fabric = start_fabric(precision)
+    taught = freeze(trained(name, attention=attention)).to(memory_format=torch.channels_last)
+    settled = copy.deepcopy(taught)
+    settle_weights(settled, fabric)
+    assert settled.info.channels == taught.info.channels
+    assert settled.info.classes == taught.info.classes
     taps = [Tap(layer, "refined") for layer in TAPS]
+    for size in (64, 33, 64, 97):
+        batch = F.interpolate(images, size).contiguous(memory_format=torch.channels_last)
+        with torch.no_grad(), fabric.autocast():
+            expected, found = taught(batch, taps), settled(batch, taps)
+        pairs = [(found.logits, expected.logits), *((found.taps[tap], expected.taps[tap]) for tap in taps)]
+        for mine, theirs in pairs:
+            assert mine.dtype == theirs.dtype
+            assert (mine - theirs).abs().max() < rounding * theirs.abs().max()
+
+
+def test_settled_weights_are_held_once(trained, images):
+    """Packed for oneDNN, and the plain ones are gone; those of other modules are cast."""
+    fabric = start_fabric("bf16-mixed")
+    settled = freeze(trained("resnet18"))
+    settle_weights(settled, fabric)
     with torch.no_grad(), fabric.autocast():
-        expected, found = taught(images, taps), once(images, taps)
-    assert torch.equal(found.logits, expected.logits)
-    assert all(torch.equal(found.taps[tap], expected.taps[tap]) for tap in taps)
+        settled(images)
+    packed = [module for module in settled.modules() if isinstance(module, PackedConv)]
+    assert len(packed) > 20
+    assert all(module._weight.is_mkldnn for module in packed)
+    assert not any(list(module.parameters()) for module in packed)
+    assert settled.aspp.atrous[0].conv.weight.dtype == torch.bfloat16
 
 
-def test_weights_stay_as_they_are_without_autocast(trained):
-    taught = freeze(trained("resnet18"))
-    cast_once(taught, start_fabric("32-true"))
-    assert {value.dtype for value in taught.parameters()} == {torch.float32}
+def test_weights_stay_plain_without_onednn(trained, monkeypatch):
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    settled = freeze(trained("resnet18"))
+    settle_weights(settled, start_fabric("32-true"))
+    assert not any(isinstance(module, PackedConv) for module in settled.modules())
+    assert {value.dtype for value in settled.parameters()} == {torch.float32}

@@ -143,7 +143,7 @@ def test_same_logits_as_the_published_network(
     with torch.no_grad():
         expected, found = net(wide), model(wide).logits
     assert expected.std() > 0.05
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=5e-5)
 
 
 @pytest.fixture
