@@ -13,7 +13,7 @@ def count_parameters(network: nn.Module) -> int:
 def multiply_adds(network: nn.Module, size: tuple[int, int]) -> int:
     """Multiply-adds of convolutions and matrix products, for one image of (height, width).
 
-    What only meets padding is left out, see `AtrousConv`. The network is to be in eval mode.
+    As it computes them, see `AtrousConv` and `JoiningConv`. The network is to be in eval mode.
     """
     device = next(network.parameters()).device
     counter = FlopCounterMode(display=False)
