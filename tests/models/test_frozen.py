@@ -134,6 +134,20 @@ def test_settled_weights_answer_the_same(name, precision, rounding, trained, att
             assert (mine - theirs).abs().max() < rounding * theirs.abs().max()
 
 
+def test_cast_weights_give_the_bits_of_autocast(trained, attention, images, monkeypatch):
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    fabric = start_fabric("bf16-mixed")
+    taught = freeze(trained("resnet18", attention=attention))
+    settled = copy.deepcopy(taught)
+    settle_weights(settled, fabric)
+    assert settled.classifier.weight.dtype == torch.bfloat16
+    taps = [Tap(layer, "refined") for layer in TAPS]
+    with torch.no_grad(), fabric.autocast():
+        expected, found = taught(images, taps), settled(images, taps)
+    assert torch.equal(found.logits, expected.logits)
+    assert all(torch.equal(found.taps[tap], expected.taps[tap]) for tap in taps)
+
+
 def test_settled_weights_are_held_once(trained, images):
     """Packed for oneDNN, and the plain ones are gone; those of other modules are cast."""
     fabric = start_fabric("bf16-mixed")
