@@ -33,6 +33,7 @@ from attnfd.data.loaders import eval_loader, train_loader
 from attnfd.data.prepared import open_prepared
 from attnfd.data.transforms import normalize
 from attnfd.models import checkpoint
+from attnfd.models.backbones import ReLU6
 from attnfd.models.deeplab import AtrousConv, DeepLabV3Plus, Dropout, JoiningConv
 from attnfd.models.frozen import freeze
 from attnfd.models.taps import Output
@@ -106,6 +107,7 @@ SHORTCUTS: Mapping[type, Callable[..., Tensor]] = {
     AtrousConv: nn.Conv2d.forward,
     Dropout: nn.Dropout.forward,
     JoiningConv: JoiningConv.in_turn,
+    ReLU6: nn.ReLU6.forward,
 }
 """Modules that take a shorter way to the same, and the long one."""
 

@@ -223,7 +223,8 @@ class Decoder(nn.Module):
 
     def forward(self, encoded: Tensor, low_level: Tensor) -> Tensor:
         detail = F.relu(self.low_level(low_level))
-        return self.refine(self.dropout(F.relu(self.fuse((encoded, detail)))))
+        # ReLU and dropout can change places; the last one may overwrite what it is given.
+        return self.refine(F.relu(self.dropout(self.fuse((encoded, detail))), inplace=True))
 
 
 class JoiningConv(nn.Conv2d):
