@@ -13,7 +13,7 @@ from rich.console import Console
 from ruamel.yaml import YAML
 
 from attnfd import sweep as sweeping
-from attnfd.engine import Task, execute
+from attnfd.engine import Ray, Task, execute
 from attnfd.errors import UserError
 from attnfd.graph import Graph
 from attnfd.sweep import Outcome
@@ -340,3 +340,43 @@ def test_students_beside_one_teacher_leave_what_dvc_repro_leaves(tmp_path: Path)
     logs = beside / ".attnfd/sweep"
     assert (logs / "distill@shapes-mobilenetv2-cirkd-0.log").is_symlink()
     assert (logs / "ablate@shapes-mobilenetv2-e-0.log").is_symlink()
+
+
+@pytest.mark.slow
+def test_shares_of_gpus_on_two_nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray is told that each node has a GPU, and hands out shares of it; no task uses it."""
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "0123456789abcdef" * 4)
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster()
+    for _ in range(2):
+        cluster.add_node(num_cpus=2, num_gpus=1)
+    try:
+        for share, jobs in ((0.5, 4), (None, 2)):
+            assert run_tasks(cluster.address, share, tmp_path / str(share), tasks=6) == jobs
+    finally:
+        cluster.shutdown()
+
+
+def run_tasks(address: str, share: float | None, folder: Path, *, tasks: int) -> int:
+    """How many ran at once at most; as many as the engine wants to, each beside a GPU."""
+    engine = Ray(jobs=None, gpus=share, address=address)
+    command = "echo + $CUDA_VISIBLE_DEVICES >> ../order; sleep 3; echo - >> ../order"
+    for number in range(tasks):
+        (folder / str(number)).mkdir(parents=True)
+        engine.submit(
+            str(number),
+            Task(command=command, folder=folder / str(number), environment={}, log=folder / "log"),
+        )
+    ended: dict[str, str] = {}
+    while len(ended) < tasks:
+        ended |= engine.wait(60)
+    jobs = engine.jobs
+    engine.stop()
+    assert set(ended.values()) == {""}
+    marks = (folder / "order").read_text().splitlines()
+    assert set(marks) == {"+ 0", "-"}
+    running = [sum(1 if mark[0] == "+" else -1 for mark in marks[: end + 1]) for end in range(len(marks))]
+    assert max(running) == jobs
+    return jobs
