@@ -1,4 +1,4 @@
-"""What a training costs on this machine: the step, its parts, every method, the loop, the evaluation.
+"""What a training costs on this machine: the step, its parts, every method, loader, loop, evaluation.
 
 Networks have random weights, and images of the step are noise: its cost does not depend on what it learns.
 A ratio is the median of the ratios within a round, see `attnfd.timing`.
@@ -6,13 +6,14 @@ A ratio is the median of the ratios within a round, see `attnfd.timing`.
 
 import json
 import multiprocessing
+import os
 import resource
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from itertools import groupby, pairwise
+from itertools import count, groupby, pairwise
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -29,8 +30,9 @@ from torch import Tensor, nn
 
 from attnfd import config, discovery, evaluation, timing
 from attnfd.accelerator import settle_weights, start_fabric
-from attnfd.data.loaders import eval_loader, train_loader
-from attnfd.data.prepared import open_prepared
+from attnfd.config import Training
+from attnfd.data.loaders import TrainLoader, eval_loader, train_loader
+from attnfd.data.prepared import Prepared, open_prepared
 from attnfd.data.transforms import normalize
 from attnfd.models import checkpoint
 from attnfd.models.backbones import ReLU6
@@ -212,7 +214,8 @@ def split(given: Setting) -> list[Row]:
 def methods(given: Setting) -> list[Row]:
     """The step of every method, relative to the undistilled student's."""
     names = sorted(discovery.names("distillers"), key=lambda name: (name != "none", name))
-    calls = {name: training_step(replace(given, method=name), OURS) for name in names}
+    teacher = _teacher(given.dataset, frozen=True)
+    calls = {name: training_step(replace(given, method=name), OURS, teacher) for name in names}
     return _rows("methods", timing.take_turns(calls, rounds=given.rounds, title="methods"))
 
 
@@ -255,6 +258,38 @@ def sharing(given: Setting) -> list[Row]:
     return _rows("sharing", timing.take_turns(calls, rounds=given.rounds, title="sharing"))
 
 
+def loader(given: Setting) -> list[Row]:
+    """A batch of the loader, read, transformed and on the device, by its processes; over the bare step.
+
+    That is what it has to keep up with. A round is an epoch; crop, batch and images are as in `loop`.
+    """
+    prepared, training, given = _real_data(given)
+    fabric = start_fabric(training.precision)
+
+    def epoch(loader: TrainLoader) -> Callable[[], None]:
+        epochs = count()
+
+        def run() -> None:
+            loader.set_epoch(next(epochs))
+            for batch in loader:
+                fabric.to_device(batch)
+            _wait(fabric.device)
+
+        return run
+
+    many = [0, *(2**power for power in range((os.cpu_count() or 1).bit_length()))]
+    loaders = {
+        f"{workers} processes": train_loader(prepared, training, 0, device=fabric.device, workers=workers)
+        for workers in many
+    }
+    calls = {name: epoch(loader) for name, loader in loaders.items()}
+    step = training_step(given, OURS._replace(precision=training.precision))
+    seconds = timing.take_turns({"bare step": step, **calls}, rounds=given.rounds, title="loader")
+    for name, loader in loaders.items():
+        seconds[name] = [taken / len(loader) for taken in seconds[name]]
+    return _rows("loader", seconds)
+
+
 def loop(given: Setting) -> list[Row]:
     """A step of the real loop (loader, transforms, schedule, curves, log, checkpoints) over the bare step.
 
@@ -263,15 +298,10 @@ def loop(given: Setting) -> list[Row]:
     teacher's training: students may have too few to measure with. The loop logs into a run of the store that
     trainings log to, which is deleted afterwards.
     """
-    params = config.load()
+    prepared, training, given = _real_data(given)
     epochs = given.rounds + 2
-    splits = params.train_teacher(given.dataset).splits
-    training = params.distill(given.dataset).model_copy(
-        update={"splits": splits, "epochs": epochs, "validate_every": epochs}
-    )
-    prepared = open_prepared(params, given.dataset)
+    training = training.model_copy(update={"epochs": epochs, "validate_every": epochs})
     fabric = start_fabric(training.precision)
-    given = replace(given, size=training.crop, batch=training.batch_size)
     steps = len(train_loader(prepared, training, 0, device=fabric.device))
     torch.manual_seed(0)
     teacher = _serving_teacher(given.dataset, fabric)
@@ -319,6 +349,7 @@ PARTS: Mapping[str, Callable[[Setting], list[Row]]] = {
     "methods": methods,
     "teacher": teacher,
     "sharing": sharing,
+    "loader": loader,
     "loop": loop,
     "evaluate": evaluate,
 }
@@ -497,6 +528,15 @@ def _serving_teacher(dataset: str, fabric: Fabric) -> DeepLabV3Plus:
     teacher = _teacher(dataset, frozen=True).to(fabric.device).to(memory_format=_layout(OURS))
     settle_weights(teacher, fabric)
     return teacher
+
+
+def _real_data(given: Setting) -> tuple[Prepared, Training, Setting]:
+    """The dataset, and the students' recipe on the images of the teacher's training."""
+    params = config.load()
+    splits = params.train_teacher(given.dataset).splits
+    training = params.distill(given.dataset).model_copy(update={"splits": splits})
+    given = replace(given, size=training.crop, batch=training.batch_size)
+    return open_prepared(params, given.dataset), training, given
 
 
 def _noise(given: Setting) -> tuple[Tensor, Tensor]:

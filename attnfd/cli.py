@@ -369,8 +369,8 @@ def bench(
         list[str] | None,
         typer.Argument(
             metavar="[PART]...",
-            help="step, split, methods, teacher, sharing, loop, evaluate; unset: all. The last two want a "
-            "prepared dataset: `dvc repro prepare`.",
+            help="step, split, methods, teacher, sharing, loader, loop, evaluate; unset: all. The last three "
+            "want a prepared dataset: `dvc repro prepare`.",
             show_default=False,
         ),
     ] = None,

@@ -95,6 +95,7 @@ def test_every_part_is_measured_and_kept(tmp_path: Path, capsys: pytest.CaptureF
         f"{len(discovery.names('distillers')) - 1} students, a teacher each",
         "one teacher for all",
     ]
+    assert [row["name"] for row in rows["loader"]][:3] == ["bare step", "0 processes", "1 processes"]
     assert [row["name"] for row in rows["loop"]] == ["bare step", "step of the loop"]
     whole, *parts = (row["ms_p10"] for row in rows["split"])
     assert max(parts) < whole
