@@ -13,13 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
-from torchvision import tv_tensors
 
 from attnfd import machine, processes
 from attnfd.config import Training
 from attnfd.data.images import decode_image, label_table, read_classes
 from attnfd.data.prepared import Prepared
-from attnfd.data.transforms import augmentation
+from attnfd.data.transforms import augment
 from attnfd.errors import UserError
 
 KEEP_BYTES = 512 * 2**20
@@ -72,7 +71,7 @@ class Augmented(Dataset[tuple[Tensor, Tensor]]):
 
     def __init__(self, images: Segmentation, training: Training, seed: int) -> None:
         self.images = images
-        self.augment = augmentation(training)
+        self.training = training
         self.seed = seed
 
     def __getitem__(self, draw: Draw) -> tuple[Tensor, Tensor]:
@@ -80,8 +79,8 @@ class Augmented(Dataset[tuple[Tensor, Tensor]]):
         with torch.random.fork_rng(devices=[]):
             # Not torch.manual_seed: it would seed the GPU as well, and with it every dropout that follows.
             torch.default_generator.manual_seed(_mix(self.seed, *draw))
-            image, mask = self.augment(tv_tensors.Image(image), tv_tensors.Mask(mask))
-        return image.as_subclass(Tensor).contiguous(), mask.as_subclass(Tensor).contiguous()
+            image, mask = augment(image, mask, self.training)
+        return image.contiguous(), mask.contiguous()
 
 
 class EpochBatches(Sampler[list[Draw]]):

@@ -1,11 +1,8 @@
 """Augmentation of a training image with its mask, and normalisation (paper sec. 4.2)."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
-from torchvision import tv_tensors
-from torchvision.transforms import v2
+from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
 from attnfd.config import Training
@@ -13,39 +10,34 @@ from attnfd.datasets.base import VOID
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
-PAD_COLOUR = tuple(round(255 * channel) for channel in MEAN)
+PAD_COLOUR = [round(255 * channel) for channel in MEAN]
 
 
-class RandomRescale(v2.Transform):
-    """Resize by a factor drawn uniformly from `scale`; images bilinearly, masks to the nearest value."""
+def augment(image: Tensor, mask: Tensor, training: Training) -> tuple[Tensor, Tensor]:
+    """Random scale, horizontal flip, and a random crop padded with the mean colour and void.
 
-    def __init__(self, scale: tuple[float, float]) -> None:
-        super().__init__()
-        self.scale = scale
+    Images (3, H, W) are resized bilinearly, masks (H, W) to the nearest value; both are uint8. Random numbers
+    are those of torch's global generator.
+    """
+    factor = float(torch.empty(()).uniform_(*training.scale))
+    size = [max(1, round(side * factor)) for side in mask.shape]
+    image = F.resize_image(image, size, antialias=True)
+    # "Exact" samples at pixel centres, as bilinear does; v2's kernel for masks is half a pixel off.
+    mask = F.resize_image(mask[None], size, interpolation=InterpolationMode.NEAREST_EXACT)
+    if torch.rand(1) < training.flip:
+        image, mask = F.horizontal_flip_image(image), F.horizontal_flip_image(mask)
+    rows, columns = (max(0, wanted - there) for wanted, there in zip(training.crop, size, strict=True))
+    if rows or columns:
+        padding = [columns, rows, columns, rows]
+        image, mask = F.pad_image(image, padding, PAD_COLOUR), F.pad_image(mask, padding, [VOID])
+    height, width = training.crop
+    top, left = _start(mask.shape[1] - height), _start(mask.shape[2] - width)
+    crop = (slice(top, top + height), slice(left, left + width))
+    return image[:, *crop], mask[0, *crop]
 
-    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
-        factor = float(torch.empty(()).uniform_(*self.scale))
-        return {"size": [max(1, round(side * factor)) for side in flat_inputs[0].shape[-2:]]}
 
-    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
-        if isinstance(inpt, tv_tensors.Mask):
-            # "Exact" samples at pixel centres, as bilinear does; v2's kernel for masks is half a pixel off.
-            exact = v2.InterpolationMode.NEAREST_EXACT
-            resized = F.resize_image(inpt.as_subclass(Tensor)[None], params["size"], interpolation=exact)[0]
-            return tv_tensors.wrap(resized, like=inpt)
-        return F.resize(inpt, params["size"], antialias=True)
-
-
-def augmentation(training: Training) -> v2.Transform:
-    """Random scale, horizontal flip, and a random crop padded with the mean colour and void."""
-    fill = {tv_tensors.Image: PAD_COLOUR, tv_tensors.Mask: VOID}
-    return v2.Compose(
-        [
-            RandomRescale(training.scale),
-            v2.RandomHorizontalFlip(training.flip),
-            v2.RandomCrop(training.crop, pad_if_needed=True, fill=fill),
-        ]
-    )
+def _start(room: int) -> int:
+    return int(torch.randint(room + 1, ())) if room else 0
 
 
 def normalize(images: Tensor) -> Tensor:

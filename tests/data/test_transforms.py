@@ -5,17 +5,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
-from torchvision import tv_tensors
 
-from attnfd.data.transforms import augmentation, normalize
+from attnfd.data.transforms import augment, normalize
 from tests.data.trees import training
 
 MEAN_COLOUR = torch.tensor([124, 116, 104], dtype=torch.uint8)
 
 
 def augmented(image: Tensor, mask: Tensor, **changes: object) -> tuple[Tensor, Tensor]:
-    image, mask = augmentation(training(**changes))(tv_tensors.Image(image), tv_tensors.Mask(mask))
-    return image.as_subclass(Tensor), mask.as_subclass(Tensor)
+    return augment(image, mask, training(**changes))
 
 
 def test_padding_is_mean_colour_and_void() -> None:
