@@ -62,6 +62,7 @@ INSTEAD = {
     "(257, 257), 2, rounds=7": "(33, 33), 2, rounds=1",
     "2, 3, 257, 257": "2, 3, 33, 33",
     "/tmp/miniature": "{given}/miniature",
+    "loader --rounds 7": "loader --rounds 1",
     "loop --rounds 7": "loop --rounds 1",
     "evaluate --rounds 15": "evaluate --rounds 1",
     "--size 256 256": "--size 64 64 --rounds 2",
