@@ -266,12 +266,12 @@ def loader(given: Setting) -> list[Row]:
     prepared, training, given = _real_data(given)
     fabric = start_fabric(training.precision)
 
-    def epoch(loader: TrainLoader) -> Callable[[], None]:
+    def epoch(batches: TrainLoader) -> Callable[[], None]:
         epochs = count()
 
         def run() -> None:
-            loader.set_epoch(next(epochs))
-            for batch in loader:
+            batches.set_epoch(next(epochs))
+            for batch in batches:
                 fabric.to_device(batch)
             _wait(fabric.device)
 
@@ -282,11 +282,11 @@ def loader(given: Setting) -> list[Row]:
         f"{workers} processes": train_loader(prepared, training, 0, device=fabric.device, workers=workers)
         for workers in many
     }
-    calls = {name: epoch(loader) for name, loader in loaders.items()}
+    calls = {name: epoch(batches) for name, batches in loaders.items()}
     step = training_step(given, OURS._replace(precision=training.precision))
     seconds = timing.take_turns({"bare step": step, **calls}, rounds=given.rounds, title="loader")
-    for name, loader in loaders.items():
-        seconds[name] = [taken / len(loader) for taken in seconds[name]]
+    for name, batches in loaders.items():
+        seconds[name] = [taken / len(batches) for taken in seconds[name]]
     return _rows("loader", seconds)
 
 
