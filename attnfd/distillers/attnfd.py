@@ -33,7 +33,8 @@ def attnfd_loss(student: Tensor, teacher: Tensor, *, normalize: Normalize) -> Te
     | batch | all B·C·H·W values (the released code) | `‖ŝ − t̂‖² / B` |
     | none | | mean over B·C·H·W of `(s − t)²` |
 
-    All positions count, void or not. A vector of zeros stays zero, `x̂ = 0`.
+    A factor per position, such as a spatial gate, leaves `channel` as it is, and gets no gradient of it. All
+    positions count, void or not. A vector of zeros stays zero, `x̂ = 0`.
 
     Args:
         student: refined features (B, C, H, W).

@@ -154,7 +154,8 @@ def _attention(prepared: Prepared, cell: Cell) -> Picture:
         f"Energy (mean square over the channels) of the features of the teacher and of {cell.student} "
         f"taught by AttnFD, seed {cell.seed}: raw, and refined by attention, which the student has in "
         "training only. Each map from its own 2nd percentile (dark) to its 98th (bright). With normalize: "
-        "channel the loss compares directions at every position, and energies need not agree.",
+        "channel the loss compares directions at every position: energies need not agree, and spatial gates "
+        "behind the connector learn nothing.",
     )
 
 

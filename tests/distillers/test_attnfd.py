@@ -193,6 +193,26 @@ def test_without_attention_there_is_the_connector_alone() -> None:
     torch.testing.assert_close(distiller.refine(student.taps)["encoder"], expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("connector", ["before_attention", "after_attention"])
+@pytest.mark.parametrize("normalize", NORMALIZE)
+def test_a_norm_over_the_channels_cancels_spatial_gates(normalize: Normalize, connector: str) -> None:
+    distiller = attnfd(normalize=normalize, connector=connector).double()
+    student, teacher = (
+        Output(None, {tap: feature.double() for tap, feature in output.taps.items()})
+        for output in outputs(distiller)
+    )
+    distiller(student, teacher, TARGET, 0)["attnfd"].backward()
+    largest: dict[str, float] = {"channel": 0, "spatial": 0}
+    for name, weight in distiller.named_parameters():
+        for gate in largest:
+            if f".{gate}." in name:
+                assert weight.grad is not None
+                largest[gate] = max(largest[gate], weight.grad.abs().max().item())
+    cancels = normalize == "channel" and connector == "before_attention"
+    assert (largest["spatial"] < 1e-12) is cancels
+    assert largest["channel"] > 1e-6
+
+
 def test_place_of_the_connector() -> None:
     """Attention before the connector gates the student's 4 channels, after it the teacher's 6."""
     for place, channels in (("before_attention", 6), ("after_attention", 4)):
