@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,11 +27,11 @@ OVERLAYS_PICTURE = "overlays.png"
 ATTENTION_PICTURE = "attention.png"
 CURVES_PICTURE = "curves.png"
 ATTENDED = 2
-"""Images of which the attention is drawn, out of those that are."""
+"""Of the images that are drawn, those whose attention is drawn, too."""
 
 
 class Evaluated(NamedTuple):
-    """The content of `metrics.json`, and the images that are drawn: ids and content, uint8 (B, 3, H, W)."""
+    """The content of `metrics.json`, and some of the images that are drawn: ids, and uint8 (B, 3, H, W)."""
 
     metrics: dict[str, Any]
     ids: list[str]
@@ -72,7 +73,8 @@ def evaluate(model: nn.Module, prepared: Prepared, config: Evaluate, folder: Pat
     shown = kept.at(drawn)
     overlays = pictures.overlays(shown, {"prediction": preds[drawn]}, classes, prepared.card.palette)
     style.save(overlays, folder / OVERLAYS_PICTURE)
-    return Evaluated(metrics, shown.ids, torch.from_numpy(shown.images).permute(0, 3, 1, 2))
+    attended = kept.at([drawn[index] for index in examples.evenly(ATTENDED, len(drawn))])
+    return Evaluated(metrics, attended.ids, torch.from_numpy(attended.images).permute(0, 3, 1, 2))
 
 
 def summary(matrices: NDArray[np.int64], classes: Sequence[str]) -> dict[str, Any]:
@@ -108,22 +110,27 @@ def write_numbers(
 
 
 def write_attention(
-    folder: Path, evaluated: Evaluated, maps: Mapping[str, Mapping[str, NDArray[np.float32]]]
+    folder: Path,
+    evaluated: Evaluated,
+    energies: Mapping[str, Mapping[str, NDArray[np.float32]]],
+    agreements: Mapping[str, NDArray[np.float32]] = MappingProxyType({}),
 ) -> None:
     """Write `attention.npz` (`ids`, and uint8 maps by `<network>/<place>`) and `attention.png`.
 
     Args:
-        maps: of a network, then of a place in it such as `encoder/refined`: energies (B, h, w) of
-            `evaluated.images`, of which two are shown.
+        energies: of a network, then of a place in it such as `encoder/refined`: (B, h, w), of
+            `evaluated.images`.
+        agreements: of a place in the student such as `encoder/agreement`: cosines (B, h, w).
     """
-    at = examples.evenly(ATTENDED, len(evaluated.ids))
     levels: dict[str, Any] = {
-        f"{network}/{place}": pictures.brightness(energies[at])
-        for network, of_network in maps.items()
-        for place, energies in of_network.items()
+        f"{network}/{place}": pictures.brightness(energy)
+        for network, of_network in energies.items()
+        for place, energy in of_network.items()
     }
-    np.savez_compressed(folder / paths.ATTENTION, ids=np.array(evaluated.ids)[at], **levels)
-    images = evaluated.images[at].permute(0, 2, 3, 1).numpy()
+    for place, cosine in agreements.items():
+        levels[f"student/{place}"] = np.rint(255 * cosine.clip(0, 1)).astype(np.uint8)
+    np.savez_compressed(folder / paths.ATTENTION, ids=np.array(evaluated.ids), **levels)
+    images = evaluated.images.permute(0, 2, 3, 1).numpy()
     style.save(pictures.attention(images, levels), folder / ATTENTION_PICTURE)
 
 

@@ -2,7 +2,7 @@
 
 from attnfd import discovery, paths, results
 from attnfd.accelerator import start_fabric
-from attnfd.attention import energies
+from attnfd.attention import agreements, energies
 from attnfd.config import Params
 from attnfd.data.prepared import open_prepared
 from attnfd.models import checkpoint, weight_file
@@ -28,9 +28,11 @@ def evaluate(params: Params, cell: Cell) -> results.Evaluated:
 
     evaluated = results.evaluate(student, prepared, params.evaluate(cell.dataset), cell.results)
     results.write_curves(cell.results, cell.model / HISTORY)
+    distiller.to(device)
     maps = {
         "teacher": energies(teacher, evaluated.images),
-        "student": energies(student, evaluated.images, distiller.to(device)),
+        "student": energies(student, evaluated.images, distiller),
     }
-    results.write_attention(cell.results, evaluated, maps)
+    agreement = agreements(student, teacher, evaluated.images, distiller)
+    results.write_attention(cell.results, evaluated, maps, agreement)
     return evaluated

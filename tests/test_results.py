@@ -76,9 +76,11 @@ def test_images_that_are_kept_and_drawn(prepared):
 def test_pictures(prepared):
     found = evaluate(prepared, "out")
     energies = np.stack([np.array([[0.0, 50], [100, 100]]), np.zeros((2, 2))])
-    results.write_attention(Path("out"), found, {"teacher": {"encoder/raw": energies}})
+    cosines = {"encoder/agreement": np.array([[[-1.0, 0.2]], [[0.6, 1]]])}
+    results.write_attention(Path("out"), found, {"teacher": {"encoder/raw": energies}}, cosines)
     with np.load("out/attention.npz") as stored:
-        assert set(stored) == {"ids", "teacher/encoder/raw"}
+        assert set(stored) == {"ids", "teacher/encoder/raw", "student/encoder/agreement"}
+        assert stored["student/encoder/agreement"].tolist() == [[[0, 51]], [[153, 255]]]
         assert stored["ids"].tolist() == ["image1", "image3"]
         # Percentiles of 0, 50, 100, 100: the 2nd is 3, the 98th is 100; a map without contrast is dark.
         assert stored["teacher/encoder/raw"].tolist() == [[[0, 124], [255, 255]], [[0, 0], [0, 0]]]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from attnfd import training
 from attnfd.accelerator import start_fabric
-from attnfd.attention import energies
+from attnfd.attention import agreements, energies
 from attnfd.config import Attention, Training
 from attnfd.data.prepared import Prepared
 from attnfd.data.transforms import normalize
@@ -23,6 +23,7 @@ from attnfd.models.frozen import freeze
 from attnfd.models.taps import Tap
 from attnfd.resume import Checkpoints
 from tests.data import trees
+from tests.distillers.helpers import build
 
 ATTENTION = Attention(reduction=16, kernel_size=7, channel=True, spatial=True)
 ATTNFD = AttnFD.Config(
@@ -233,6 +234,25 @@ def test_energies_are_the_mean_square_over_channels() -> None:
     of_student = energies(objective.model, images, objective.distiller)
     assert of_student["encoder/refined"].shape == (2, 3, 3)
     assert all((values >= 0).all() for values in of_student.values())
+
+
+def test_agreement_is_what_the_loss_leaves() -> None:
+    """By the norm over the channels, a layer's loss is the mean of 2 − 2 cos."""
+    torch.manual_seed(0)
+    student, teacher = network(), network(ATTENTION)
+    distiller = AttnFD(ATTNFD, student=student.info, teacher=teacher.info)
+    images = torch.randint(0, 256, (2, 3, 33, 33), dtype=torch.uint8)
+    objective, target = training.Objective(student, distiller, teacher), torch.zeros(2, 33, 33).long()
+    for _ in range(30):  # Features with the statistics that random weights start with would vanish.
+        objective(normalize(images), target, 0.0)
+    cosines = agreements(student, teacher, images, distiller)
+    assert set(cosines) == {f"{layer}/agreement" for layer in ("backbone", "encoder", "decoder")}
+    with torch.no_grad():
+        terms = objective.eval()(normalize(images), target, 0.0)
+    expected = sum(2 - 2 * float(cosine.mean()) for cosine in cosines.values())
+    assert terms["attnfd"].item() == pytest.approx(expected, rel=1e-4)
+    without_attention = build("kd", student.info, teacher.info)
+    assert agreements(student, teacher, images, without_attention) == {}
 
 
 def test_deterministic_kernels_are_asked_for_and_given_up_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -105,10 +105,11 @@ class AttnFD(Distiller):
         )
 
     def forward(self, student: Output, teacher: Output, target: Tensor, progress: float) -> dict[str, Tensor]:
-        losses = []
-        for layer, refined in self.refine(student.taps).items():
-            taught = self.teacher_refiners[layer](teacher.taps[self.target[layer]])
-            losses.append(attnfd_loss(match_size(refined, taught), taught, normalize=self.config.normalize))
+        targets = self.targets(teacher.taps)
+        losses = [
+            attnfd_loss(match_size(refined, targets[layer]), targets[layer], normalize=self.config.normalize)
+            for layer, refined in self.refine(student.taps).items()
+        ]
         terms = {"attnfd": self.weight(progress) * torch.stack(losses).sum()}
         if self.config.kd_weight:
             assert student.logits is not None
@@ -125,6 +126,9 @@ class AttnFD(Distiller):
 
     def refine(self, taps: Mapping[Tap, Tensor]) -> dict[str, Tensor]:
         return {tap.layer: self.refiners[tap.layer](taps[tap]) for tap in self.config.taps}
+
+    def targets(self, taps: Mapping[Tap, Tensor]) -> dict[str, Tensor]:
+        return {layer: self.teacher_refiners[layer](taps[tap]) for layer, tap in self.target.items()}
 
 
 def _refiner(in_channels: int, out_channels: int, config: AttnFD.Config) -> nn.Sequential:

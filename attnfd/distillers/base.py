@@ -58,6 +58,10 @@ class Distiller(nn.Module, ABC):
         """The student's refined maps (B, C, H, W) by layer, for pictures; empty without attention."""
         return {}
 
+    def targets(self, taps: Mapping[Tap, Tensor]) -> dict[str, Tensor]:
+        """The teacher's maps (B, C, H, W) that those of `refine` follow, by layer, for pictures."""
+        return {}
+
 
 BASE = Distiller
 

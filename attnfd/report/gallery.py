@@ -153,8 +153,9 @@ def _attention(prepared: Prepared, cell: Cell) -> Picture:
         pictures.attention(shown.images, maps),
         f"Energy (mean square over the channels) of the features of the teacher and of {cell.student} "
         f"taught by AttnFD, seed {cell.seed}: raw, and refined by attention, which the student has in "
-        "training only. Each map from its own 2nd percentile (dark) to its 98th (bright). With normalize: "
-        "channel the loss compares directions at every position: energies need not agree, and spatial gates "
+        "training only; each map from its own 2nd percentile (dark) to its 98th (bright). Agreement: the "
+        "cosine of both networks' refined features at every position, from 0 (dark) to 1 (bright). With "
+        "normalize: channel that is all that the loss sees: energies need not agree, and spatial gates "
         "behind the connector learn nothing.",
     )
 

@@ -113,11 +113,11 @@ def write_cells(axes: Axes, values: NDArray[np.floating]) -> None:
 
 @styled
 def attention(images: NDArray[np.uint8], maps: Mapping[str, NDArray[np.uint8]]) -> Figure:
-    """A row per image and layer: of every network the energy of its features, raw and refined by attention.
+    """A row per image and layer: maps of every network's features, such as their energy.
 
     Args:
         images: RGB (B, H, W, 3).
-        maps: `brightness` (B, h, w) by network and place, such as `student/encoder/refined`.
+        maps: levels (B, h, w), 0 to 255, by network and place, such as `student/encoder/refined`.
     """
     parts = [name.split("/") for name in maps]
     layers = list(dict.fromkeys(layer for _, layer, _ in parts))
