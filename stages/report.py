@@ -37,7 +37,7 @@ def report(params: Params, dataset: str) -> None:
         "per_class": tables.per_class(cells),
         "confusion": tables.confusion(cells, prepared.card.classes),
     }
-    drawn = gallery.draw(prepared, cells, comparison, frames["ablation"], plots["curves"])
+    drawn = gallery.draw(prepared, cells, comparison, frames["ablation"], frames["settings"], plots["curves"])
     captions = {name: picture.caption for name, picture in drawn.items()}
     described = page(f"{params.report.title}: {dataset}", _subtitle(prepared), found, frames, captions)
 

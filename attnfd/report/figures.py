@@ -50,6 +50,18 @@ def ablation(table: pd.DataFrame) -> Figure:
 
 
 @styled
+def settings(table: pd.DataFrame) -> Figure:
+    """Mean mIoU of AttnFD with other settings, against AttnFD as it is.
+
+    Args:
+        table: of `attnfd.report.tables.settings`.
+    """
+    figure, all_axes = _scores(table.rename(columns={"variant": "method"}), table["variant"], "attnfd")
+    _legend(figure, all_axes)
+    return figure
+
+
+@styled
 def sizes(table: pd.DataFrame) -> Figure:
     """Mean mIoU over parameters and over multiply-adds; the methods of one student lie beside each other.
 
@@ -189,18 +201,22 @@ def gains(table: pd.DataFrame, rivals: Mapping[str, str]) -> Figure:
     return figure
 
 
-def _scores(table: pd.DataFrame, labels: pd.Series) -> tuple[Figure, NDArray[np.object_]]:
-    """A panel per student, a dot per row of the table with a stem from the score of `none`."""
+def _scores(
+    table: pd.DataFrame, labels: pd.Series, baseline: str = "none"
+) -> tuple[Figure, NDArray[np.object_]]:
+    """A panel per student, a dot per row of the table with a stem from the score of the `baseline`."""
     panels = _students(table)
     figure, all_axes = _panels({student: len(rows) for student, rows in panels.items()})
     for axes, rows in zip(all_axes, panels.values(), strict=True):
-        none = 100 * rows.loc[rows["method"] == "none", "miou"]
-        if len(none):
-            axes.axvline(none.item(), color=BASELINE, linewidth=1, linestyle=(0, (1, 2)), label="none")
+        origin = 100 * rows.loc[rows["method"] == baseline, "miou"]
+        if len(origin):
+            axes.axvline(
+                origin.item(), color=_colour(baseline), linewidth=1, linestyle=(0, (1, 2)), label=baseline
+            )
         for label, row in zip(labels[rows.index], rows.to_dict("records"), strict=True):
             miou, colour = 100 * row["miou"], _colour(row["method"])
-            if len(none):
-                axes.plot([none.item(), miou], [label, label], color=colour, alpha=0.6)
+            if len(origin):
+                axes.plot([origin.item(), miou], [label, label], color=colour, alpha=0.6)
             axes.errorbar(
                 miou,
                 label,

@@ -31,12 +31,13 @@ def draw(
     cells: Sequence[Cell],
     comparison: pd.DataFrame,
     ablation: pd.DataFrame,
+    settings: pd.DataFrame,
     curves: pd.DataFrame,
 ) -> dict[str, Picture]:
     """Every figure by the name of its file, in the order of the report; one without its methods is left out.
 
     Args:
-        cells, comparison, ablation, curves: of the functions of `attnfd.report.tables`.
+        cells, comparison, ablation, settings, curves: of the functions of `attnfd.report.tables`.
 
     Raises:
         UserError: a cell has no results yet.
@@ -70,6 +71,12 @@ def draw(
             figures.ablation(ablation),
             "Mean mIoU, ± its standard deviation, of AttnFD's variants. The dots stand for backbone, encoder "
             "and decoder; a full one is distilled. The scale does not start at 0.",
+        )
+    if not settings.empty:
+        drawn["settings"] = Picture(
+            figures.settings(settings),
+            "Mean mIoU, ± its standard deviation, of AttnFD with the settings of the table changed, and the "
+            "difference to AttnFD as it is, where the stems start. The scale does not start at 0.",
         )
     if "attnfd" in set(comparison["method"]) and rivals:
         drawn["gains"] = Picture(

@@ -81,6 +81,20 @@ def test_ablation_marks_the_layers():
     assert [score for (score,) in found.values()] == pytest.approx([60, 68, 70])
 
 
+def test_settings_start_at_attnfd():
+    table = rows(
+        "student variant changed miou miou_std difference",
+        ("resnet18", "attnfd", "", 0.7, np.nan, np.nan),
+        ("resnet18", "with_kd", "kd_weight = 1", 0.75, np.nan, 0.05),
+    )
+    (axes,) = figures.settings(table).axes
+    assert {name: score for name, (score,) in dots(axes).items()} == pytest.approx(
+        {"attnfd": 70, "with_kd": 75}
+    )
+    stems = [line.get_xdata().tolist() for line in axes.lines if line.get_alpha() == 0.6]
+    assert stems == [pytest.approx([70, 70]), pytest.approx([70, 75])]
+
+
 @pytest.mark.parametrize(
     ("panel", "teacher", "student", "ticks"),
     [

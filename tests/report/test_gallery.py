@@ -16,8 +16,8 @@ def draw(settings, mious, change=lambda cells: None, images=4):
     cells = synthetic.results(settings, mious)
     change({cell.name: cell for cell in cells})
     found = tables.results(cells)
-    ablation = tables.ablation(found, settings, "tiny")
-    return gallery.draw(prepared, cells, tables.comparison(found), ablation, tables.curves(cells))
+    of_variants = tables.ablation(found, settings, "tiny"), tables.settings(found, settings)
+    return gallery.draw(prepared, cells, tables.comparison(found), *of_variants, tables.curves(cells))
 
 
 def titles(picture, count):

@@ -134,6 +134,8 @@ def test_ablations_of_one_kind_are_enough():
     report(settings, "tiny")
     assert list(pd.read_csv(FOLDER / "tables/settings.csv")["variant"]) == ["plain"]
     assert {name for name in contents() if "ablation" in name} == set()
+    assert Image.open(FOLDER / "figures/settings.png").format == "PNG"
+    assert "](figures/settings.png)" in (FOLDER / "report.md").read_text()
 
 
 def test_a_missing_cell_writes_nothing():
