@@ -12,6 +12,9 @@ from typing import Any
 
 from attnfd.errors import UserError
 
+LISTED = 30
+"""Most names that a message lists."""
+
 
 def names(package: str) -> tuple[str, ...]:
     """Names of the components in `attnfd/<package>/`, sorted."""
@@ -23,13 +26,16 @@ def one_of(found: str, allowed: tuple[str, ...], key: str) -> str:
     """Return `found` if it is allowed.
 
     Raises:
-        UserError: it is not; the message names `key`, the nearest allowed name and all of them.
+        UserError: it is not; the message names `key`, the nearest allowed name, and all of them or the first.
     """
     if found in allowed:
         return found
     near = difflib.get_close_matches(str(found), allowed, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
-    raise UserError(f"{key}: unknown name {found!r}; {hint}allowed: {', '.join(allowed) or 'nothing yet'}")
+    listed = ", ".join(allowed[:LISTED]) or "nothing yet"
+    if len(allowed) > LISTED:
+        listed += f", … ({len(allowed)} in all)"
+    raise UserError(f"{key}: unknown name {found!r}; {hint}allowed: {listed}")
 
 
 def component(package: str, name: str) -> Any:

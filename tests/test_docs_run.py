@@ -55,6 +55,9 @@ INSTEAD = {
     "epochs: 60, batch_size: 8": "epochs: 5, batch_size: 8",
     "weights: imagenet, validate": "weights: none, validate",
     "[none, kd, at, sp, ickd, overhaul, dist, cirkd, lad, attnfd, fitnet, cwd]": "[none, attnfd, cwd]",
+    "[b, e, d, be, bd, ed, norm_sample, norm_batch, norm_none, connector_after, channel_only, spatial_only, "
+    "no_attention, alpha_third, alpha_3, with_kd]": "[e, norm_sample, no_attention, channel_only, "
+    "spatial_only]",
     "seeds: [0, 1, 2]/": "seeds: [0, 1]/",
     "for seed in 0 1 2;": "for seed in 0 1;",
     "--size 257 257 --batch 2 --rounds 7": "--size 33 33 --batch 2 --rounds 1",

@@ -9,6 +9,7 @@ from typer.main import get_command
 
 from attnfd import config, discovery
 from attnfd.cli import app
+from attnfd.errors import UserError
 
 PROJECT = Path(__file__).parents[1]
 STAGES = YAML(typ="safe").load((PROJECT / "dvc.yaml").read_text())["stages"]
@@ -102,6 +103,17 @@ def test_components_do_not_import_each_other(kind: str) -> None:
     for name in discovery.names(kind):
         others = {f"attnfd.{kind}.{other}" for other in discovery.names(kind)} - {f"attnfd.{kind}.{name}"}
         assert not imports(MODULES[f"attnfd.{kind}.{name}"]) & others
+
+
+def test_a_message_lists_the_first_of_many_names() -> None:
+    allowed = tuple(f"name{number:03}" for number in range(31))
+    assert discovery.one_of("name030", allowed, "key") == "name030"
+    with pytest.raises(
+        UserError, match=r"did you mean 'name030'\? allowed: name000, .*, name029, … \(31 in all\)"
+    ):
+        discovery.one_of("name30", allowed, "key")
+    with pytest.raises(UserError, match=r"allowed: name000, .*, name029$"):
+        discovery.one_of("x", allowed[:30], "key")
 
 
 @pytest.mark.parametrize("package", [name for name, file in MODULES.items() if file.name == "__init__.py"])
