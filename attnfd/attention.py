@@ -58,8 +58,8 @@ def agreements(
     for network in (student, teacher, distiller):
         network.eval()
     pixels = normalize(images.to(next(student.parameters()).device))
-    targets = distiller.targets(teacher(pixels, taps=distiller.teacher_taps, logits=False).taps)
     refined = distiller.refine(student(pixels, taps=distiller.student_taps, logits=False).taps)
+    targets = distiller.targets(teacher(pixels, taps=distiller.teacher_taps, logits=False).taps)
     cosines = {
         layer: F.cosine_similarity(match_size(features, targets[layer]), targets[layer])
         for layer, features in refined.items()

@@ -73,7 +73,7 @@ def evaluate(model: nn.Module, prepared: Prepared, config: Evaluate, folder: Pat
     shown = kept.at(drawn)
     overlays = pictures.overlays(shown, {"prediction": preds[drawn]}, classes, prepared.card.palette)
     style.save(overlays, folder / OVERLAYS_PICTURE)
-    attended = kept.at([drawn[index] for index in examples.evenly(ATTENDED, len(drawn))])
+    attended = shown.at(examples.evenly(ATTENDED, len(shown.ids)))
     return Evaluated(metrics, attended.ids, torch.from_numpy(attended.images).permute(0, 3, 1, 2))
 
 
