@@ -48,6 +48,7 @@ def clone(folder: Path) -> Path:
 def change(folder: Path, changes: Mapping[str, Any]) -> None:
     """Lay `changes` over the folder's `params.yaml`."""
     yaml = YAML()
+    yaml.default_flow_style = None  # Lists in a line, as documents edit them.
     file = folder / "params.yaml"
     params = yaml.load(file)
     _lay_over(params, changes)
