@@ -4,7 +4,7 @@ import atexit
 import os
 import sys
 
-from attnfd.cli import main
+from attnfd.cli.main import main
 
 status = 1
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from attnfd.datasets.base import VOID
+from attnfd.data.labels import VOID
 
 Loss = TypeVar("Loss", bound=Callable[..., Any])
 

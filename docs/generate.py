@@ -21,25 +21,44 @@ from typer import Context
 from typer.cli import get_docs_for_click
 from typer.main import get_command
 
-from attnfd import config as params
 from attnfd import discovery
-from attnfd.cli import app
+from attnfd.cli.main import app
+from attnfd.config.params import PARAMS_FILE, load_params
+from attnfd.config.schema import (
+    Distill,
+    Evaluate,
+    Freeze,
+    Prepare,
+    Report,
+    Run,
+    Student,
+    Training,
+    TrainTeacher,
+)
+from attnfd.config.section import Section
 
 PROJECT = Path(__file__).parents[1]
+COMMANDS = "cli"
+"""The package of the command line: its page is made from the help of its commands."""
+
 PACKAGES = (
     "attnfd",
-    *(f"attnfd.{file.parent.name}" for file in sorted(PROJECT.glob("attnfd/*/__init__.py"))),
+    *(
+        f"attnfd.{file.parent.name}"
+        for file in sorted(PROJECT.glob("attnfd/*/__init__.py"))
+        if file.parent.name != COMMANDS
+    ),
 )
 
 # Sections whose keys are fixed; those of the others are names that the user gives.
-SECTIONS: dict[str, type[params.Section]] = {
-    "run": params.Run,
-    "training": params.Training,
-    "train_teacher": params.TrainTeacher,
-    "freeze": params.Freeze,
-    "distill": params.Distill,
-    "evaluate": params.Evaluate,
-    "report": params.Report,
+SECTIONS: dict[str, type[Section]] = {
+    "run": Run,
+    "training": Training,
+    "train_teacher": TrainTeacher,
+    "freeze": Freeze,
+    "distill": Distill,
+    "evaluate": Evaluate,
+    "report": Report,
 }
 
 BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
@@ -148,7 +167,7 @@ def _escaped(text: str) -> str:
 
 def params_page() -> str:
     """Every key of `params.yaml`: what it means and may be, as the classes that check it say, and is."""
-    shipped = params.load(PROJECT / params.PARAMS_FILE).raw
+    shipped = load_params(PROJECT / PARAMS_FILE).raw
     parts: list[str] = [
         "# Params",
         "Every key of `params.yaml`, in the words of the classes that check it. One that is unknown, missing "
@@ -158,13 +177,13 @@ def params_page() -> str:
     ]
     for name, kind in SECTIONS.items():
         parts += [f"## {name}", str(kind.__doc__), _table(kind, name, shipped[name])]
-        if issubclass(kind, (params.TrainTeacher, params.Distill)):
+        if issubclass(kind, (TrainTeacher, Distill)):
             parts.append("Every key of `training` may stand here, too.")
     parts += ["## ablate", "Variants of AttnFD: each has keys of `methods.attnfd` that it changes."]
     parts.append(_values("ablate", shipped["ablate"]))
-    parts += ["## students", str(params.Student.__doc__)]
+    parts += ["## students", str(Student.__doc__)]
     for name, values in shipped["students"].items():
-        parts.append(_table(params.Student, f"students.{name}", values))
+        parts.append(_table(Student, f"students.{name}", values))
     parts += ["## methods", "A section per method; [the methods](methods.md) says what each computes."]
     for name, values in shipped["methods"].items():
         kind = discovery.component("distillers", name).Config
@@ -174,10 +193,10 @@ def params_page() -> str:
         "## recipes",
         "A recipe per dataset. `prepare` names its `reader`, whose own options stand beside it.",
     ]
-    parts.append(_table(params.Prepare, "recipes.<dataset>.prepare", {}))
-    for name in discovery.names("datasets"):
-        kind = discovery.component("datasets", name).Options
-        parts += [f"### reader: {name}", _summary(f"attnfd.datasets.{name}")]
+    parts.append(_table(Prepare, "recipes.<dataset>.prepare", {}))
+    for name in discovery.names("readers"):
+        kind = discovery.component("readers", name).Options
+        parts += [f"### reader: {name}", _summary(f"attnfd.readers.{name}")]
         parts.append(_table(kind, "recipes.<dataset>.prepare", {}))
     for name, recipe in shipped["recipes"].items():
         parts.append(f"### recipes.{name}")
@@ -189,9 +208,9 @@ def _summary(module: str) -> str:
     return str(import_module(module).__doc__).splitlines()[0]
 
 
-def _table(kind: type[params.Section], prefix: str, values: Mapping[str, Any]) -> str:
+def _table(kind: type[Section], prefix: str, values: Mapping[str, Any]) -> str:
     """The keys of a section, without those that it shares with `training`."""
-    shared = params.Training.model_fields if issubclass(kind, (params.TrainTeacher, params.Distill)) else {}
+    shared = Training.model_fields if issubclass(kind, (TrainTeacher, Distill)) else {}
     rows = [
         f"| `{prefix}.{key}` | {meaning} | {may} | {value} |"
         for key, meaning, may, value in _keys(kind.model_json_schema(), values)
@@ -249,10 +268,5 @@ def _shown(value: Any) -> str:
 
 def library_page(package: str) -> str:
     """The docstrings of a package's modules."""
-    files = sorted((PROJECT / package.replace(".", "/")).glob("*.py"))
-    names = [
-        file.stem
-        for file in files
-        if not file.stem.startswith("_") and f"{package}.{file.stem}" != "attnfd.cli"
-    ]
-    return "\n\n".join([f"# {package}", *(f"::: {package}.{name}" for name in names)])
+    files = sorted((PROJECT / package.replace(".", "/")).glob("[!_]*.py"))
+    return "\n\n".join([f"# {package}", *(f"::: {package}.{file.stem}" for file in files)])

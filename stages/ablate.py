@@ -2,14 +2,15 @@
 
 from collections.abc import Sequence
 
-from attnfd import processes, results
-from attnfd.config import Params
+from attnfd.config.params import Params
 from attnfd.errors import UserError
-from attnfd.training import Tracked
+from attnfd.results import write
+from attnfd.runtime import processes
+from attnfd.training.loop import Tracked
 from stages.distill import distill
 from stages.evaluate import evaluate
 
-Outcome = tuple[str, results.Evaluated | None] | UserError
+Outcome = tuple[str, write.Evaluated | None] | UserError
 
 
 def ablate(params: Params, tracked: Sequence[Tracked]) -> list[Outcome]:

@@ -7,19 +7,23 @@ import pandas as pd
 import torch
 from safetensors.torch import save_file
 
-from attnfd import discovery, paths, processes, training
-from attnfd.accelerator import settle_weights, start_fabric
-from attnfd.config import Params
-from attnfd.data.legend import legend
+from attnfd import discovery, paths
+from attnfd.config.params import Params
 from attnfd.data.prepared import open_prepared
 from attnfd.distillers.base import Distiller
 from attnfd.errors import UserError
 from attnfd.models import checkpoint
+from attnfd.models.checkpoint import legend
 from attnfd.models.deeplab import DeepLabV3Plus
+from attnfd.models.kernels import settle_weights
 from attnfd.models.taps import NetInfo
 from attnfd.paths import DISTILLER, HISTORY, Cell
-from attnfd.resume import RandomState, random_state
-from attnfd.training import Objective, SharedTeacher, Tracked, Trainee
+from attnfd.runtime import processes
+from attnfd.runtime.fabric import start_fabric
+from attnfd.training import loop
+from attnfd.training.loop import Tracked, Trainee
+from attnfd.training.objective import Objective, SharedTeacher
+from attnfd.training.randomness import RandomState, random_state
 
 
 def distill(params: Params, tracked: Sequence[Tracked]) -> list[str | UserError]:
@@ -48,7 +52,7 @@ def distill(params: Params, tracked: Sequence[Tracked]) -> list[str | UserError]
         Trainee(Objective(student, distiller, serving), log, cell.name, checkpoints, random)
         for (cell, log, checkpoints), (student, distiller, random) in zip(tracked, students, strict=True)
     ]
-    histories = training.fit_together(trainees, prepared, config, seed=seed, fabric=fabric)
+    histories = loop.fit_together(trainees, prepared, config, seed=seed, fabric=fabric)
     card = legend(prepared.card).model_dump(mode="json")
     for one, trainee, history in zip(tracked, trainees, histories, strict=True):
         if processes.rank() == 0 and not isinstance(history, UserError):

@@ -1,15 +1,16 @@
 """evaluate: a trained student on the evaluation split at original size."""
 
-from attnfd import discovery, paths, results
-from attnfd.accelerator import start_fabric
-from attnfd.attention import agreements, energies
-from attnfd.config import Params
+from attnfd import discovery, paths
+from attnfd.config.params import Params
 from attnfd.data.prepared import open_prepared
 from attnfd.models import checkpoint, weight_file
 from attnfd.paths import DISTILLER, HISTORY, Cell
+from attnfd.results import write
+from attnfd.results.attention import agreements, energies
+from attnfd.runtime.fabric import start_fabric
 
 
-def evaluate(params: Params, cell: Cell) -> results.Evaluated:
+def evaluate(params: Params, cell: Cell) -> write.Evaluated:
     """Write a student's metrics, per-class table, confusion matrices and pictures into its results folder."""
     assert cell.method
     prepared = open_prepared(params, cell.dataset)
@@ -26,13 +27,13 @@ def evaluate(params: Params, cell: Cell) -> results.Evaluated:
     weight_file.check(state, distiller.state_dict(), str(cell.model / DISTILLER), f"methods.{cell.method}")
     distiller.load_state_dict(state)
 
-    evaluated = results.evaluate(student, prepared, params.evaluate(cell.dataset), cell.results)
-    results.write_curves(cell.results, cell.model / HISTORY)
+    evaluated = write.evaluate(student, prepared, params.evaluate(cell.dataset), cell.results)
+    write.write_curves(cell.results, cell.model / HISTORY)
     distiller.to(device)
     maps = {
         "teacher": energies(teacher, evaluated.images),
         "student": energies(student, evaluated.images, distiller),
     }
     agreement = agreements(student, teacher, evaluated.images, distiller)
-    results.write_attention(cell.results, evaluated, maps, agreement)
+    write.write_attention(cell.results, evaluated, maps, agreement)
     return evaluated

@@ -3,13 +3,13 @@
 import torch
 
 from attnfd import paths
-from attnfd.config import Params
-from attnfd.data.legend import legend
+from attnfd.config.params import Params
 from attnfd.data.loaders import eval_loader
 from attnfd.data.prepared import open_prepared
 from attnfd.data.transforms import normalize
 from attnfd.errors import UserError
 from attnfd.models import checkpoint, frozen
+from attnfd.models.checkpoint import legend
 from attnfd.models.taps import TAPS, Tap
 from attnfd.paths import Cell
 

@@ -9,10 +9,12 @@ from pathlib import Path
 from rich.progress import track
 
 from attnfd import paths
-from attnfd.config import Params, validate
-from attnfd.data.prepared import Prepared, dataset_root, describe
-from attnfd.data.scan import scan, to_index
+from attnfd.config.params import Params
+from attnfd.config.section import validate
+from attnfd.data.prepared import Prepared, dataset_root
 from attnfd.discovery import component
+from attnfd.scan.files import scan
+from attnfd.scan.index import describe, to_index
 
 
 def prepare(params: Params, dataset: str) -> None:
@@ -22,7 +24,7 @@ def prepare(params: Params, dataset: str) -> None:
         UserError: an option does not hold, the dataset is not there, or files of it are faulty.
     """
     settings = params.prepare(dataset)
-    kind = component("datasets", settings.reader)
+    kind = component("readers", settings.reader)
     options = validate(kind.Options, settings.options, f"{params.source}: recipes.{dataset}.prepare")
 
     with _whole(paths.prepared(dataset)) as folder:

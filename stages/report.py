@@ -6,10 +6,12 @@ from pathlib import Path
 import pandas as pd
 
 from attnfd import paths
-from attnfd.config import Params
+from attnfd.analysis import tables
+from attnfd.config.params import Params
 from attnfd.data.prepared import Prepared, open_prepared
-from attnfd.report import gallery, html, latex, markdown, paper, style, tables
+from attnfd.report import gallery, html, latex, markdown, paper
 from attnfd.report.page import page
+from attnfd.results import style
 
 TABLES = "tables"
 FIGURES = "figures"

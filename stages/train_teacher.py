@@ -9,19 +9,23 @@ import pandas as pd
 import torch
 from lightning_fabric import Fabric
 
-from attnfd import processes, training
-from attnfd.accelerator import start_fabric
-from attnfd.config import Params, TrainTeacher
-from attnfd.data.legend import legend
+from attnfd.config.params import Params
+from attnfd.config.schema import TrainTeacher
 from attnfd.data.loaders import eval_loader
 from attnfd.data.prepared import Prepared, open_prepared
-from attnfd.models import checkpoint, imported
+from attnfd.models import checkpoint
+from attnfd.models.checkpoint import legend
 from attnfd.models.deeplab import DeepLabV3Plus
 from attnfd.paths import HISTORY, Cell
-from attnfd.resume import Checkpoints
+from attnfd.runtime import processes
+from attnfd.runtime.fabric import start_fabric
+from attnfd.teachers import imported
+from attnfd.training import loop
+from attnfd.training.checkpoints import Checkpoints
+from attnfd.training.objective import Objective
 
 
-def train_teacher(params: Params, cell: Cell, log: training.Log, checkpoints: Checkpoints) -> str:
+def train_teacher(params: Params, cell: Cell, log: loop.Log, checkpoints: Checkpoints) -> str:
     """Train the teacher on cross-entropy, or import it; write weights, card and history into its folder.
 
     Returns:
@@ -32,7 +36,7 @@ def train_teacher(params: Params, cell: Cell, log: training.Log, checkpoints: Ch
     fabric = start_fabric(config.precision, together=True, deterministic=config.deterministic)
     torch.manual_seed(config.seed)
     fit = partial(
-        training.fit,
+        loop.fit,
         prepared=prepared,
         seed=config.seed,
         fabric=fabric,
@@ -49,7 +53,7 @@ def train_teacher(params: Params, cell: Cell, log: training.Log, checkpoints: Ch
             attention=config.attention,
             weights=config.weights,
         )
-        history = fit(training.Objective(model), config=config)
+        history = fit(Objective(model), config=config)
     else:
         model, new_attention = imported.import_teacher(config, len(prepared.card.classes))
         history = _score(model, prepared, config, fabric, log)
@@ -66,12 +70,12 @@ def train_teacher(params: Params, cell: Cell, log: training.Log, checkpoints: Ch
 
 
 def _score(
-    model: DeepLabV3Plus, prepared: Prepared, config: TrainTeacher, fabric: Fabric, log: training.Log
+    model: DeepLabV3Plus, prepared: Prepared, config: TrainTeacher, fabric: Fabric, log: loop.Log
 ) -> pd.DataFrame:
     """Epoch 0 of a history: what an imported teacher comes with."""
     share = processes.rank(), processes.count()
     validation = eval_loader(prepared, "val", config.batch_size, device=fabric.device, share=share)
-    miou = training.validate(model.to(fabric.device), validation, len(prepared.card.classes), fabric)
+    miou = loop.validate(model.to(fabric.device), validation, len(prepared.card.classes), fabric)
     log.metrics({"epoch/miou": miou}, 0)
     return pd.DataFrame([{"epoch": 0, "loss": nan, "ce": nan, "lr": nan, "miou": miou}])
 
@@ -82,4 +86,4 @@ def _fit_attention(
     """Train new CBAMs alone: the rest is as good as it came, neither weights nor BN statistics of it move."""
     model.eval().requires_grad_(False)
     model.attention.train().requires_grad_(True)
-    return fit(training.Objective(model), config=config.model_copy(update={"epochs": config.fit_epochs}))
+    return fit(Objective(model), config=config.model_copy(update={"epochs": config.fit_epochs}))

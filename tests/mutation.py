@@ -26,9 +26,14 @@ from attnfd import discovery
 
 PROJECT = Path(__file__).parents[1]
 METHODS = [f"distillers/{name}" for name in discovery.names("distillers") if name != "none"]
-SHARED = ["distillers/test_kd.py", "distillers/test_base.py", "distillers/test_attnfd.py", "test_training.py"]
+SHARED = [
+    "distillers/test_kd.py",
+    "distillers/test_base.py",
+    "distillers/test_attnfd.py",
+    "training/test_training.py",
+]
 TESTS = {
-    "metrics": ["test_metrics.py"],
+    "evaluation/metrics": ["evaluation/test_metrics.py"],
     "losses": ["test_losses.py", "distillers/test_lad.py", *SHARED],
     "models/taps": ["models/test_taps.py", "models/test_deeplab.py"],
     "models/cbam": ["models/test_cbam.py", "models/test_deeplab.py"],
@@ -124,7 +129,9 @@ def main(modules: list[str]) -> None:
         os.chdir(folder)
         sys.path.insert(0, folder)
         with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
-            run("--collect-only", "tests/test_metrics.py", "tests/distillers")  # Imports the libraries.
+            run(
+                "--collect-only", "tests/evaluation/test_metrics.py", "tests/distillers"
+            )  # Imports the libraries.
         gc.freeze()  # The forks need not look through the libraries at every collection.
         for module in modules or [*TESTS, *METHODS]:
             start = time.monotonic()

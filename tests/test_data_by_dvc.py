@@ -10,7 +10,7 @@ from attnfd.data.prepared import Prepared
 from stages.prepare import prepare
 from tests import miniature
 from tests.data.trees import params_of
-from tests.datasets.trees import folder_tree
+from tests.readers.trees import folder_tree
 
 
 def repository(folder: Path) -> Path:

@@ -19,8 +19,8 @@ from mlflow.cli import cli as mlflow
 from ruamel.yaml import YAML
 from typer.main import get_command
 
-from attnfd import cli
-from attnfd.cli import app
+from attnfd.cli import main
+from attnfd.cli.main import app
 from attnfd.models.taps import NetInfo, Output
 from tests import miniature
 
@@ -62,7 +62,7 @@ def test_your_data_in_20_minutes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     for command in blocks(document, "sh")[0].splitlines():
         monkeypatch.setattr(sys, "argv", command.split())
         with pytest.raises(SystemExit) as stopped:
-            cli.main()
+            main.main()
         assert stopped.value.code == 0, command
     card = json.loads((tmp_path / "data/mine/card.json").read_text())
     assert card["classes"] == ["ground", "disc"]

@@ -14,7 +14,7 @@ from ruamel.yaml import YAML
 
 from tests import miniature, servers
 from tests.data.trees import camvid_tree
-from tests.datasets.trees import folder_tree
+from tests.readers.trees import folder_tree
 from tests.test_docs import DOCUMENTS
 
 # Lines that are left out, by their beginning, and why.
@@ -22,10 +22,10 @@ LEFT_OUT = {
     r"pip install": "wants a package registry",
     r"make test": "would run this",
     r"make ui": "is `attnfd ui`, which runs, at a port that may be taken",
-    r"attnfd data fetch (voc|sbd)": "gigabytes; tests/test_fetch.py has a server of its own",
+    r"attnfd data fetch (voc|sbd)": "gigabytes; tests/sources/test_fetch.py has a server of its own",
     r"python -m tests.mutation": "takes an hour",
     r"ray start": "leaves processes behind; only `ray stop` ends them, with those of others",
-    r"attnfd sweep --address": "needs the Ray of the lines before; tests/test_sweep.py starts its own",
+    r"attnfd sweep --address": "needs the Ray of the lines before; tests/sweep/test_sweep.py starts its own",
 }
 
 # What the documents leave to the reader, what would be long, and what exists once on a machine.

@@ -13,17 +13,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from attnfd.config import Params
+from attnfd.cli.preflight import check_components
+from attnfd.config.params import Params
 from attnfd.data.images import UNREADABLE, decode_image, decode_mask
-from attnfd.datasets.base import COLOUR
-from attnfd.datasets.camvid import CamVid
-from attnfd.datasets.folder import Folder
-from attnfd.datasets.voc import Voc
+from attnfd.data.labels import COLOUR
 from attnfd.discovery import component
 from attnfd.errors import UserError
-from attnfd.preflight import check_components
-from tests.datasets.trees import TREES, lined, sbd_mask
-from tests.test_config import SHIPPED
+from attnfd.readers.camvid import CamVid
+from attnfd.readers.folder import Folder
+from attnfd.readers.voc import Voc
+from tests.config.test_params import SHIPPED
+from tests.readers.trees import TREES, lined, sbd_mask
 
 fuzz = partial(settings, deadline=None, derandomize=True)
 
@@ -174,7 +174,7 @@ def test_any_list_is_read_or_refused(name: str, tmp_path: Path) -> None:
     kind, listed = LISTS[name]
     tree = "folder" if name == "classes" else name
     root = TREES[tree](tmp_path)
-    options = component("datasets", tree).Options(root=str(root))
+    options = component("readers", tree).Options(root=str(root))
 
     @fuzz(max_examples=60)
     @given(lines)

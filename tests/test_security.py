@@ -25,8 +25,8 @@ REQUIRED = {
 """Calls by the end of their name, and the argument that makes them safe."""
 
 ALLOWED = {
-    "attnfd.product.export": "torch.export.load(file)",  # reads back what it has just written
-    "attnfd.engine": "subprocess.Popen(task.command, shell=True",  # as DVC does, with names that hold
+    "attnfd.deploy.export": "torch.export.load(file)",  # reads back what it has just written
+    "attnfd.sweep.engine": "subprocess.Popen(task.command, shell=True",  # as DVC does, with names that hold
 }
 
 REFUSED = {"shell": "True", "allow_pickle": "True", "weights_only": "False"}

@@ -8,14 +8,14 @@ import pandas as pd
 import pytest
 import torch
 
-from attnfd import config, paths
-from attnfd.config import Params
+from attnfd import paths
+from attnfd.config.params import Params, load_params
 from attnfd.errors import UserError
 from attnfd.models import checkpoint, frozen
 from attnfd.models.deeplab import DeepLabV3Plus
-from attnfd.models.imported import import_teacher
 from attnfd.paths import Cell
-from attnfd.resume import Checkpoints
+from attnfd.teachers.imported import import_teacher
+from attnfd.training.checkpoints import Checkpoints
 from stages.evaluate import evaluate
 from stages.freeze import freeze
 from stages.prepare import prepare
@@ -30,7 +30,7 @@ def params(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
     monkeypatch.chdir(tmp_path)
     Path("params.yaml").write_bytes((miniature.PROJECT / "params.yaml").read_bytes())
     miniature.change(tmp_path, {"recipes": {"shapes": miniature.SHAPES}})
-    params = config.load()
+    params = load_params()
     prepare(params, "shapes")
     teacher = params.train_teacher("shapes")
     model = DeepLabV3Plus(teacher.backbone, 8, attention=teacher.attention)
@@ -91,7 +91,7 @@ class Curves:
 def importing(tmp_path: Path, checkpoint: str, **changes: Any) -> Params:
     teacher = {**miniature.SHAPES["train_teacher"], "checkpoint": checkpoint, **changes}
     miniature.change(tmp_path, {"recipes": {"shapes": {"train_teacher": teacher}}})
-    return config.load()
+    return load_params()
 
 
 TEACHER = Cell(stage="train_teacher", dataset="shapes")
@@ -126,7 +126,7 @@ def test_only_new_attention_of_an_imported_teacher_is_fitted(params: Params, tmp
     student = save_student("elsewhere")
     train_teacher(importing(tmp_path, "elsewhere", fit_epochs=2), TEACHER, Curves(), FRESH)
     after, card = checkpoint.load(TEACHER.model)
-    came = import_teacher(config.load().train_teacher("shapes"), 8).model.state_dict()
+    came = import_teacher(load_params().train_teacher("shapes"), 8).model.state_dict()
     moved = {key for key, value in after.state_dict().items() if not torch.equal(value, came[key])}
     assert {key.split(".")[1] for key in moved} == {"backbone", "encoder", "decoder"}
     assert {key.split(".")[0] for key in moved} == {"attention"}

@@ -1,6 +1,6 @@
 """Images and masks as arrays."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from attnfd.datasets.base import COLOUR, VOID
+from attnfd.data.labels import COLOUR
 
 UNREADABLE = (OSError, ValueError)
 """What is raised for a file that cannot be decoded."""
@@ -76,17 +76,6 @@ def decode_mask(file: Path | BytesIO, *, colours: bool = False) -> np.ndarray:
             return np.array(turned).astype(np.uint8)
         red, green, blue = np.moveaxis(np.array(turned.convert("RGB")).astype(np.uint32), 2, 0)
         return COLOUR + (red << 16 | green << 8 | blue)
-
-
-def label_table(labels: Mapping[int, int]) -> np.ndarray:
-    """`labels` as an array: value in a mask → class index; values without a class are void.
-
-    It has 256 entries, or more if the labels are colours.
-    """
-    size = COLOUR + 2**24 if max(labels) >= COLOUR else COLOUR
-    table = np.full(size, VOID, dtype=np.uint8)
-    table[list(labels)] = list(labels.values())
-    return table
 
 
 def read_classes(file: Path | BytesIO, table: np.ndarray) -> np.ndarray:

@@ -14,12 +14,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from attnfd import machine, processes
-from attnfd.config import Training
-from attnfd.data.images import decode_image, label_table, read_classes
+from attnfd.config.schema import Training
+from attnfd.data.images import decode_image, read_classes
+from attnfd.data.labels import label_table
 from attnfd.data.prepared import Prepared
 from attnfd.data.transforms import augment
 from attnfd.errors import UserError
+from attnfd.runtime import machine, processes
 
 KEEP_BYTES = 512 * 2**20
 """A split that is smaller than this when decoded stays in memory."""

@@ -12,10 +12,12 @@ from typing import Self
 
 import pandas as pd
 
-from attnfd import discovery, machine, paths
-from attnfd.config import Params, Prepare, Section, validate
-from attnfd.datasets.base import VOID, Reader
+from attnfd import discovery, paths
+from attnfd.config.params import Params
+from attnfd.config.schema import Prepare
+from attnfd.config.section import Section, validate
 from attnfd.errors import UserError
+from attnfd.runtime import machine
 
 INDEX = "index.csv"
 SPLITS = ("train", "val")
@@ -90,7 +92,7 @@ class Prepared:
         """Write card and index; equal content gives equal bytes."""
         folder.mkdir(parents=True, exist_ok=True)
         (folder / paths.CARD).write_text(self.card.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        (folder / INDEX).write_bytes(_csv(self.index))
+        (folder / INDEX).write_bytes(to_csv(self.index))
 
     def split(self, *names: str) -> pd.DataFrame:
         """The rows of one or several splits, numbered from 0.
@@ -162,35 +164,8 @@ def dataset_root(settings: Prepare, folder: Path) -> Path:
     return paths.main_root() / (machine.root(settings.reader) or option)
 
 
-def describe(name: str, settings: Prepare, reader: Reader, index: pd.DataFrame) -> Card:
-    """The card of an index."""
-    return Card(
-        name=name,
-        reader=settings.reader,
-        classes=reader.classes,
-        palette=reader.palette,
-        void=VOID,
-        labels=dict(reader.labels),
-        splits={
-            split: _describe_split(index[index["split"] == split], reader.classes)
-            for split in index["split"].unique()
-        },
-        sha256=hashlib.sha256(_csv(index)).hexdigest(),
-    )
-
-
-def _csv(index: pd.DataFrame) -> bytes:
+def to_csv(index: pd.DataFrame) -> bytes:
     return index.to_csv(index=False, lineterminator="\n").encode()
-
-
-def _describe_split(rows: pd.DataFrame, classes: tuple[str, ...]) -> Split:
-    return Split(
-        images=len(rows),
-        height=(int(rows["height"].min()), int(rows["height"].max())),
-        width=(int(rows["width"].min()), int(rows["width"].max())),
-        void=int(rows["void"].sum()),
-        pixels={name: int(rows[name].sum()) for name in classes},
-    )
 
 
 def open_prepared(params: Params, dataset: str) -> Prepared:

@@ -5,8 +5,8 @@ from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
-from attnfd.config import Training
-from attnfd.datasets.base import VOID
+from attnfd.config.schema import Training
+from attnfd.data.labels import VOID
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)

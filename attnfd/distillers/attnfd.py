@@ -8,11 +8,11 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from attnfd.config import Attention, NonNegative
-from attnfd.distillers.base import Distiller, FeatureMethod
+from attnfd.config.schema import Attention
+from attnfd.config.section import NonNegative
+from attnfd.distillers.base import Connector, Distiller, FeatureMethod, match_size
 from attnfd.losses import full_precision, kd_loss, same_shape, unit_distance
 from attnfd.models.cbam import CBAM
-from attnfd.models.connector import Connector, match_size
 from attnfd.models.deeplab import initialise
 from attnfd.models.taps import NetInfo, Output, Tap
 

@@ -5,11 +5,10 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from attnfd.config import NonNegative, Positive
-from attnfd.datasets.base import VOID
-from attnfd.distillers.base import Distiller, FeatureMethod
+from attnfd.config.section import NonNegative, Positive
+from attnfd.data.labels import VOID
+from attnfd.distillers.base import Distiller, FeatureMethod, match_size
 from attnfd.losses import EPS, full_precision, kd_loss
-from attnfd.models.connector import match_size
 from attnfd.models.taps import NetInfo, Output
 
 

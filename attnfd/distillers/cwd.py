@@ -4,8 +4,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from attnfd.config import Method
-from attnfd.datasets.base import VOID
+from attnfd.config.schema import Method
+from attnfd.data.labels import VOID
 from attnfd.distillers.base import Distiller
 from attnfd.losses import full_precision, same_shape
 from attnfd.models.taps import Output

@@ -4,8 +4,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from attnfd.config import Method, NonNegative
-from attnfd.datasets.base import VOID
+from attnfd.config.schema import Method
+from attnfd.config.section import NonNegative
+from attnfd.data.labels import VOID
 from attnfd.distillers.base import Distiller
 from attnfd.losses import full_precision, same_shape
 from attnfd.models.taps import Output

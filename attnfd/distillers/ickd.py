@@ -7,7 +7,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from attnfd.config import Positive
+from attnfd.config.section import Positive
 from attnfd.distillers.base import FeatureDistiller, FeatureMethod
 from attnfd.errors import UserError
 from attnfd.losses import EPS, full_precision, same_shape

@@ -3,7 +3,7 @@
 from pydantic import Field
 from torch import Tensor
 
-from attnfd.config import Method
+from attnfd.config.schema import Method
 from attnfd.distillers.base import Distiller
 from attnfd.losses import kd_loss
 from attnfd.models.taps import Output

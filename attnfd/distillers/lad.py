@@ -6,7 +6,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from attnfd.config import NonNegative
+from attnfd.config.section import NonNegative
 from attnfd.distillers.base import FeatureDistiller, FeatureMethod
 from attnfd.losses import full_precision, kd_loss, same_shape, unit_distance
 from attnfd.models.taps import NetInfo, Output

@@ -6,11 +6,10 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from attnfd.config import Method
-from attnfd.distillers.base import Distiller
+from attnfd.config.schema import Method
+from attnfd.distillers.base import Distiller, connectors, match_size
 from attnfd.errors import UserError
 from attnfd.losses import full_precision, same_shape
-from attnfd.models.connector import connectors, match_size
 from attnfd.models.taps import NetInfo, Output, Tap
 
 OverhaulLayer = Literal["stage1", "stage2", "stage3", "backbone", "encoder", "decoder"]

@@ -7,18 +7,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torchvision
 from torch import Tensor, fx, nn
-from torch.autograd.function import FunctionCtx
-from torch.nn import functional as F
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from attnfd.discovery import one_of
 from attnfd.errors import UserError
 from attnfd.models import weight_file
+from attnfd.models.kernels import ReLU6
 
 
 class Stage(NamedTuple):
@@ -200,32 +199,6 @@ def build(name: str, weights: str = "none") -> fx.GraphModule:
     if weights != "none":
         backbone.load_state_dict(_read(name, weights, backbone), strict=False)
     return backbone
-
-
-class ReLU6(nn.ReLU6):
-    """ReLU6 that keeps for the backward pass, in place, no more than its result.
-
-    torch's own keeps a copy of what it overwrites. The gradient is the same: the result is at 0 or 6 just
-    where the argument is there or beyond.
-    """
-
-    def forward(self, feature: Tensor) -> Tensor:
-        if not self.inplace or torch.compiler.is_compiling():
-            return super().forward(feature)
-        return _ReLU6.apply(feature)
-
-
-class _ReLU6(torch.autograd.Function):
-    @staticmethod
-    def forward(context: FunctionCtx, feature: Tensor) -> Tensor:
-        context.mark_dirty(F.relu6(feature, inplace=True))
-        context.save_for_backward(feature)
-        return feature
-
-    @staticmethod
-    def backward(context: Any, gradient: Tensor) -> Tensor:
-        (result,) = context.saved_tensors
-        return torch.ops.aten.hardtanh_backward(gradient, result, 0, 6)
 
 
 def _activate_in_place(backbone: fx.GraphModule) -> None:

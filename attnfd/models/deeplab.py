@@ -1,15 +1,16 @@
 """DeepLabV3+ with taps, the network of teacher and students alike."""
 
-import math
-from collections.abc import Collection, Generator, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterator
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from attnfd.config import Attention, Positive, Probability, Section
+from attnfd.config.schema import Attention
+from attnfd.config.section import Positive, Probability, Section
 from attnfd.models import backbones
 from attnfd.models.cbam import CBAM
+from attnfd.models.kernels import AtrousConv, Dropout, JoiningConv, resize
 from attnfd.models.taps import STAGES, TAPS, NetInfo, Output, Tap
 
 WIDTH = 256
@@ -116,7 +117,7 @@ class DeepLabV3Plus(nn.Module):
             raise ValueError(f"no such taps in this network: {sorted(missing)}")
         # The last feature is the decoder's, after its ReLU.
         scores = self.classifier(self.decoder_dropout(feature))
-        return Output(_resize(scores, images.shape[-2:]), kept)
+        return Output(resize(scores, images.shape[-2:]), kept)
 
     def _features(self, images: Tensor, wanted: Collection[Tap]) -> Iterator[tuple[Tap, Tensor]]:
         """Every feature map in the order of computation, so that whoever reads can stop.
@@ -170,24 +171,6 @@ class ConvBN(nn.Sequential):
         self.bn = nn.BatchNorm2d(out)
 
 
-class AtrousConv(nn.Conv2d):
-    """Convolution that leaves out the kernel's rows and columns which see nothing but padding.
-
-    Exact: where the map is no larger than the dilation, only the centre of a 3×3 kernel meets the map, which
-    happens in the ASPP for images below 288 pixels. A compiled or exported network shall fit any size, so it
-    keeps the whole kernel.
-    """
-
-    def forward(self, feature: Tensor) -> Tensor:
-        weight, padding = self.weight, [0, 0]
-        for axis, (size, dilation) in enumerate(zip(self.kernel_size, self.dilation, strict=True)):
-            if torch.compiler.is_compiling() or feature.shape[2 + axis] > dilation:
-                padding[axis] = dilation * (size // 2)
-            else:
-                weight = weight.narrow(2 + axis, size // 2, 1)
-        return F.conv2d(feature, weight, self.bias, self.stride, padding, self.dilation)
-
-
 class ASPP(nn.Module):
     """Atrous spatial pyramid pooling (Chen et al. 2017, *Rethinking Atrous Convolution*, sec. 3.3).
 
@@ -225,79 +208,6 @@ class Decoder(nn.Module):
         detail = F.relu(self.low_level(low_level))
         # ReLU and dropout can change places; the last one may overwrite what it is given.
         return self.refine(F.relu(self.dropout(self.fuse((encoded, detail))), inplace=True))
-
-
-class JoiningConv(nn.Conv2d):
-    r"""Convolution of a coarse map, upsampled to the size of a fine one, and that one, channel by channel.
-
-    Upsampling is linear, too, so that it can come last, for each place t of the kernel by itself:
-
-    .. math::
-        W * [U x, y] = \sum_t S_t U (W^x_t x) + W^y * y
-
-    `W_t` is a 1×1 convolution of the coarse map, which has a sixteenth of the pixels, and `S_t` the shift,
-    with zeros from outside. `S_t U` is the product of a matrix for the rows and one for the columns. In all
-    it takes a quarter of the multiply-adds, and no joined map has to be kept.
-
-    ((B, C, h, w), (B, D, H, W)) → (B, `out`, H, W), for a stride of 1, and padding that keeps the size. A
-    compiled or exported network shall fit any size, so it takes the steps `in_turn`.
-    """
-
-    def forward(self, maps: tuple[Tensor, Tensor]) -> Tensor:  # type: ignore[override]
-        if torch.compiler.is_compiling():
-            return self.in_turn(maps)
-        coarse, fine = maps
-        coarse_weight, fine_weight = self.weight.split((coarse.shape[1], fine.shape[1]), dim=1)
-        convolved = F.conv2d(fine, fine_weight, self.bias, padding=self.padding)
-        return convolved.add_(_convolve_then_upsample(coarse, coarse_weight, fine.shape[-2:]))
-
-    def in_turn(self, maps: tuple[Tensor, Tensor]) -> Tensor:
-        """The same by its definition: upsample, join, convolve."""
-        coarse, fine = maps
-        return super().forward(torch.cat((_resize(coarse, fine.shape[-2:]), fine), dim=1))
-
-
-def _convolve_then_upsample(feature: Tensor, weight: Tensor, size: Sequence[int]) -> Tensor:
-    """Σ_t S_t U (W_t x), see `JoiningConv`; channels last."""
-    out, _, tall, wide = weight.shape
-    batch, _, height, width = feature.shape
-    kernel = weight.permute(2, 3, 0, 1).flatten(0, 2)
-    parts = F.conv2d(feature, kernel[:, :, None, None]).permute(0, 2, 3, 1).unflatten(-1, (tall, wide, out))
-    parts = parts.permute(0, 1, 3, 2, 4, 5).flatten(3, 4)
-    columns = _shifted_upsampling(width, size[1], wide, like=parts)
-    parts = columns.expand(batch, height, tall, -1, -1) @ parts
-    rows = _shifted_upsampling(height, size[0], tall, like=parts)
-    summed = rows.expand(batch, -1, -1) @ parts.flatten(3).flatten(1, 2)
-    return summed.unflatten(-1, (-1, out)).permute(0, 3, 1, 2)
-
-
-def _shifted_upsampling(size: int, to: int, places: int, *, like: Tensor) -> Tensor:
-    """Matrix (`to`, `size` · `places`) that upsamples a line, for each place of a kernel, shifted by it."""
-    same = torch.eye(size, device=like.device, dtype=torch.promote_types(like.dtype, torch.float32))
-    upsampling = F.interpolate(same[None], to, mode="linear", align_corners=True)[0]
-    padded = F.pad(upsampling, (places // 2, places // 2))
-    return padded.unfold(1, to, 1).flatten(0, 1).T.to(like.dtype)
-
-
-class Dropout(nn.Dropout):
-    """Dropout whose mask does not hold up a CPU: `bernoulli_` takes there five times as long.
-
-    The probability is that of 16 random bits, which is off by 1/131072 at most. The mask is kept as bytes, a
-    quarter of what a mask of numbers takes.
-    """
-
-    def forward(self, feature: Tensor) -> Tensor:
-        if not self.training or feature.device.type != "cpu":
-            return super().forward(feature)
-        draws = torch.empty(math.ceil(feature.numel() / 4), dtype=torch.int64).random_(-(2**63), None)
-        bits = draws.view(torch.int16)[: feature.numel()]
-        kept = torch.empty_like(feature, dtype=torch.bool)
-        torch.ge(bits, round(self.p * 2**16) - 2**15, out=kept.as_strided(bits.shape, bits.stride()))
-        return feature.mul(kept).div_(1 - self.p)
-
-
-def _resize(feature: Tensor, size: Sequence[int]) -> Tensor:
-    return F.interpolate(feature, size=tuple(size), mode="bilinear", align_corners=True)
 
 
 def initialise(module: nn.Module) -> None:

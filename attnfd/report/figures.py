@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from attnfd.report.pictures import scale_curves, write_cells
-from attnfd.report.style import BASELINE, INK, OTHERS, OURS, PALE, WIDTH, colours, markers, styled
-from attnfd.report.tables import LAYERS, TEACHER, signed, spread
+from attnfd.analysis.tables import LAYERS, TEACHER, signed, spread
+from attnfd.results.pictures import scale_curves, write_cells
+from attnfd.results.style import BASELINE, INK, OTHERS, OURS, PALE, WIDTH, colours, markers, styled
 
 HIGHLIGHTED = ("none", "attnfd")
 ROW = 0.25
@@ -26,7 +26,7 @@ def comparison(table: pd.DataFrame) -> Figure:
     """Mean mIoU of every method and its deviation over the seeds, against `none` and the teacher.
 
     Args:
-        table: of `attnfd.report.tables.comparison`.
+        table: of `attnfd.analysis.tables.comparison`.
     """
     figure, all_axes = _scores(table, table["method"])
     teacher = 100 * table.loc[table["student"] == TEACHER, "miou"].item()
@@ -41,7 +41,7 @@ def ablation(table: pd.DataFrame) -> Figure:
     """Mean mIoU of every variant; three dots say which layers it distils: backbone, encoder, decoder.
 
     Args:
-        table: of `attnfd.report.tables.ablation`.
+        table: of `attnfd.analysis.tables.ablation`.
     """
     dots = table[list(LAYERS)].map(lambda distilled: "●" if distilled else "○").agg(" ".join, axis=1)
     figure, all_axes = _scores(table.rename(columns={"variant": "method"}), table["variant"] + "  " + dots)
@@ -54,7 +54,7 @@ def settings(table: pd.DataFrame) -> Figure:
     """Mean mIoU of AttnFD with other settings, against AttnFD as it is.
 
     Args:
-        table: of `attnfd.report.tables.settings`.
+        table: of `attnfd.analysis.tables.settings`.
     """
     figure, all_axes = _scores(table.rename(columns={"variant": "method"}), table["variant"], "attnfd")
     _legend(figure, all_axes)
@@ -66,7 +66,7 @@ def sizes(table: pd.DataFrame) -> Figure:
     """Mean mIoU over parameters and over multiply-adds; the methods of one student lie beside each other.
 
     Args:
-        table: of `attnfd.report.tables.comparison`.
+        table: of `attnfd.analysis.tables.comparison`.
     """
     figure = Figure((WIDTH, 6.4))
     all_axes = figure.subplots(2, 1)
@@ -117,7 +117,7 @@ def curves(history: pd.DataFrame, rivals: Mapping[str, str]) -> Figure:
     `none`, AttnFD and its runner-up stand out; the other methods are pale.
 
     Args:
-        history: of `attnfd.report.tables.curves`; ablations are left out.
+        history: of `attnfd.analysis.tables.curves`; ablations are left out.
         rivals: runner-up by student.
     """
     history = history[history["variant"] == ""]
@@ -151,7 +151,7 @@ def per_class(table: pd.DataFrame) -> Figure:
     """IoU of every class and method, mean over the seeds: a panel per student.
 
     Args:
-        table: of `attnfd.report.tables.per_class`; ablations are left out.
+        table: of `attnfd.analysis.tables.per_class`; ablations are left out.
     """
     table = table[table["variant"] == ""]
     iou = table.groupby(["student", "method", "class"], sort=False)["iou"].mean()
@@ -174,7 +174,7 @@ def gains(table: pd.DataFrame, rivals: Mapping[str, str]) -> Figure:
     """AttnFD's IoU minus its runner-up's for every class that occurs, largest first: mean over the seeds.
 
     Args:
-        table: of `attnfd.report.tables.per_class`; ablations are left out.
+        table: of `attnfd.analysis.tables.per_class`; ablations are left out.
         rivals: runner-up by student; the others have no panel.
     """
     table = table[table["variant"] == ""]

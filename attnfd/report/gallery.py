@@ -9,11 +9,13 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from attnfd import paths
+from attnfd.analysis import statistics, tables
+from attnfd.analysis.reading import need, reading
+from attnfd.analysis.tables import TEACHER
 from attnfd.data.prepared import Prepared
 from attnfd.paths import Cell
-from attnfd.report import examples, figures, pictures, statistics, tables
-from attnfd.report.reading import need, reading
-from attnfd.report.tables import TEACHER
+from attnfd.report import figures
+from attnfd.results import examples, pictures
 
 EVEN, DIFFERENT = 3, 3
 """Images of a student's overlays: spread evenly, and chosen because its methods disagree."""
@@ -37,7 +39,7 @@ def draw(
     """Every figure by the name of its file, in the order of the report; one without its methods is left out.
 
     Args:
-        cells, comparison, ablation, settings, curves: of the functions of `attnfd.report.tables`.
+        cells, comparison, ablation, settings, curves: of the functions of `attnfd.analysis.tables`.
 
     Raises:
         UserError: a cell has no results yet.

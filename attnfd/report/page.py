@@ -4,10 +4,10 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import pandas as pd
 
+from attnfd.analysis.statistics import sentence
+from attnfd.analysis.tables import LAYERS, TEACHER, difference, percent, signed, spread
 from attnfd.report.gallery import runners_up
 from attnfd.report.layout import Align, Column, Finding, Page, Picture, Section, Table, Value
-from attnfd.report.statistics import sentence
-from attnfd.report.tables import LAYERS, TEACHER, difference, percent, signed, spread
 
 COMPARISON, ABLATION, SETTINGS, NETWORKS = "Comparison", "Distilled layers", "Other settings", "Networks"
 SECTIONS = {
@@ -57,7 +57,7 @@ def page(
     """The page of a dataset.
 
     Args:
-        found: of `attnfd.report.tables.results`.
+        found: of `attnfd.analysis.tables.results`.
         frames: by name, of the functions `comparison`, `ablation`, `settings` and `networks` of that module.
         captions: of the pictures, by name; `SECTIONS` tells where each stands.
     """
@@ -182,7 +182,7 @@ def _networks(frame: pd.DataFrame) -> Table:
 
 
 def _scores(frame: pd.DataFrame, baseline: str) -> Iterator[Column]:
-    """The columns that follow from `attnfd.report.tables.aggregate`."""
+    """The columns that follow from `attnfd.analysis.tables.aggregate`."""
     spreads = [
         f"{percent(mean)} ± n/a" if pd.isna(std) else spread(mean, std)
         for mean, std in zip(frame["miou"], frame["miou_std"], strict=True)

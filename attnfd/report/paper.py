@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from attnfd.report.tables import COMBINATIONS, LAYERS, TEACHER
+from attnfd.analysis.tables import COMBINATIONS, LAYERS, TEACHER
 
 METHODS = ("none", "kd", "at", "sp", "ickd", "overhaul", "dist", "cirkd", "lad", "attnfd")
 
@@ -19,7 +19,7 @@ class Score(NamedTuple):
 
 
 def comparison(table: pd.DataFrame, reader: str) -> pd.DataFrame:
-    """`attnfd.report.tables.comparison` with the columns `paper_miou`, `paper_std` and `paper_accuracy`.
+    """`attnfd.analysis.tables.comparison` with the columns `paper_miou`, `paper_std` and `paper_accuracy`.
 
     They are between 0 and 1, empty where the paper prints none; a dataset that it has not gets no columns.
     """
@@ -32,7 +32,7 @@ def comparison(table: pd.DataFrame, reader: str) -> pd.DataFrame:
 
 
 def ablation(table: pd.DataFrame, reader: str) -> pd.DataFrame:
-    """`attnfd.report.tables.ablation` with the same columns."""
+    """`attnfd.analysis.tables.ablation` with the same columns."""
     scores = {
         (student, *(layer in layers for layer in LAYERS)): score
         for student, printed in ABLATION.get(reader, {}).items()

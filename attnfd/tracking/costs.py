@@ -8,8 +8,8 @@ import pandas as pd
 from rich import box
 from rich.table import Table
 
+from attnfd.analysis import tables
 from attnfd.paths import Cell
-from attnfd.report import tables
 from attnfd.tracking import runs
 
 if TYPE_CHECKING:

@@ -28,7 +28,7 @@ def log_model(run: str, network: "nn.Module", example: "np.ndarray") -> None:
     from mlflow.models import ModelSignature
     from mlflow.types import Schema, TensorSpec
 
-    from attnfd.classmap import ClassMap
+    from attnfd.evaluation.inference import ClassMap
 
     # On the CPU: MLflow loads an exported model only on the kind of device that it was exported on.
     model = ClassMap(copy.deepcopy(network).cpu()).eval()

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from attnfd import paths
+from attnfd.analysis import tables
 from attnfd.paths import Cell
-from attnfd.report import tables
-from attnfd.tracking import cards, runs
+from attnfd.tracking import notes, runs
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -71,7 +71,7 @@ def _version(client: "MlflowClient", experiment: str, cell: Cell, name: str) -> 
         "weights_sha256": run.data.tags["model"],
         "git_commit": run.data.tags.get("mlflow.source.git.commit", "unknown"),
     }
-    _ensure(client, name, cards.registered(cell.dataset, data["classes"]))
+    _ensure(client, name, notes.registered(cell.dataset, data["classes"]))
     query = f"name = '{name}' AND tags.weights_sha256 = '{tags['weights_sha256']}'"
     versions = client.search_model_versions(query) or [
         client.create_model_version(name, model.model_uri, run.info.run_id, model_id=model.model_id)
@@ -79,7 +79,7 @@ def _version(client: "MlflowClient", experiment: str, cell: Cell, name: str) -> 
     version = str(versions[0].version)
     for key, value in tags.items():
         client.set_model_version_tag(name, version, key, value)
-    client.update_model_version(name, version, cards.version(cell, metrics, tags))
+    client.update_model_version(name, version, notes.version(cell, metrics, tags))
     return version
 
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from attnfd.errors import StoppedError, UserError
 from attnfd.paths import CARD, HISTORY, Cell
-from attnfd.tracking import cards, store
+from attnfd.tracking import notes, store
 from attnfd.tracking.exported import log_model
 
 if TYPE_CHECKING:
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from mlflow.entities import Metric
     from torch import nn
 
-    from attnfd.results import Evaluated
-    from attnfd.resume import Checkpoints
+    from attnfd.results.write import Evaluated
+    from attnfd.training.checkpoints import Checkpoints
 
 FLUSH_SECONDS = 5.0
 FIRST_PAUSE_SECONDS = 60.0
@@ -117,8 +117,8 @@ class Run:
         from attnfd.models import checkpoint
 
         self.metrics(_numbers("val", evaluated.metrics), step=0)
-        note = f"{cards.title(self._cell)}\n\n{cards.scores(evaluated.metrics)}"
-        self._give_up_on("tag", lambda: self._client.set_tag(self.id, cards.NOTE, note))
+        note = f"{notes.title(self._cell)}\n\n{notes.scores(evaluated.metrics)}"
+        self._give_up_on("tag", lambda: self._client.set_tag(self.id, notes.NOTE, note))
         for file in sorted(self._cell.results.iterdir()):
             if file.suffix != ".safetensors":  # An ablation's weights lie beside its results.
                 self._log_file(file, "evaluation")
@@ -212,7 +212,7 @@ def open_run(cell: Cell, params: Mapping[str, Any], checkpoints: "Checkpoints") 
     Raises:
         UserError: the store does not answer.
     """
-    from attnfd import processes
+    from attnfd.runtime import processes
 
     if processes.rank() > 0:
         yield Silent()
@@ -301,7 +301,7 @@ def _create(
     from mlflow.tracking.context.registry import resolve_tags
 
     process = f"{socket.gethostname()} {os.getpid()}"
-    tags = {**cell.tags, **store.origin(), "process": process, cards.NOTE: cards.title(cell), **more}
+    tags = {**cell.tags, **store.origin(), "process": process, notes.NOTE: notes.title(cell), **more}
     created = client.create_run(experiment, tags=resolve_tags(tags), run_name=cell.name)
     settings = [Param(key, _text(value)[:LONGEST_PARAM]) for key, value in flatten(params).items()]
     client.log_batch(created.info.run_id, params=settings)

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from attnfd import config, paths
-from attnfd.report import tables
-from attnfd.tracking import cards, costs, registry, runs, store
+from attnfd import paths
+from attnfd.analysis import tables
+from attnfd.config.schema import Run
+from attnfd.tracking import costs, notes, registry, runs, store
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -21,7 +22,7 @@ NAME = "report"
 BENCHMARK = "benchmark"
 
 
-def publish(axes: config.Run, dataset: str) -> pd.DataFrame:
+def publish(axes: Run, dataset: str) -> pd.DataFrame:
     """Log a dataset's report and its newest benchmark, unless a run has both, and register its best students.
 
     Within a DVC experiment nothing is registered: what it found is not the workspace's until it is applied.
@@ -37,7 +38,7 @@ def publish(axes: config.Run, dataset: str) -> pd.DataFrame:
     with store.errors():
         client, experiment = store.connect(dataset)
         cost = costs.table(costs.collect(client, experiment, chosen))
-        _log(client, experiment, dataset, cards.report(dataset, registry.best(found), found), cost)
+        _log(client, experiment, dataset, notes.report(dataset, registry.best(found), found), cost)
         if "dvc_experiment" not in store.origin():
             registry.register(client, experiment, chosen, found)
     return cost
@@ -47,7 +48,7 @@ def log_benchmark(dataset: str, content: Mapping[str, Any], figure: "Figure | No
     """Log what `attnfd benchmark` found as a run of its own, which the dataset's next report takes in.
 
     Args:
-        content: of `attnfd.product.benchmark.describe`.
+        content: of `attnfd.deploy.benchmark.describe`.
         figure: mIoU over latency.
 
     Raises:
@@ -78,7 +79,7 @@ def _log(client: "MlflowClient", experiment: str, dataset: str, note: str, cost:
     content = _hash(dataset, {**texts, BENCHMARK: timed})
     if store.search(client, experiment, {**tags, "content": content}):
         return
-    run = client.create_run(experiment, tags={**tags, **store.origin(), cards.NOTE: note}, run_name=NAME)
+    run = client.create_run(experiment, tags={**tags, **store.origin(), notes.NOTE: note}, run_name=NAME)
     number = run.info.run_id
     try:
         client.log_artifacts(number, str(paths.report(dataset)))

@@ -4,16 +4,16 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
-from attnfd import processes, resume
-from attnfd.accelerator import chosen_precision
-from attnfd.config import Params
+from attnfd.config.params import Params
 from attnfd.errors import PartlyError, UserError
 from attnfd.paths import Cell
-from attnfd.tracking import runs
-from attnfd.training import Tracked
+from attnfd.runtime import processes
+from attnfd.runtime.fabric import chosen_precision
+from attnfd.tracking import inputs, runs
+from attnfd.training.loop import Tracked
 
 if TYPE_CHECKING:
-    from attnfd.results import Evaluated
+    from attnfd.results.write import Evaluated
 
 Stage = Callable[[Params, Sequence[Tracked]], "Sequence[str | tuple[str, Evaluated | None] | UserError]"]
 """Trains cells and tells of each the fingerprint of its weights, with an evaluation if it made one, or the
@@ -34,7 +34,7 @@ def train(params: Params, cells: Sequence[Cell], stage: Stage) -> None:
         raise UserError(f"torchrun: found {len(cells)} trainings in one command; allowed: one")
     failed: dict[Cell, UserError] = {}
     with ExitStack() as opened:
-        checkpoints = [resume.checkpoints(params, cell) for cell in cells]
+        checkpoints = [inputs.checkpoints(params, cell) for cell in cells]
         tracks = [
             opened.enter_context(runs.open_run(cell, _settings(params, cell), kept))
             for cell, kept in zip(cells, checkpoints, strict=True)

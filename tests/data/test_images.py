@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from attnfd.data.images import decode_image, decode_mask, is_turned, label_table, read_classes
+from attnfd.data.images import decode_image, decode_mask, is_turned, read_classes
+from attnfd.data.labels import label_table
 
 
 def png(image: Image.Image, **options: object) -> BytesIO:

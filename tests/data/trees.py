@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from attnfd import paths
-from attnfd.config import Prepare, Training
+from attnfd.config.schema import Prepare, Training
 from attnfd.data.prepared import Prepared, dataset_root
 from stages.prepare import prepare
 

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from attnfd import config, discovery
+from attnfd import discovery
+from attnfd.config.params import load_params
+from attnfd.config.section import validate
 from attnfd.distillers.base import Distiller
 from attnfd.models.cbam import CBAM
 from attnfd.models.taps import STAGES, TAPS, NetInfo, Output, Tap
@@ -20,8 +22,8 @@ CLASSES = 3
 def build(name: str, student: NetInfo, teacher: NetInfo, **changes: Any) -> Distiller:
     """The method with the settings of `params.yaml`, some of them changed."""
     kind = discovery.component("distillers", name)
-    settings = config.load(PARAMS).method(name, "shapes").model_dump(mode="json") | changes
-    return kind(config.validate(kind.Config, settings, name), student=student, teacher=teacher)
+    settings = load_params(PARAMS).method(name, "shapes").model_dump(mode="json") | changes
+    return kind(validate(kind.Config, settings, name), student=student, teacher=teacher)
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:

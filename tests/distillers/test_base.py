@@ -2,7 +2,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from attnfd.config import Method, validate
+from attnfd.config.schema import Method
+from attnfd.config.section import validate
 from attnfd.distillers.base import Distiller, FeatureMethod
 from attnfd.errors import UserError
 from attnfd.losses import full_precision

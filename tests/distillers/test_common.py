@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from attnfd import discovery
-from attnfd.config import Attention
+from attnfd.config.schema import Attention
 from attnfd.distillers import cirkd
 from attnfd.distillers.at import at_loss
 from attnfd.distillers.base import Distiller

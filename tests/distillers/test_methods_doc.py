@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from attnfd import discovery
-from attnfd.config import Method
+from attnfd.config.schema import Method
 
 PAGE = Path(__file__).parents[2] / "docs" / "methods.md"
 METHODS = discovery.names("distillers")

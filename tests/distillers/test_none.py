@@ -1,6 +1,6 @@
 import pytest
 
-from attnfd.config import validate
+from attnfd.config.section import validate
 from attnfd.distillers.none import NoDistillation
 from attnfd.errors import UserError
 from tests.distillers.helpers import build, tiny_student, tiny_teacher

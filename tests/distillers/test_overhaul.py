@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from attnfd import config
+from attnfd.config.section import validate
 from attnfd.distillers.overhaul import Overhaul, overhaul_loss
 from attnfd.errors import UserError
 from attnfd.models.taps import NetInfo, Output, Tap
@@ -123,7 +123,7 @@ def test_missing_margins_are_named(margins: dict[str, torch.Tensor] | None) -> N
 )
 def test_impossible_options_are_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        config.validate(Overhaul.Config, OPTIONS | change, "overhaul")
+        validate(Overhaul.Config, OPTIONS | change, "overhaul")
 
 
 def test_one_layer_is_enough() -> None:

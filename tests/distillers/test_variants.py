@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from attnfd import config
+from attnfd.config.params import load_params
 from attnfd.distillers.attnfd import AttnFD
 from tests.distillers.helpers import PARAMS, batch, tiny_student, tiny_teacher
 
-SHIPPED = config.load(PARAMS)
+SHIPPED = load_params(PARAMS)
 VARIANTS = tuple(SHIPPED.raw["ablate"])
 
 

@@ -8,10 +8,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from attnfd.config import Attention
+from attnfd.config.schema import Attention
 from attnfd.errors import UserError
 from attnfd.models import backbones
-from attnfd.models.deeplab import AtrousConv, DeepLabV3Plus, Dropout, JoiningConv
+from attnfd.models.deeplab import DeepLabV3Plus
+from attnfd.models.kernels import AtrousConv, Dropout, JoiningConv
 from attnfd.models.taps import STAGES, TAPS, Tap
 
 NAMES = backbones.names()

@@ -8,10 +8,11 @@ from scipy.stats import norm
 from torch import nn
 from torch.nn import functional as F
 
-from attnfd.accelerator import PackedConv, settle_weights, start_fabric
 from attnfd.models import backbones
 from attnfd.models.frozen import compare, freeze, margin
+from attnfd.models.kernels import PackedConv, settle_weights
 from attnfd.models.taps import STAGES, TAPS, Tap
+from attnfd.runtime.fabric import start_fabric
 
 
 @pytest.mark.parametrize("name", backbones.names())

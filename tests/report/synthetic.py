@@ -11,10 +11,10 @@ import pandas as pd
 from PIL import Image
 
 from attnfd import paths
-from attnfd.config import Prepare, Report, Run
+from attnfd.analysis import tables
+from attnfd.config.schema import Prepare, Report, Run
 from attnfd.data.prepared import Card, Prepared, Split
 from attnfd.paths import Cell
-from attnfd.report import tables
 
 CLASSES = ("ground", "square", "star")
 PALETTE = ((0, 0, 0), (0, 114, 178), (230, 159, 0))

@@ -4,8 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from attnfd.report import figures, style
-from attnfd.report.tables import LAYERS
+from attnfd.analysis.tables import LAYERS
+from attnfd.report import figures
+from attnfd.results import style
 
 
 def rows(columns, *values):

@@ -5,10 +5,10 @@ import pandas as pd
 import pytest
 
 from attnfd import paths
+from attnfd.analysis import tables
 from attnfd.errors import UserError
-from attnfd.report import gallery, tables
-
-from . import synthetic
+from attnfd.report import gallery
+from tests.report import synthetic
 
 
 def draw(settings, mious, change=lambda cells: None, images=4):

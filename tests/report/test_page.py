@@ -7,11 +7,11 @@ from html.parser import HTMLParser
 
 import pytest
 
-from attnfd.report import html, latex, markdown, paper, tables
+from attnfd.analysis import tables
+from attnfd.report import html, latex, markdown, paper
 from attnfd.report.layout import Column, Finding, Page, Picture, Section, Table, Value
 from attnfd.report.page import page
-
-from . import synthetic
+from tests.report import synthetic
 
 NASTY = "a_b|<i>&%$#{}~^\\*[x]`"
 

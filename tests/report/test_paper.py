@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 
 from attnfd import discovery
+from attnfd.analysis.tables import COMBINATIONS, LAYERS
 from attnfd.report import paper
-from attnfd.report.tables import COMBINATIONS, LAYERS
 
 
 def comparison(reader, *rows):

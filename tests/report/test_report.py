@@ -13,10 +13,9 @@ from PIL import Image
 from attnfd import paths
 from attnfd.data.prepared import Prepared
 from attnfd.errors import UserError
-from attnfd.report import style
+from attnfd.results import style
 from stages.report import report
-
-from . import synthetic
+from tests.report import synthetic
 
 FOLDER = Path("reports/tiny")
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from attnfd.resume import Checkpoints
+from attnfd.training.checkpoints import Checkpoints
 
 if find_spec("mlflow") is None:
     collect_ignore_glob = ["test_*.py"]

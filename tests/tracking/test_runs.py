@@ -26,10 +26,10 @@ from attnfd.errors import StoppedError, UserError
 from attnfd.models import checkpoint
 from attnfd.models.deeplab import DeepLabV3Plus
 from attnfd.paths import Cell
-from attnfd.results import Evaluated
-from attnfd.resume import Checkpoints
+from attnfd.results.write import Evaluated
 from attnfd.tracking import runs
 from attnfd.tracking import store as tracking_store
+from attnfd.training.checkpoints import Checkpoints
 from tests.tracking.conftest import FRESH, PASSWORD
 
 mlflow = tracking_store.library()
@@ -265,7 +265,7 @@ IN_A_CLONE = """
 import json, sys
 from pathlib import Path
 from attnfd.paths import Cell
-from attnfd.resume import Checkpoints
+from attnfd.training.checkpoints import Checkpoints
 from attnfd.tracking import runs
 cell = Cell(stage="distill", dataset="toy", student="r18", method="kd", seed=int(sys.argv[1]))
 cell.model.mkdir(parents=True)

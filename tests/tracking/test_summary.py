@@ -12,12 +12,13 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from attnfd import cli, paths
-from attnfd.config import Run
+from attnfd import paths
+from attnfd.analysis import tables
+from attnfd.cli import pipeline
+from attnfd.config.schema import Run
+from attnfd.deploy.benchmark import Cost, describe, trade_off
 from attnfd.errors import UserError
 from attnfd.paths import Cell
-from attnfd.product.benchmark import Cost, describe, trade_off
-from attnfd.report import tables
 from attnfd.tracking import costs, registry, runs, store, summary
 from tests.report import synthetic
 from tests.tracking.conftest import FRESH
@@ -127,7 +128,7 @@ class TestReport:
             port = server.getsockname()[1]
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
         start = time.monotonic()
-        cli._publish(axes(), dataset)
+        pipeline._publish(axes(), dataset)
         assert time.monotonic() - start < 10
         (line,) = capsys.readouterr().err.splitlines()
         again = f"run attnfd report --dataset {dataset}"

@@ -7,19 +7,19 @@ from pathlib import Path
 import pytest
 import torch
 
-from attnfd import config, processes, resume
-from attnfd.config import Params
+from attnfd.config.params import Params, load_params
 from attnfd.errors import PartlyError, UserError
 from attnfd.models import checkpoint
 from attnfd.paths import Cell
-from attnfd.resume import Checkpoints
-from attnfd.tracking import store
+from attnfd.runtime import processes
+from attnfd.tracking import inputs, store
 from attnfd.tracking.trainings import train
-from attnfd.training import Tracked
+from attnfd.training.checkpoints import Checkpoints
+from attnfd.training.loop import Tracked
 from tests.tracking.test_runs import write_outs
 
 mlflow = store.library()
-PARAMS = config.load(Path(__file__).parents[2] / "params.yaml")
+PARAMS = load_params(Path(__file__).parents[2] / "params.yaml")
 SEEDS = itertools.count(1000)
 
 
@@ -32,7 +32,7 @@ def cells(monkeypatch: pytest.MonkeyPatch) -> list[Cell]:
         kept.save({"epoch": 1}, 1)
         return kept
 
-    monkeypatch.setattr(resume, "checkpoints", checkpoints)
+    monkeypatch.setattr(inputs, "checkpoints", checkpoints)
     seed = next(SEEDS)
     return [
         Cell(stage="distill", dataset="shapes", student="resnet18", method=method, seed=seed)

@@ -1,0 +1,163 @@
+"""Whether one method is better than another: the paired difference of their mIoU with its interval."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attnfd.analysis.reading import need, reading
+from attnfd.errors import UserError
+
+Counts = NDArray[np.float64]
+
+
+class Evaluation(NamedTuple):
+    """Confusion matrices (N, K, K) of an evaluation, the ids (N) of their images, and what to call it."""
+
+    name: str
+    ids: NDArray[np.str_]
+    matrices: NDArray[np.integer]
+
+
+class Difference(NamedTuple):
+    """Mean mIoU of `b` minus mean mIoU of `a`, and the bounds of its 95 % confidence interval.
+
+    Scores are between 0 and 1. `seeds` is the number of pairs of trainings, `images` that of the images that
+    all were evaluated on.
+    """
+
+    mean: float
+    low: float
+    high: float
+    seeds: int
+    images: int
+
+    @property
+    def verdict(self) -> Literal["better", "worse", "not distinguishable"]:
+        """What `b` is beside `a`: the interval decides, by leaving out 0 or not."""
+        if self.low > 0:
+            return "better"
+        return "worse" if self.high < 0 else "not distinguishable"
+
+
+def paired(
+    a: Sequence[NDArray[np.integer]],
+    b: Sequence[NDArray[np.integer]],
+    *,
+    samples: int = 2000,
+    seed: int = 0,
+) -> Difference:
+    r"""Difference between two methods that were trained from the same seeds and evaluated on the same images.
+
+    .. math::
+        \Delta^* = \frac{1}{S} \sum_s \bigl(\text{mIoU}(\textstyle\sum_n c_n B_{s,n})
+                 - \text{mIoU}(\sum_n c_n A_{s,n})\bigr)
+                 + \frac{\hat\sigma}{\sqrt S}\, t_{S-1}, \qquad c \sim \text{Multinomial}(N, 1/N)
+
+    with the percentiles 2.5 and 97.5 of Δ* as bounds. Images are bootstrapped, and every method and seed sees
+    the same draw of them; a draw's score is the mIoU of its summed matrix, never a mean of images' scores.
+    Seeds take part as Student's t, with σ̂ the sample standard deviation of the seeds' differences on all
+    images. Resampling them instead would claim too much: three seeds can be drawn in ten ways only, and where
+    training varies more than the images do, such an interval of "95 %" covers the truth in 75 % of all cases
+    (docs/compare.md). One seed says nothing of training's chance: the interval is that of the images only.
+
+    Args:
+        a: confusion matrices per image (N, K, K) of each seed, rows are ground truth.
+        b: those of the other method, on the same images; `b[i]` is of the seed of `a[i]`.
+        samples: number of draws.
+        seed: of the draws. Equal arguments give equal numbers.
+    """
+    shape = a[0].shape
+    assert len(a) == len(b), "a matrix per seed and method"
+    assert all(matrices.shape == shape for matrices in (*a, *b)), "all of the same images and classes"
+    seeds, images = len(a), len(a[0])
+    rng = np.random.default_rng(seed)
+    drawn = rng.multinomial(images, np.full(images, 1 / images), size=samples)
+    # The first row is the evaluation itself: every image once.
+    weights = np.vstack([np.ones(images), drawn])
+    differences = np.stack([_miou(weights, y) - _miou(weights, x) for x, y in zip(a, b, strict=True)])
+    observed, replicates = differences[:, 0], differences[:, 1:].mean(0)
+    if seeds > 1:
+        replicates += rng.standard_t(seeds - 1, samples) * observed.std(ddof=1) / np.sqrt(seeds)
+    low, high = np.quantile(replicates, [0.025, 0.975])
+    return Difference(float(observed.mean()), float(low), float(high), seeds, images)
+
+
+def difference(a: Sequence[Path], b: Sequence[Path]) -> Difference:
+    """`paired` of the evaluations that lie in these files `confusion.npz`, one per seed.
+
+    Raises:
+        UserError: two of them are not of the same images and classes.
+    """
+    return between([read(file, file.as_posix()) for file in a], [read(file, file.as_posix()) for file in b])
+
+
+def between(a: Sequence[Evaluation], b: Sequence[Evaluation]) -> Difference:
+    """`paired` of evaluations that were read already; see `difference`."""
+    first, *others = *a, *b
+    for other in others:
+        if not np.array_equal(other.ids, first.ids) or other.matrices.shape != first.matrices.shape:
+            raise UserError(
+                f"{other.name}: found {_extent(other)}; allowed: the {_extent(first)} of {first.name}, image "
+                "by image; compare evaluations on the same data"
+            )
+    return paired([one.matrices for one in a], [one.matrices for one in b])
+
+
+def read(file: Path | IO[bytes], name: str) -> Evaluation:
+    """The content of a `confusion.npz`; `name` stands for it in messages.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    with reading(name), np.load(file) as content:
+        need(("ids", "matrices"), content)
+        found = Evaluation(name, content["ids"], content["matrices"])
+        if found.matrices.shape[:1] != found.ids.shape or found.matrices.ndim != 3:
+            raise ValueError(f"matrices {found.matrices.shape} of {found.ids.shape} images")
+        return found
+
+
+def sentence(found: Difference, a: str, b: str) -> str:
+    """The difference in words.
+
+    Example:
+        >>> sentence(Difference(0.0481, 0.0207, 0.074, seeds=3, images=100), "none", "attnfd")
+        'attnfd is better than none by +4.81 mIoU (95 % CI +2.07 … +7.40; 3 seeds, 100 images)'
+    """
+    by = f"{signed(found.mean)} mIoU"
+    claim = f"from {a}: {by}" if found.verdict == "not distinguishable" else f"than {a} by {by}"
+    extent = f"{found.seeds} seeds, {found.images} images"
+    if found.seeds == 1:
+        extent = f"one seed, {found.images} images: covers the images' chance only, not training's"
+    return f"{b} is {found.verdict} {claim} (95 % CI {interval(found)}; {extent})"
+
+
+def interval(found: Difference) -> str:
+    """`+2.07 … +7.40` in per cent."""
+    return f"{signed(found.low)} … {signed(found.high)}"
+
+
+def signed(value: float) -> str:
+    """`0.0481` as `+4.81` in per cent, with a minus sign where it is below zero."""
+    return f"{100 * value:+.2f}".replace("-", "−")
+
+
+def _miou(weights: Counts, matrices: NDArray[np.integer]) -> Counts:
+    """mIoU, as in `attnfd.metrics.scores`, of the matrices' sum under each row of weights (samples, N).
+
+    The sums are whole numbers below 2⁵³, exact in float64 in whatever order a machine adds them up.
+    """
+    parts = matrices.diagonal(axis1=1, axis2=2), matrices.sum(2), matrices.sum(1)
+    hits, target, pred = (weights @ part.astype(np.float64) for part in parts)
+    union = target + pred - hits
+    occurs = union > 0
+    iou = np.divide(hits, union, out=np.zeros_like(hits), where=occurs)
+    return iou.sum(1) / np.maximum(occurs.sum(1), 1)
+
+
+def _extent(evaluation: Evaluation) -> str:
+    images, classes, _ = evaluation.matrices.shape
+    return f"{images} images of {classes} classes"

@@ -1,0 +1,296 @@
+"""Results of a dataset's cells as data frames; scores are between 0 and 1, like in `metrics.json`."""
+
+import itertools
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from attnfd import paths
+from attnfd.analysis import statistics
+from attnfd.analysis.reading import need, reading
+from attnfd.analysis.statistics import Difference
+from attnfd.config.params import Params
+from attnfd.config.schema import Run
+from attnfd.errors import UserError
+from attnfd.paths import Cell
+
+TEACHER = "teacher"
+SCORES = ["miou", "mean_accuracy", "pixel_accuracy", "fw_iou"]
+COUNTED = (*SCORES, "parameters", "multiply_adds", "images", "collapsed")
+LAYERS = ("backbone", "encoder", "decoder")
+COMBINATIONS = [layers for count in range(4) for layers in itertools.combinations(LAYERS, count)]
+"""Rows of the paper's Table 3, in its order: no layer, one, two, all three."""
+
+
+def cells(run: Run, dataset: str) -> list[Cell]:
+    """Every model that the axes of `run` ask for on a dataset: teacher, students, ablations."""
+    teacher = Cell(stage="train_teacher", dataset=dataset)
+    distilled = [
+        Cell(stage="distill", dataset=dataset, student=student, method=method, seed=seed)
+        for student in run.students
+        for method in run.methods
+        for seed in run.seeds
+    ]
+    ablated = [
+        Cell(stage="ablate", dataset=dataset, student=student, method="attnfd", variant=variant, seed=seed)
+        for student in run.ablate.students
+        for variant in run.ablate.variants
+        for seed in run.ablate.seeds
+    ]
+    return [teacher, *distilled, *ablated]
+
+
+def labels(cell: Cell) -> dict[str, str]:
+    """What tells a row of a table from others: student (or `teacher`), method, variant and seed, or ""."""
+    return {
+        "student": cell.student or TEACHER,
+        "method": cell.method or "",
+        "variant": cell.variant or "",
+        "seed": "" if cell.seed is None else str(cell.seed),
+    }
+
+
+def results(chosen: Sequence[Cell]) -> pd.DataFrame:
+    """`metrics.json` of every cell, a row each: its labels, scores, `parameters`, `multiply_adds`, `images`,
+    `collapsed`.
+
+    `confusion` is the path of the cell's confusion matrices, of which differences are drawn.
+
+    Raises:
+        UserError: a cell has no results yet.
+    """
+    rows = []
+    for cell in chosen:
+        file = existing(cell, cell.results / paths.METRICS)
+        with reading(file.as_posix()):
+            metrics = json.loads(file.read_bytes())
+            need(COUNTED, metrics)
+        kept = {key: metrics[key] for key in COUNTED}
+        confusion = existing(cell, cell.results / paths.CONFUSION)
+        rows.append({"cell": cell.name, **labels(cell), **kept, "confusion": confusion})
+    return pd.DataFrame(rows)
+
+
+def per_class(chosen: Sequence[Cell]) -> pd.DataFrame:
+    """`per_class.csv` of every cell below each other, with the cell's labels.
+
+    Raises:
+        UserError: a cell has no results yet.
+    """
+    columns = ("class", "iou", "accuracy", "pixels")
+    return _stack(chosen, [cell.results / paths.PER_CLASS for cell in chosen], columns)
+
+
+def curves(chosen: Sequence[Cell]) -> pd.DataFrame:
+    """`history.csv` of every cell below each other, with the cell's labels.
+
+    Raises:
+        UserError: a cell is not trained yet.
+    """
+    columns = ("epoch", "ce", "miou")
+    return _stack(chosen, [cell.model / paths.HISTORY for cell in chosen], columns)
+
+
+def confusion(chosen: Sequence[Cell], classes: Sequence[str]) -> pd.DataFrame:
+    """Confusions of the teacher and of AttnFD beside `none`, of the first seed: a row per pair of classes.
+
+    Columns: the cell's labels, `truth` and `prediction`, and `share` of the pixels of `truth`, from 0 to 1.
+
+    Raises:
+        UserError: a cell has no results yet.
+    """
+    tables = []
+    for cell in _representative(chosen):
+        file = existing(cell, cell.results / paths.CONFUSION)
+        matrix = statistics.read(file, file.as_posix()).matrices.sum(0, dtype=np.int64)
+        pairs = pd.DataFrame(itertools.product(classes, classes), columns=["truth", "prediction"])
+        pairs["share"] = (matrix / np.maximum(matrix.sum(1, keepdims=True), 1)).ravel()
+        tables.append(_labelled(pairs, cell))
+    return pd.concat(tables, ignore_index=True)
+
+
+def existing(cell: Cell, file: Path) -> Path:
+    """`file` of a cell.
+
+    Raises:
+        UserError: it is missing; the message names the cell and the command that makes it.
+    """
+    if not file.exists():
+        raise UserError(
+            f"{file.as_posix()}: not found: {cell.name} of {cell.dataset} is not complete; "
+            f"run dvc repro report@{cell.dataset}"
+        )
+    return file
+
+
+def comparison(found: pd.DataFrame) -> pd.DataFrame:
+    """The teacher, then a row per student and method (the paper's Tables 1 and 2); see `aggregate`."""
+    return aggregate(found[found["variant"] == ""], "method", baseline="none")
+
+
+def ablation(found: pd.DataFrame, params: Params, dataset: str) -> pd.DataFrame:
+    """A row per student and set of distilled layers (the paper's Table 3, in its order); see `aggregate`.
+
+    The variants that change nothing but the layers, and two cells of `distill`: `none`, which distils no
+    layer, and `attnfd`, the full method. Differences are to `none`. Empty if no such variant runs.
+    """
+    layers = {
+        variant: _in_order(params.method("attnfd", dataset, variant).layers)
+        for variant in params.run.ablate.variants
+        if changes(params, variant).keys() == {"layers"}
+    }
+    if layers:
+        layers |= {"none": (), "attnfd": _in_order(params.method("attnfd", dataset).layers)}
+    variants = sorted(layers, key=lambda variant: COMBINATIONS.index(layers[variant]))
+    table = aggregate(_ablated(found, params, variants), "variant", baseline="none")
+    distilled = table["variant"].map(layers)
+    for place, layer in enumerate(LAYERS, start=2):
+        table.insert(place, layer, [layer in of_variant for of_variant in distilled])
+    return table
+
+
+def settings(found: pd.DataFrame, params: Params) -> pd.DataFrame:
+    """A row per student and variant that changes more than the layers, after `attnfd`; see `aggregate`.
+
+    `changed` lists the settings, as in `kd_weight = 1`. Differences are to `attnfd`, the full method. Empty
+    if no such variant runs.
+    """
+    changed = {
+        variant: ", ".join(f"{key} = {_spelled(value)}" for key, value in changes(params, variant).items())
+        for variant in params.run.ablate.variants
+        if changes(params, variant).keys() != {"layers"}
+    }
+    variants = ["attnfd", *changed] if changed else []
+    table = aggregate(_ablated(found, params, variants), "variant", baseline="attnfd")
+    table.insert(2, "changed", [changed.get(variant, "") for variant in table["variant"]])
+    return table
+
+
+def networks(table: pd.DataFrame) -> pd.DataFrame:
+    """Parameters and multiply-adds of the networks of `comparison`, and their shares of the teacher's."""
+    costs = table.groupby("student", sort=False)[["parameters", "multiply_adds"]].first()
+    shares = (costs / costs.loc[TEACHER]).add_suffix("_share")
+    return costs.join(shares).rename_axis("network").reset_index()
+
+
+def changes(params: Params, variant: str) -> dict[str, Any]:
+    """The settings of AttnFD that an ablation changes; nested ones by dotted keys."""
+    (row,) = pd.json_normalize(params.raw["ablate"][variant]).to_dict("records")
+    return {str(key): value for key, value in row.items()}
+
+
+def aggregate(found: pd.DataFrame, by: str, baseline: str) -> pd.DataFrame:
+    """Means over the seeds, a row per student and `by`, in the order of their first row.
+
+    Columns: `student`, `by`, number of `seeds`, mean `miou`, its sample standard deviation `miou_std` (empty
+    for one seed), mean `mean_accuracy`, `pixel_accuracy` and `fw_iou`, `parameters`, `multiply_adds`, how
+    many seeds `collapsed`; then against the student's row `baseline`, where both have a seed: mean
+    `difference` in mIoU, `low` and `high` of its 95 % interval, and `verdict`, of
+    `attnfd.analysis.statistics.paired`.
+    """
+    table = found.groupby(["student", by], sort=False, as_index=False).agg(
+        seeds=("miou", "size"),
+        miou=("miou", "mean"),
+        miou_std=("miou", "std"),
+        mean_accuracy=("mean_accuracy", "mean"),
+        pixel_accuracy=("pixel_accuracy", "mean"),
+        fw_iou=("fw_iou", "mean"),
+        parameters=("parameters", "first"),
+        multiply_adds=("multiply_adds", "first"),
+        collapsed=("collapsed", "sum"),
+    )
+    pairs = [
+        None if name == baseline else difference(found, by, student, baseline, name)
+        for student, name in zip(table["student"], table[by], strict=True)
+    ]
+    table["difference"] = [pair.mean if pair else None for pair in pairs]
+    table["low"] = [pair.low if pair else None for pair in pairs]
+    table["high"] = [pair.high if pair else None for pair in pairs]
+    table["verdict"] = [pair.verdict if pair else "" for pair in pairs]
+    numbers = ["difference", "low", "high"]
+    return table.astype(dict.fromkeys(numbers, float))
+
+
+def difference(found: pd.DataFrame, by: str, student: str, a: str, b: str) -> Difference | None:
+    """A student's mIoU by `b` minus that by `a`, over the seeds that both have; None if there is none."""
+    rows = found[found["student"] == student]
+    ours, theirs = (rows[rows[by] == name].set_index("seed")["confusion"] for name in (b, a))
+    seeds = ours.index.intersection(theirs.index, sort=False)
+    return None if seeds.empty else statistics.difference(list(theirs[seeds]), list(ours[seeds]))
+
+
+def nested(table: pd.DataFrame) -> dict[str, dict]:
+    """Mean mIoU of `comparison`: the teacher's as `teacher`, the others by student and method."""
+    tree: dict[str, dict] = {}
+    for row in table.to_dict("records"):
+        mean = {"miou": row["miou"]}
+        if row["student"] == TEACHER:
+            tree[TEACHER] = mean
+        else:
+            tree.setdefault(row["student"], {})[row["method"]] = mean
+    return tree
+
+
+def percent(value: float) -> str:
+    """`0.7309` as `73.09`, or nothing where there is no score."""
+    return "" if pd.isna(value) else f"{100 * value:.2f}"
+
+
+def spread(mean: float, std: float) -> str:
+    """`73.09 ± 0.06` in per cent; without a deviation, as of one seed, `73.09`."""
+    return percent(mean) if pd.isna(std) else f"{percent(mean)} ± {percent(std)}"
+
+
+def signed(value: float) -> str:
+    """`+5.59` in per cent, or nothing where there is nothing to compare with."""
+    return "" if pd.isna(value) else statistics.signed(value)
+
+
+def _stack(chosen: Sequence[Cell], files: Sequence[Path], columns: Sequence[str]) -> pd.DataFrame:
+    tables = []
+    for cell, file in zip(chosen, files, strict=True):
+        existing(cell, file)
+        with reading(file.as_posix()):
+            table = pd.read_csv(file)
+            need(columns, table.columns)
+            table[[name for name in columns if name != "class"]].astype(float)  # or it is no number
+        tables.append(_labelled(table, cell))
+    return pd.concat(tables, ignore_index=True)
+
+
+def _labelled(table: pd.DataFrame, cell: Cell) -> pd.DataFrame:
+    for place, (key, value) in enumerate({"cell": cell.name, **labels(cell)}.items()):
+        table.insert(place, key, value)
+    return table
+
+
+def _representative(chosen: Sequence[Cell]) -> list[Cell]:
+    """The teacher, and of every student the first seed without distillation and with AttnFD."""
+    first: dict[tuple[str | None, str | None], Cell] = {}
+    for cell in chosen:
+        if cell.variant is None and cell.method in (None, "none", "attnfd"):
+            first.setdefault((cell.student, cell.method), cell)
+    return list(first.values())
+
+
+def _ablated(found: pd.DataFrame, params: Params, variants: Sequence[str]) -> pd.DataFrame:
+    """The ablation's students and seeds, in the order of `variants`; cells of `distill` by their method."""
+    axes = params.run.ablate
+    rank = {row: place for place, row in enumerate(itertools.product(axes.students, variants))}
+    table = found[found["seed"].isin([str(seed) for seed in axes.seeds])].copy()
+    table["variant"] = table["variant"].where(table["variant"] != "", table["method"])
+    table["rank"] = [rank.get(row) for row in zip(table["student"], table["variant"], strict=True)]
+    return table.dropna(subset="rank").sort_values("rank", kind="stable")
+
+
+def _in_order(layers: Sequence[str]) -> tuple[str, ...]:
+    return tuple(layer for layer in LAYERS if layer in layers)
+
+
+def _spelled(value: Any) -> str:
+    """A value as `params.yaml` would have it."""
+    return value if isinstance(value, str) else json.dumps(value)

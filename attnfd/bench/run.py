@@ -1,0 +1,95 @@
+"""What a training costs on this machine: the step, its parts, every method, loader, loop, evaluation.
+
+Networks have random weights, and images of the step are noise: its cost does not depend on what it learns.
+A ratio is the median of the ratios within a round, see `attnfd.bench.timing`.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from itertools import groupby
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from rich.console import Console
+
+from attnfd import discovery
+from attnfd.bench import timing
+from attnfd.bench.loops import evaluate, loader, loop
+from attnfd.bench.rows import Row, metric_name, table
+from attnfd.bench.steps import Setting, methods, sharing, split, step, teacher
+from attnfd.config.params import load_params
+from attnfd.tracking import store
+
+
+def bench(setting: Setting, parts: Sequence[str], *, numbers: Path | None, plot: Path | None) -> None:
+    """Measure, show tables, and keep the numbers as a run of the experiment `bench`.
+
+    Raises:
+        UserError: a part, or something that `setting` names, does not exist, or the dataset is not prepared.
+    """
+    for part in parts:
+        discovery.one_of(part, tuple(PARTS), "PART")
+    with store.errors():
+        client, experiment = store.connect("bench")
+    console = Console()
+    rows: list[Row] = []
+    for part in parts:
+        found = PARTS[part](setting)
+        console.print(table(found))
+        rows += found
+    content = {
+        "machine": timing.machine(),
+        "setting": asdict(setting),
+        "rows": [row._asdict() for row in rows],
+    }
+    console.print(f"{setting}\n{content['machine']}", highlight=False, markup=False)
+    from attnfd.bench import bars
+    from attnfd.results import style  # Late, or matplotlib would count among what a step holds.
+
+    parted = {part: list(group) for part, group in groupby(rows, key=lambda row: row.part)}
+    figure = bars.ratios({part: {row.name: row.ratio for row in group} for part, group in parted.items()})
+    for file in filter(None, (numbers, plot)):
+        file.parent.mkdir(parents=True, exist_ok=True)
+    if numbers is not None:
+        numbers.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    if plot is not None:
+        style.save(figure, plot)
+    with store.errors(), TemporaryDirectory() as folder:
+        style.save(figure, Path(folder, "bench.png"))
+        tags = {"stage": "bench", **store.origin()}
+        run = client.create_run(experiment, tags=tags, run_name=f"{setting.student}-{setting.method}")
+        client.log_dict(run.info.run_id, content, "bench.json")
+        client.log_artifacts(run.info.run_id, folder)
+        for key, value in {**asdict(setting), **timing.machine()}.items():
+            client.log_param(run.info.run_id, key, value)
+        for row in rows:
+            client.log_metric(run.info.run_id, f"{row.part}/{metric_name(row.name)}", row.ms)
+        client.set_terminated(run.info.run_id)
+
+
+def setting(
+    dataset: str, student: str, method: str, size: tuple[int, int] | None, batch: int | None, rounds: int
+) -> Setting:
+    """The recipe's crop and batch where none is given.
+
+    Raises:
+        UserError: there is no such dataset, student or method.
+    """
+    params = load_params()
+    training = params.distill(dataset)
+    params.student(student)
+    params.method(method, dataset)
+    return Setting(dataset, student, method, size or training.crop, batch or training.batch_size, rounds)
+
+
+PARTS: Mapping[str, Callable[[Setting], list[Row]]] = {
+    "step": step,
+    "split": split,
+    "methods": methods,
+    "teacher": teacher,
+    "sharing": sharing,
+    "loader": loader,
+    "loop": loop,
+    "evaluate": evaluate,
+}

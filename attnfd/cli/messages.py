@@ -1,0 +1,14 @@
+"""Messages for the user, on the error stream."""
+
+from rich.console import Console
+
+from attnfd.errors import UserError
+
+
+def tell(line: str) -> None:
+    Console(stderr=True, soft_wrap=True, highlight=False).print(line)
+
+
+def plain(error: UserError) -> str:
+    # What a loader's process raised has that process's traceback before it.
+    return str(error).rpartition(f"{UserError.__name__}: ")[2].strip().replace("[", r"\[")

@@ -1,0 +1,210 @@
+"""The commands beside the stages."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from attnfd.cli.app import app
+from attnfd.cli.messages import plain, tell
+from attnfd.cli.options import Address, Dataset, MethodName, ModelName, Overwrite, Student
+from attnfd.errors import UserError
+
+data = typer.Typer(help="Datasets on this disk.", no_args_is_help=True)
+app.add_typer(data, name="data")
+
+
+@app.command(epilog="Example: attnfd check")
+def check() -> None:
+    """Check params.yaml, the machine and the MLflow store, before anything runs."""
+    from attnfd.cli import preflight
+
+    preflight.check_all()
+    Console().print("params.yaml, machine and tracking store: all good")
+
+
+@app.command(epilog="Example: attnfd plan\n\nOf other settings: edit params.yaml, attnfd plan")
+def plan() -> None:
+    """List the cells that `dvc repro` or `attnfd sweep` would run, why, and the hours that it would take."""
+    from attnfd.sweep import plan
+    from attnfd.sweep.graph import Graph
+
+    plan.show(plan.plan(Graph()), Console(highlight=False))
+
+
+@app.command(
+    epilog="Example: attnfd sweep --jobs 2\n\nFour cells on each GPU: attnfd sweep --gpus-per-job 0.25\n\n"
+    "Eight students beside one teacher: attnfd sweep --students-per-teacher 8\n\n"
+    "On a Ray cluster: attnfd sweep --address 10.0.0.1:6379"
+)
+def sweep(
+    jobs: Annotated[
+        int | None,
+        typer.Option(min=1, help="Cells at once; unset: as many as fit the GPUs, or a job per 4 cores."),
+    ] = None,
+    gpus_per_job: Annotated[
+        float | None,
+        typer.Option(min=0, help="Share of a GPU for each; unset: a whole one, if there are any."),
+    ] = None,
+    students_per_teacher: Annotated[
+        int,
+        typer.Option(min=1, help="Students of a dataset and seed that share a teacher's forward passes."),
+    ] = 1,
+    address: Annotated[
+        str | None, typer.Option(help="A Ray cluster; unset: this machine.", show_default=False)
+    ] = None,
+) -> None:
+    """Run every stale cell as `dvc repro` would, many at once; what fails stops only what waits for it."""
+    from attnfd.cli import preflight
+    from attnfd.sweep import walk
+    from attnfd.sweep.engine import Ray
+    from attnfd.sweep.graph import Graph
+
+    preflight.check_all()
+    console = Console(highlight=False, soft_wrap=True)
+    graph = Graph()
+    runner = Ray(jobs=jobs, gpus=gpus_per_job, address=address)
+    outcome = walk.sweep(graph, runner, console, students_per_teacher)
+    walk.show(outcome, console)
+    if outcome.failed:
+        raise typer.Exit(1)
+
+
+@app.command(
+    epilog="Example: attnfd compare shapes/resnet18/none shapes/resnet18/attnfd\n\n"
+    "One cell, before and now: attnfd compare shapes/resnet18/attnfd/0@HEAD shapes/resnet18/attnfd/0"
+)
+def compare(a: Address, b: Address) -> None:
+    """Compare two cells, or two methods over their seeds: settings, scores with interval, gains by class."""
+    from attnfd.analysis import compare
+
+    compare.show(compare.compare(a, b), Console(highlight=False))
+
+
+@app.command(epilog="Example: attnfd predict shapes/resnet18/attnfd/0 photos 'more/*.jpg' --out predictions")
+def predict(
+    model: ModelName,
+    images: Annotated[list[str], typer.Argument(help="Images of any size, folders, patterns.")],
+    out: Annotated[Path, typer.Option(help="A folder for class maps, overlays and areas.csv.")],
+    batch_size: Annotated[int, typer.Option(min=1, help="Images of one size per forward pass.")] = 8,
+    overlays: Annotated[bool, typer.Option(help="Whether to write overlays.")] = True,
+    overwrite: Overwrite = False,
+) -> None:
+    """Segment images: class maps with palette, overlays, and the areas of the classes."""
+    from attnfd.deploy.predict import predict as run
+    from attnfd.deploy.source import open_model
+
+    opened = open_model(model)
+    count = run(opened, images, out, batch_size=batch_size, overlays=overlays, overwrite=overwrite)
+    Console(soft_wrap=True).print(f"{count} images segmented into {out}")
+
+
+@app.command(epilog="Example: attnfd export shapes/resnet18/attnfd/0 --format onnx --out student.onnx")
+def export(
+    model: ModelName,
+    out: Annotated[Path, typer.Option(help="A file; its card is written beside it.")],
+    kind: Annotated[str, typer.Option("--format", help="onnx or torch-export.")] = "onnx",
+    images: Annotated[
+        list[str] | None,
+        typer.Option(help="To compare on instead of validation images; may be given again."),
+    ] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Write a model as one file that needs no attnfd; refused if it answers otherwise than the model."""
+    from attnfd.deploy.export import export as run
+    from attnfd.deploy.source import open_model
+
+    found = run(open_model(model), kind, out, images=images or [], overwrite=overwrite)
+    Console(soft_wrap=True).print(
+        f"{out}: compared on {found.images} images: logits differ by at most {found.difference:.1e} of the "
+        f"largest, {100 * found.agreement:.3f} % of the pixels have the same class"
+    )
+
+
+@app.command(
+    epilog="Example: attnfd benchmark shapes/teacher shapes/resnet18/attnfd/0 --size 256 256 --plot cost.png"
+)
+def benchmark(
+    models: Annotated[
+        list[str], typer.Argument(metavar="MODEL...", help="As of predict; the first is 1.00×.")
+    ],
+    size: Annotated[tuple[int, int], typer.Option(min=17, help="Height and width in pixels.")] = (512, 512),
+    batch: Annotated[int, typer.Option(min=1, help="Images at once.")] = 1,
+    rounds: Annotated[int, typer.Option(min=1, help="Timings of each model.")] = 30,
+    json: Annotated[Path | None, typer.Option(help="A file for the numbers.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="A PNG of mIoU over latency.")] = None,
+) -> None:
+    """Compare trained models on this machine: parameters, multiply-adds, latency, images per second, mIoU.
+
+    With MLflow installed, the numbers and the plot are kept as a run of the first model's dataset.
+    """
+    from importlib.util import find_spec
+
+    from attnfd.deploy.benchmark import benchmark as run
+    from attnfd.deploy.source import open_model
+
+    opened = [open_model(model) for model in models]
+    content, figure = run(opened, size=size, batch=batch, rounds=rounds, numbers=json, plot=plot)
+    if find_spec("mlflow") is None:
+        return
+    from attnfd.tracking import summary
+
+    try:
+        summary.log_benchmark(opened[0].legend.dataset, content, figure)
+    except UserError as error:
+        tell(f"[bold yellow]warning:[/] not logged: {plain(error)}")
+
+
+@app.command(epilog="Example: attnfd bench step --student mobilenetv2 --size 257 257 --batch 2")
+def bench(
+    parts: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[PART]...",
+            help="step, split, methods, teacher, sharing, loader, loop, evaluate; unset: all. The last three "
+            "want a prepared dataset: `dvc repro prepare`.",
+            show_default=False,
+        ),
+    ] = None,
+    dataset: Dataset = "shapes",
+    student: Student = "resnet18",
+    method: MethodName = "attnfd",
+    size: Annotated[
+        tuple[int, int] | None,
+        typer.Option(min=17, help="Height and width of a crop; unset: the recipe's.", show_default=False),
+    ] = None,
+    batch: Annotated[
+        int | None, typer.Option(min=2, help="Images of a step; unset: the recipe's.", show_default=False)
+    ] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Timings of each.")] = 10,
+    json: Annotated[Path | None, typer.Option(help="A file for the numbers.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="A PNG of the ratios.")] = None,
+) -> None:
+    """Measure what a training costs on this machine; for trained models see `benchmark`."""
+    from attnfd.bench import run as benching
+
+    given = benching.setting(dataset, student, method, size, batch, rounds)
+    benching.bench(given, parts or list(benching.PARTS), numbers=json, plot=plot)
+
+
+@data.command(epilog="Example: attnfd data fetch voc")
+def fetch(
+    name: Annotated[str, typer.Argument(help="voc, sbd, camvid or cityscapes.")],
+    to: Annotated[
+        Path | None,
+        typer.Option(help="Folder to put it in; unset: where its recipe looks.", show_default=False),
+    ] = None,
+) -> None:
+    """Download a published dataset, or tell how to get it where its terms ask for more."""
+    from attnfd.sources import fetch as fetching
+
+    Console(soft_wrap=True, highlight=False).print(fetching.fetch(name, to), markup=False)
+
+
+@app.command(epilog="Example: attnfd ui --port 5001")
+def ui(port: Annotated[int, typer.Option(min=1, max=65535, help="Port on 127.0.0.1.")] = 5000) -> None:
+    """Open the MLflow UI on localhost, on the store that the pipeline writes to."""
+    from attnfd.tracking import store
+
+    store.ui(port)

@@ -1,0 +1,267 @@
+"""`params.yaml`, typed: every section is a frozen model that refuses what it does not know.
+
+A stage's settings for a dataset are merged from the general to the particular:
+
+    training  ←  <stage>  ←  recipes.<dataset>.training  ←  recipes.<dataset>.<stage>
+
+(`training` takes part in the two stages that train: `train_teacher` and `distill`.) A method's settings are
+`methods.<method>`, with `methods.<method>.on.<dataset>` laid over it.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from attnfd import discovery
+from attnfd.config.schema import (
+    Distill,
+    Evaluate,
+    Freeze,
+    Prepare,
+    Report,
+    Run,
+    Student,
+    Training,
+    TrainTeacher,
+)
+from attnfd.config.section import Section, SectionT, explain, typed
+from attnfd.errors import UserError
+from attnfd.paths import Cell
+
+PARAMS_FILE = "params.yaml"
+
+NAME = re.compile(r"[A-Za-z0-9_]+")
+"""A name becomes part of paths, of the names of DVC's cells, and of the command lines in dvc.yaml."""
+
+TAKEN = ("teacher", "frozen")
+"""Folders beside those of the students."""
+
+
+RECIPE = ("prepare", "training", "train_teacher", "distill", "evaluate")
+TOP = (
+    "run", "training", "train_teacher", "freeze", "distill", "evaluate", "ablate", "report",
+    "students", "methods", "recipes",
+)  # fmt: skip
+
+
+class Params:
+    """The whole of `params.yaml`, resolved section by section.
+
+    Raises:
+        UserError: at construction, if any section, axis or recipe does not hold; the message names the key.
+    """
+
+    def __init__(self, raw: Mapping[str, Any], source: str = PARAMS_FILE) -> None:
+        self.raw = raw
+        self.source = source
+        _check_keys(raw, TOP, source)
+        for key in ("recipes", "students", "methods", "ablate"):
+            self._check_names(key)
+        for name, recipe in self._mapping("recipes").items():
+            _check_keys(recipe, RECIPE, f"{source}: recipes.{name}")
+        self._check_axes()
+        # By itself, too: a recipe may hide a value of it, but not make it hold.
+        self._section(Training, "training")
+        for dataset in self.raw["recipes"]:
+            for stage in RECIPE[0], *RECIPE[2:]:
+                getattr(self, stage)(dataset)
+        _ = self.freeze, self.report
+        for student in self.raw["students"]:
+            self.student(student)
+
+    def _mapping(self, key: str) -> dict[str, Any]:
+        found = self.raw[key]
+        if not isinstance(found, dict) or not found:
+            raise UserError(f"{self.source}: {key}: found {found!r}; allowed: at least one entry")
+        return found
+
+    def _check_names(self, key: str) -> None:
+        for name in self._mapping(key):
+            if not (isinstance(name, str) and NAME.fullmatch(name)):
+                raise UserError(
+                    f"{self.source}: {key}: found the name {name!r}; allowed: letters, digits and _"
+                )
+            if key == "students" and name in TAKEN:
+                raise UserError(f"{self.source}: {key}: found {name!r}; allowed: any but {', '.join(TAKEN)}")
+
+    def _check_axes(self) -> None:
+        for key, values, allowed in (
+            ("run.datasets", self.run.datasets, self._mapping("recipes")),
+            ("run.students", self.run.students, self._mapping("students")),
+            ("run.methods", self.run.methods, self._mapping("methods")),
+            ("run.ablate.students", self.run.ablate.students, self._mapping("students")),
+            ("run.ablate.variants", self.run.ablate.variants, self._mapping("ablate")),
+        ):
+            for value in values:
+                discovery.one_of(value, tuple(allowed), f"{self.source}: {key}")
+        for method in self._mapping("methods"):
+            discovery.one_of(method, discovery.names("distillers"), f"{self.source}: methods")
+
+    def _section(self, kind: type[SectionT], *layers: str) -> SectionT:
+        """The sections at these dotted paths, each laid over those before it."""
+        merged: dict[str, Any] = {}
+        for path in layers:
+            found = self._at(path)
+            if not isinstance(found, dict):
+                raise UserError(f"{self.source}: {path}: found {found!r}; allowed: keys and values")
+            merged = _merge(merged, found)
+        try:
+            return typed(kind, merged)
+        except ValidationError as error:
+            # Blame the layer that has the last word on the key.
+            keys = error.errors()[0]["loc"]
+            owners = [path for path in layers if _has(self._at(path), keys)] or list(layers)
+            raise UserError(f"{self.source}: {owners[-1]}.{explain(kind, error)}") from None
+
+    def _at(self, path: str) -> Any:
+        found: Any = self.raw
+        for key in path.split("."):
+            found = found.get(key, {}) if isinstance(found, dict) else None
+        return found
+
+    def _check_recipe(self, dataset: str) -> None:
+        discovery.one_of(dataset, tuple(self.raw["recipes"]), f"{self.source}: recipes")
+
+    @cached_property
+    def run(self) -> Run:
+        return self._section(Run, "run")
+
+    def prepare(self, dataset: str) -> Prepare:
+        self._check_recipe(dataset)
+        section = self._section(Prepare, f"recipes.{dataset}.prepare")
+        key = f"{self.source}: recipes.{dataset}.prepare.reader"
+        discovery.one_of(section.reader, discovery.names("readers"), key)
+        return section
+
+    def train_teacher(self, dataset: str) -> TrainTeacher:
+        return self._training(TrainTeacher, "train_teacher", dataset)
+
+    def distill(self, dataset: str) -> Distill:
+        return self._training(Distill, "distill", dataset)
+
+    def _training(self, kind: type[SectionT], stage: str, dataset: str) -> SectionT:
+        self._check_recipe(dataset)
+        recipe = f"recipes.{dataset}"
+        return self._section(kind, "training", stage, f"{recipe}.training", f"{recipe}.{stage}")
+
+    @cached_property
+    def freeze(self) -> Freeze:
+        return self._section(Freeze, "freeze")
+
+    def evaluate(self, dataset: str) -> Evaluate:
+        self._check_recipe(dataset)
+        return self._section(Evaluate, "evaluate", f"recipes.{dataset}.evaluate")
+
+    @cached_property
+    def report(self) -> Report:
+        return self._section(Report, "report")
+
+    def student(self, student: str) -> Student:
+        discovery.one_of(student, tuple(self.raw["students"]), f"{self.source}: students")
+        return self._section(Student, f"students.{student}")
+
+    def method(self, method: str, dataset: str, variant: str | None = None) -> Any:
+        """Settings of a method on a dataset, typed by the method's own file; `variant` names an ablation."""
+        discovery.one_of(method, tuple(self.raw["methods"]), f"{self.source}: methods")
+        layers = [f"methods.{method}"]
+        on = self._at(f"methods.{method}.on")
+        for name in on if isinstance(on, dict) else ():
+            discovery.one_of(name, tuple(self.raw["recipes"]), f"{self.source}: methods.{method}.on")
+            if name == dataset:
+                layers.append(f"methods.{method}.on.{dataset}")
+        if variant is not None:
+            discovery.one_of(variant, tuple(self.raw["ablate"]), f"{self.source}: ablate")
+            layers.append(f"ablate.{variant}")
+        return self._section(discovery.component("distillers", method).Config, *layers)
+
+    def resolve(self, cell: Cell) -> dict[str, Any]:
+        """All settings that a cell's model depends on, for the tracking store."""
+        sections: dict[str, Section] = {"prepare": self.prepare(cell.dataset)}
+        if cell.student is None or cell.method is None:
+            sections["train_teacher"] = self.train_teacher(cell.dataset)
+        else:
+            sections["distill"] = self.distill(cell.dataset)
+            sections["student"] = self.student(cell.student)
+            sections["method"] = self.method(cell.method, cell.dataset, cell.variant)
+        return {name: section.model_dump(mode="json", exclude={"on"}) for name, section in sections.items()}
+
+
+def load_params(path: str | Path = PARAMS_FILE) -> Params:
+    """Read and check a params file.
+
+    Raises:
+        UserError: it is missing, is no YAML, or does not hold; the message names the key.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UserError(f"{path}: not found; run this from the repository's root") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read ({error})") from None
+    return parse_params(text, path.name)
+
+
+def parse_params(text: str, source: str) -> Params:
+    """Check the text of a params file; `source` opens the message when it does not hold.
+
+    Raises:
+        UserError: it is no YAML, or does not hold.
+    """
+    raw = load_yaml(text, source)
+    if not isinstance(raw, dict):
+        raise UserError(f"{source}: found {type(raw).__name__}; allowed: the sections {', '.join(TOP)}")
+    return Params(raw, source=source)
+
+
+def load_yaml(text: str, source: str) -> Any:
+    """The content of a YAML file, without running code out of it; `source` opens the message.
+
+    Raises:
+        UserError: it is no YAML, or holds what JSON could not.
+    """
+    try:
+        raw = YAML(typ="safe", pure=True).load(text)
+        json.dumps(raw, default=str)
+    except YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or "no YAML"
+        raise UserError(f"{source}{line}: {' '.join(str(problem).split())}") from None
+    except Exception as error:  # a tag on a value that it does not fit raises anything; so do endless aliases
+        reason = " ".join(str(error).split())
+        raise UserError(f"{source}: {reason}; allowed: plain keys and values") from None
+    return raw
+
+
+def _has(section: Any, keys: tuple[int | str, ...]) -> bool:
+    for key in keys:
+        if isinstance(section, dict) and key not in section:
+            return False
+        section = section[key] if isinstance(section, dict) else None
+    return True
+
+
+def _check_keys(raw: Any, allowed: tuple[str, ...], where: str) -> None:
+    if not isinstance(raw, dict):
+        raise UserError(f"{where}: found {raw!r}; allowed: the sections {', '.join(allowed)}")
+    for key in raw:
+        discovery.one_of(key, allowed, f"{where}: section")
+    for key in allowed:
+        if key not in raw:
+            raise UserError(f"{where}: section {key!r} is missing; allowed: {', '.join(allowed)}")
+
+
+def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        nested = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merge(merged[key], value) if nested else value
+    return merged

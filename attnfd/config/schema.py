@@ -1,0 +1,172 @@
+"""The sections of `params.yaml`, each a typed model of its keys."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, model_validator
+
+from attnfd.config.section import NonNegative, Positive, Probability, Section, Seed
+
+Layer = Literal["backbone", "encoder", "decoder"]
+
+
+class Axes(Section):
+    """Axes of a matrix."""
+
+    @model_validator(mode="after")
+    def _each_once(self) -> "Axes":
+        for key, values in self:
+            if isinstance(values, tuple) and len(set(values)) < len(values):
+                raise ValueError(f"{key}: found {list(values)}; allowed: every value once")
+        return self
+
+
+class AblateAxes(Axes):
+    """Axes of the `ablate` matrix."""
+
+    students: tuple[str, ...] = Field(min_length=1, description="students that the ablation trains")
+    variants: tuple[str, ...] = Field(min_length=1, description="names out of `ablate`")
+    seeds: tuple[Seed, ...] = Field(min_length=1, description="one training per seed")
+
+
+class Run(Axes):
+    """What runs: the axes of the DVC matrices."""
+
+    datasets: tuple[str, ...] = Field(min_length=1, description="names out of `recipes`")
+    students: tuple[str, ...] = Field(min_length=1, description="names out of `students`")
+    methods: tuple[str, ...] = Field(min_length=1, description="names out of `methods`")
+    seeds: tuple[Seed, ...] = Field(min_length=1, description="one training per seed")
+    ablate: AblateAxes
+
+
+class Prepare(Section):
+    """Where a dataset comes from. The keys beside `reader` are the reader's own options."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", strict=True, allow_inf_nan=False)
+
+    reader: str = Field(description="a file of attnfd/readers/")
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+
+class Training(Section):
+    """Optimisation and augmentation, shared by teacher and students (paper sec. 4.2)."""
+
+    splits: tuple[str, ...] = Field(min_length=1, description="splits of the dataset to train on")
+    epochs: Positive = Field(description="passes over these splits")
+    batch_size: Positive = Field(description="images per step; a last batch of one image is dropped (BN)")
+    lr: float = Field(gt=0, description="learning rate of the backbone")
+    head_lr_factor: float = Field(gt=0, description="everything but the backbone learns at lr times this")
+    momentum: Probability = Field(description="of SGD")
+    nesterov: bool = Field(description="Nesterov's momentum")
+    weight_decay: NonNegative = Field(description="L2 penalty of SGD")
+    schedule: Literal["cosine", "poly"] = Field(
+        description="per iteration to 0: cosine annealing, or (1 - t)^0.9"
+    )
+    crop: tuple[Positive, Positive] = Field(description="height, width of a training crop in pixels")
+    scale: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = Field(
+        description="range of the random resize, relative to the original size"
+    )
+    flip: float = Field(ge=0, le=1, description="probability of a horizontal flip")
+    sync_bn: bool = Field(description="in several processes: BN over the whole batch, not over each part")
+    precision: Literal["32-true", "bf16-mixed", "16-mixed", "auto"] = Field(
+        description="arithmetic of the step; auto: bf16-mixed where it is native to the device, else 32-true"
+    )
+    deterministic: bool = Field(description="on a GPU, too: the same bits every time, in slower kernels")
+    validate_every: Positive = Field(description="epochs between validations; the last epoch always is one")
+
+    @model_validator(mode="after")
+    def _no_validation_image(self) -> "Training":
+        if "val" in self.splits:
+            raise ValueError(f"splits: found {list(self.splits)}; allowed: any but val, which evaluates")
+        return self
+
+    @model_validator(mode="after")
+    def _scale_in_order(self) -> "Training":
+        if self.scale[0] > self.scale[1]:
+            raise ValueError(f"scale: found {list(self.scale)}; allowed: [low, high] with low ≤ high")
+        return self
+
+
+class Attention(Section):
+    """CBAM at the three taps (Woo et al. 2018, sec. 3)."""
+
+    reduction: Positive = Field(description="the channel MLP is C → C / reduction → C")
+    kernel_size: Positive = Field(description="of the spatial convolution, odd")
+    channel: bool = Field(description="with channel attention")
+    spatial: bool = Field(description="with spatial attention")
+    learned: bool = Field(default=True, description="gates with weights; without: sums of pooled values")
+
+    @model_validator(mode="after")
+    def _odd_kernel(self) -> "Attention":
+        if self.kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size: found {self.kernel_size}; allowed: an odd number")
+        return self
+
+
+class TrainTeacher(Training):
+    """The teacher: network, initial weights, seed, training."""
+
+    backbone: str = Field(description="a name out of attnfd.models.backbones")
+    weights: str = Field(
+        description="imagenet, none, or a file; {backbone} in its path stands for the backbone's name"
+    )
+    dropout: tuple[Probability, Probability] = Field(description="before the last two convs of the head")
+    attention: Attention
+    checkpoint: str | None = Field(
+        description="a teacher trained elsewhere, taken instead of training one: a folder that train_teacher "
+        "wrote, or a DeepLabV3+ in the layout of the AttnFD authors; null: none"
+    )
+    fit_epochs: Annotated[int, Field(ge=0)] = Field(
+        description="epochs in which new CBAMs of such a teacher are trained, and nothing else of it"
+    )
+    seed: Seed = Field(description="of initial weights, order and augmentation")
+
+
+class Freeze(Section):
+    """Checks made before the frozen teacher is written."""
+
+    images: Positive = Field(description="evaluation images on which frozen and live teacher are compared")
+    tolerance: float = Field(gt=0, description="largest relative difference allowed")
+
+
+class Distill(Training):
+    """Training of the students."""
+
+    weights: str = Field(
+        description="imagenet, none, or a file; {backbone} in its path stands for the backbone's name"
+    )
+
+
+class Evaluate(Section):
+    """Evaluation at original size, and the pictures it leaves."""
+
+    batch_size: Positive = Field(description="images of one size per forward pass")
+    kept: Positive = Field(
+        description="evaluation images whose class maps stay, for the report to choose from"
+    )
+    overlays: Positive = Field(description="of these, images drawn with their prediction and its features")
+    resize: Positive | None = Field(
+        default=None, description="short side to evaluate at as well (513: the released code)"
+    )
+
+
+class Report(Section):
+    """Tables and figures."""
+
+    title: str = Field(description="heading of the report")
+
+
+class Student(Section):
+    """A student network."""
+
+    backbone: str = Field(description="a name out of attnfd.models.backbones")
+    dropout: tuple[Probability, Probability] = Field(description="before the last two convs of the head")
+
+
+class Method(Section):
+    """What every distillation method has; each method's file extends it with its own options."""
+
+    weight: NonNegative = Field(description="factor of the distillation loss beside cross-entropy")
+    on: dict[str, dict[str, Any]] = Field(default={}, description="settings that differ, by dataset")

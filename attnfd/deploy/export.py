@@ -1,0 +1,259 @@
+"""A model as a file that runs without this package: from pixels to classes, for any batch and image size."""
+
+import importlib.util
+import json
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, fx
+
+from attnfd import discovery, paths
+from attnfd.config.params import load_params
+from attnfd.data.images import UNREADABLE, decode_image
+from attnfd.data.prepared import open_prepared
+from attnfd.data.transforms import normalize
+from attnfd.deploy.predict import find
+from attnfd.deploy.source import Model
+from attnfd.errors import UserError
+from attnfd.evaluation.inference import ClassMap
+from attnfd.results.examples import evenly
+
+SUFFIX = {"onnx": ".onnx", "torch-export": ".pt2"}
+"""Of the file, by format."""
+
+PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+"""That ONNX needs."""
+
+INSTALL = "`pip install 'attnfd[export]'`"
+OPSET = 20
+MIN_SIDE = 17
+"""Of an image, in pixels: below, a feature map has a single position, which an exported graph is not for."""
+
+IMAGES = 8
+"""On which an export is compared with the network."""
+
+ODD_SIZE = (97, 131)
+TOLERANCE = 1e-3
+AGREEMENT = 0.999
+
+Answer = tuple[NDArray[np.uint8], NDArray[np.float32]]
+Runner = Callable[[NDArray[np.uint8]], Answer]
+
+
+class Comparison(NamedTuple):
+    """An export beside the network: `max|a - b| / max|a|` of the logits, share of pixels of one class."""
+
+    images: int
+    difference: float
+    agreement: float
+
+
+def export(model: Model, kind: str, out: Path, *, images: Sequence[str], overwrite: bool) -> Comparison:
+    """Write a model and, as `<out>.json`, what it takes and answers; or nothing, if it answers otherwise.
+
+    Args:
+        kind: one of `SUFFIX`.
+        images: sources of images to compare on, see `attnfd.deploy.predict.find`; without any, validation
+            images of the model's dataset.
+        overwrite: whether `out` may be there already.
+
+    Raises:
+        UserError: a name does not hold, a package is missing, there are no images, or the export differs.
+    """
+    discovery.one_of(kind, tuple(SUFFIX), "--format")
+    check_packages(kind)
+    if out.suffix != SUFFIX[kind]:
+        raise UserError(
+            f"{out}: found {out.suffix!r}; allowed for {kind}: a name that ends in {SUFFIX[kind]}"
+        )
+    card = out.with_name(f"{out.name}.json")
+    if not overwrite and (out.exists() or card.exists()):
+        raise UserError(f"{out}: is there already; name another file, or add --overwrite")
+    cases = _cases(_given(images, out) if images else _validation(model))
+
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
+        file = Path(scratch, out.name)
+        write(model.network, kind, file)
+        found = compare(model.network, RUNNERS[kind](file), cases)
+        if not (found.difference <= TOLERANCE and found.agreement >= AGREEMENT):
+            raise UserError(
+                f"{model.name}: as {kind} its logits differ by {found.difference:.1e} and "
+                f"{100 * found.agreement:.2f} % of its pixels agree; allowed: {TOLERANCE:.0e} and "
+                f"{100 * AGREEMENT:.1f} %; nothing was written"
+            )
+        text = json.dumps(_describe(model, kind, found), indent=2, ensure_ascii=False)
+        Path(scratch, card.name).write_text(text + "\n", encoding="utf-8")
+        file.replace(out)
+        Path(scratch, card.name).replace(card)
+    return found
+
+
+def check_packages(kind: str) -> None:
+    """See that what a format needs is installed.
+
+    Raises:
+        UserError: it is not.
+    """
+    for package in PACKAGES if kind == "onnx" else ():
+        if importlib.util.find_spec(package) is None:
+            raise UserError(f"{package}: not installed; run {INSTALL}")
+
+
+def write(network: torch.nn.Module, kind: str, file: Path) -> None:
+    """Write a network on the CPU, in eval mode, as `ClassMap`: uint8 (B, H, W, 3) → uint8 (B, H, W)."""
+    # Sizes that are neither equal nor 1, or export would take them for constants.
+    example = torch.zeros(2, 64, 96, 3, dtype=torch.uint8)
+    axes = {name: torch.export.Dim(name, min=MIN_SIDE) for name in ("height", "width")}
+    dynamic = {"images": {0: torch.export.Dim("batch"), 1: axes["height"], 2: axes["width"]}}
+    with torch.no_grad():
+        program = torch.export.export(ClassMap(network).eval(), (example,), dynamic_shapes=dynamic)
+    if kind == "torch-export":
+        torch.export.save(program, file)
+        return
+    exported = torch.onnx.export(
+        program,
+        opset_version=OPSET,
+        input_names=["images"],
+        output_names=["classes"],
+        dynamic_shapes=dynamic,  # for their names alone
+        verbose=False,
+    )
+    assert exported is not None
+    exported.save(file, external_data=False)
+
+
+def _validation(model: Model) -> list[NDArray[np.uint8]]:
+    """Some validation images of the model's dataset."""
+    dataset = model.legend.dataset
+    if not (paths.prepared(dataset) / paths.CARD).exists():
+        raise UserError(
+            f"{paths.prepared(dataset)}: not found; to compare on, name images by --images, "
+            f"or run `dvc repro prepare@{dataset}`"
+        )
+    prepared = open_prepared(load_params(), dataset)
+    names = prepared.split("val")["image"]
+    return [decode_image(prepared.root / names[position]) for position in evenly(IMAGES, len(names))]
+
+
+def _given(sources: Sequence[str], without: Path) -> list[NDArray[np.uint8]]:
+    """Some of the images that a user names."""
+    files = list(find(sources, without=without).values())
+    images = []
+    for position in evenly(IMAGES, len(files)):
+        try:
+            images.append(decode_image(files[position]))
+        except UNREADABLE as error:
+            raise UserError(f"{files[position]}: cannot be read ({error}); mend it or leave it out") from None
+        if min(images[-1].shape[:2]) < MIN_SIDE:
+            height, width = images[-1].shape[:2]
+            raise UserError(f"{files[position]}: found {height}×{width} pixels; allowed: {MIN_SIDE} a side")
+    return images
+
+
+def _cases(images: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.uint8]]:
+    """Each image by itself at its own size, and three at once at a size that no stride divides."""
+    height, width = ODD_SIZE
+    odd = [
+        np.array(Image.fromarray(images[place % len(images)]).resize((width, height))) for place in range(3)
+    ]
+    return [*(image[None] for image in images), np.stack(odd)]
+
+
+def _describe(model: Model, kind: str, found: Comparison) -> dict[str, Any]:
+    """The card of an exported file."""
+    legend = model.legend
+    return {
+        "format": kind,
+        **({"opset": OPSET} if kind == "onnx" else {}),
+        "input": {
+            "name": "images",
+            "type": "uint8",
+            "shape": ["batch", "height", "width", 3],
+            "channels": "RGB",
+            "smallest_side": MIN_SIDE,
+            "preprocessing": "none: the file holds it, (x / 255 - mean) / std",
+            "mean": legend.mean,
+            "std": legend.std,
+        },
+        "output": {
+            "name": "classes",
+            "type": "uint8",
+            "shape": ["batch", "height", "width"],
+            "values": "index of the class of every pixel",
+        },
+        "classes": [
+            {"index": index, "name": name, "colour": colour}
+            for index, (name, colour) in enumerate(zip(legend.classes, legend.palette, strict=True))
+        ],
+        "dataset": legend.dataset,
+        "architecture": model.card["architecture"],
+        "model_sha256": model.card["sha256"],
+        "compared": {
+            "images": found.images,
+            "logits_max_relative_difference": found.difference,
+            "pixels_of_the_same_class": found.agreement,
+        },
+    }
+
+
+def compare(network: torch.nn.Module, run: Runner, cases: Sequence[NDArray[np.uint8]]) -> Comparison:
+    """Compare what a file answers with the network itself.
+
+    Args:
+        run: RGB images (B, H, W, 3), uint8 → classes (B, H, W) and logits (B, K, H, W).
+        cases: such images.
+    """
+    differences, agreed, pixels = [], 0, 0
+    for images in cases:
+        classes, logits = run(images)
+        with torch.inference_mode():
+            live = network(normalize(torch.from_numpy(images).permute(0, 3, 1, 2))).logits.numpy()
+        differences.append(np.abs(live - logits).max() / np.abs(live).max())
+        agreed += int((live.argmax(1) == classes).sum())
+        pixels += classes.size
+    worst = float(np.max(differences))  # a NaN stays one
+    return Comparison(sum(map(len, cases)), worst, agreed / pixels)
+
+
+def _onnx(file: Path) -> Runner:
+    """Runs the file's graph with its logits, the input of ArgMax, as a second output."""
+    import onnx
+    import onnxruntime
+
+    graph = onnx.load(file)
+    (argmax,) = (node for node in graph.graph.node if node.op_type == "ArgMax")
+    graph.graph.output.append(onnx.helper.make_empty_tensor_value_info(argmax.input[0]))
+    session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+    return lambda images: tuple(session.run(None, {"images": images}))
+
+
+class _Recorder(fx.Interpreter):
+    """Runs an exported graph and keeps its logits, the input of argmax."""
+
+    logits: Tensor
+
+    def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
+        if target is torch.ops.aten.argmax.default:
+            self.logits = args[0]
+        return super().call_function(target, args, kwargs)
+
+
+def _torch_export(file: Path) -> Runner:
+    recorder = _Recorder(torch.export.load(file).module())
+
+    def run(images: NDArray[np.uint8]) -> Answer:
+        with torch.inference_mode():
+            classes = recorder.run(torch.from_numpy(images))
+        return classes.numpy(), recorder.logits.numpy()
+
+    return run
+
+
+RUNNERS: dict[str, Callable[[Path], Runner]] = {"onnx": _onnx, "torch-export": _torch_export}

@@ -1,0 +1,192 @@
+"""Images in; class maps, overlays and class areas out."""
+
+import glob
+import logging
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from rich.progress import track
+
+from attnfd.data.images import UNREADABLE, decode_image
+from attnfd.deploy.source import Model
+from attnfd.errors import UserError
+from attnfd.evaluation.inference import ClassMap
+from attnfd.models.checkpoint import Legend
+from attnfd.runtime.fabric import start_fabric
+
+SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+"""Of the files that are taken from a folder or a pattern, in either case."""
+
+CLASSES = "classes"
+OVERLAYS = "overlays"
+AREAS = "areas.csv"
+WAITING = 4
+"""Batches of images that wait, decoded, for others of their size."""
+
+logger = logging.getLogger(__name__)
+
+
+class Decoded(NamedTuple):
+    """An image by its path below the folder that all share, as RGB (H, W, 3), uint8."""
+
+    path: Path
+    pixels: NDArray[np.uint8]
+
+
+def predict(
+    model: Model, sources: Sequence[str], out: Path, *, batch_size: int, overlays: bool, overwrite: bool
+) -> int:
+    """Segment images of any size, and write the answers into a folder.
+
+    It gets `classes/<path>.png` (class indices, with the palette), `overlays/<path>.png` and `areas.csv`:
+    image, class, pixels, and their share of the image.
+
+    Args:
+        sources: images, folders, which are searched with all that is in them, and patterns.
+        batch_size: images of one size per forward pass.
+        overlays: whether to write them.
+        overwrite: whether `out` may hold files already.
+
+    Returns:
+        How many images were segmented.
+
+    Raises:
+        UserError: a source has no images, two of them would be written to one file, or `out` is in use, all
+            before anything is written; images cannot be read, after all others are done.
+    """
+    if out.exists() and not (overwrite and out.is_dir()) and not (out.is_dir() and not any(out.iterdir())):
+        raise UserError(f"{out}: is there already; name another folder, or add --overwrite")
+    images = find(sources, without=out)
+    device = start_fabric("32-true").device
+    network = ClassMap(model.network.to(device)).eval()
+    areas: dict[Path, NDArray[np.int64]] = {}
+    for batch in batches(_decode(images, batch_size), batch_size):
+        pixels = torch.from_numpy(np.stack([image.pixels for image in batch])).to(device)
+        with torch.inference_mode():
+            maps = network(pixels).cpu().numpy()
+        for image, classes in zip(batch, maps, strict=True):
+            _write(image, classes, model.legend, out, overlays)
+            areas[image.path] = np.bincount(classes.ravel(), minlength=len(model.legend.classes))
+    if areas:
+        in_order = {path: areas[path] for path in images if path in areas}
+        _table(in_order, model.legend).to_csv(out / AREAS, index=False, lineterminator="\n")
+    if unread := [str(file) for path, file in images.items() if path not in areas]:
+        done = f"the others are in {out}" if areas else "nothing was written"
+        raise UserError(
+            f"{len(unread)} of {len(images)} images cannot be read, {unread[0]} for one; "
+            f"mend them or leave them out; {done}"
+        )
+    return len(areas)
+
+
+def find(sources: Sequence[str], *, without: Path) -> dict[Path, Path]:
+    """Every image once, by its path below the folder that all sources share.
+
+    Args:
+        without: a folder that is not searched.
+
+    Raises:
+        UserError: a source has no images, or two would be written to one file.
+    """
+    listed = [_listed(source) for source in sources]
+    shared = os.path.commonpath([root for root, _ in listed])
+    own = Path(os.path.abspath(without))
+    files = {Path(os.path.abspath(file)): file for _, found in listed for file in found}
+    images: dict[Path, Path] = {}
+    names: dict[Path, Path] = {}
+    for place, file in files.items():
+        if own in place.parents:
+            continue
+        path = place.relative_to(shared)
+        other = names.setdefault(path.with_suffix(""), file)
+        if other != file:
+            raise UserError(
+                f"{other}, {file}: have one name for their outputs; rename one, or predict it apart"
+            )
+        images[path] = file
+    if not images:
+        raise UserError(f"{', '.join(sources)}: found no images; allowed: those outside of {without}")
+    return images
+
+
+def _listed(source: str) -> tuple[str, list[Path]]:
+    """The folder that a source starts from, absolute, and its images."""
+    path = Path(source)
+    if path.is_file():
+        return os.path.abspath(path.parent), [path]
+    found: Iterable[Path]
+    if path.is_dir():
+        root, found = path, path.rglob("*")
+    elif glob.has_magic(source):
+        fixed = next(number for number, part in enumerate(path.parts) if glob.has_magic(part))
+        root = Path(*path.parts[:fixed])
+        found = map(Path, glob.iglob(source, recursive=True))
+    else:
+        raise UserError(f"{source}: not found; allowed: images, folders and patterns such as 'photos/*.jpg'")
+    files = sorted(file for file in found if _is_image(file))
+    if not files:
+        raise UserError(f"{source}: found no images; allowed: files that end in {', '.join(SUFFIXES)}")
+    return os.path.abspath(root), files
+
+
+def _is_image(file: Path) -> bool:
+    return file.suffix.lower() in SUFFIXES and not file.name.startswith(".") and file.is_file()
+
+
+def _decode(images: Mapping[Path, Path], at_once: int) -> Iterator[Decoded]:
+    """Decode images in parallel threads, in order; those that cannot be read are told and left out."""
+
+    def decode(job: tuple[Path, Path]) -> Decoded | None:
+        path, file = job
+        try:
+            return Decoded(path, decode_image(file))
+        except UNREADABLE as error:
+            logger.warning("%s: cannot be read (%s); left out", file, error)
+            return None
+
+    jobs = list(images.items())
+    with ThreadPoolExecutor() as pool:
+        for start in track(range(0, len(jobs), at_once), "Predicting"):
+            yield from filter(None, pool.map(decode, jobs[start : start + at_once]))
+
+
+def batches(images: Iterable[Decoded], batch_size: int) -> Iterator[list[Decoded]]:
+    """Images in batches of one size each; of those that wait for their like, the most are let go first."""
+    waiting: dict[tuple[int, ...], list[Decoded]] = {}
+    for image in images:
+        same = waiting.setdefault(image.pixels.shape, [])
+        same.append(image)
+        if len(same) == batch_size:
+            yield waiting.pop(image.pixels.shape)
+        elif sum(map(len, waiting.values())) == WAITING * batch_size:
+            yield waiting.pop(max(waiting, key=lambda shape: len(waiting[shape])))
+    yield from waiting.values()
+
+
+def _write(image: Decoded, classes: NDArray[np.uint8], legend: Legend, out: Path, overlays: bool) -> None:
+    indexed = Image.fromarray(classes)
+    indexed.putpalette([channel for colour in legend.palette for channel in colour])
+    pictures = {CLASSES: indexed}
+    if overlays:
+        pictures[OVERLAYS] = Image.blend(Image.fromarray(image.pixels), indexed.convert("RGB"), 0.5)
+    for kind, picture in pictures.items():
+        file = out / kind / image.path.with_suffix(".png")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        picture.save(file)
+
+
+def _table(areas: Mapping[Path, NDArray[np.int64]], legend: Legend) -> pd.DataFrame:
+    rows = [
+        {"image": path.as_posix(), "class": name, "pixels": count, "share": count / pixels.sum()}
+        for path, pixels in areas.items()
+        for name, count in zip(legend.classes, pixels, strict=True)
+    ]
+    return pd.DataFrame(rows)

@@ -1,0 +1,95 @@
+"""A trained model by the name that a user gives it: a folder, or what the tracking store calls it."""
+
+import json
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from attnfd import paths
+from attnfd.analysis.reading import need, reading
+from attnfd.config.section import validate
+from attnfd.errors import UserError
+from attnfd.models import checkpoint
+from attnfd.models.checkpoint import Legend
+from attnfd.models.deeplab import DeepLabV3Plus
+from attnfd.tracking import exported
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network in eval mode on the CPU, and what its answers mean.
+
+    `miou` is that of its evaluation at original size, if there was one.
+    """
+
+    name: str
+    network: DeepLabV3Plus
+    legend: Legend
+    card: dict[str, Any]
+    miou: float | None
+
+
+def open_model(name: str) -> Model:
+    """Find and read a model.
+
+    Args:
+        name: a folder with weights and card, or the weights in it; such a folder below `models/`, like
+            `shapes/resnet18/attnfd/0`; id of an MLflow run; a registered model, `models:/<name>@<alias>`, or
+            its name alone for the alias `best`.
+
+    Raises:
+        UserError: there is no such model, it is damaged, or its card does not name its classes.
+    """
+    folder = _folder(name)
+    if folder is not None:
+        return _read(name, folder)
+    if ":/" not in name and "/" in name:
+        raise UserError(
+            f"{name}: no model there; allowed: a folder such as models/shapes/resnet18/attnfd/0, "
+            "an MLflow run's id, or models:/<name>@<alias>"
+        )
+    with tempfile.TemporaryDirectory() as scratch:
+        exported.fetch(name, Path(scratch))
+        return _read(name, Path(scratch))
+
+
+def _folder(name: str) -> Path | None:
+    path = Path(name)
+    if path.name == paths.MODEL:
+        path = path.parent
+    for folder in (path, paths.MODELS / path):
+        if (folder / paths.MODEL).exists() or (folder / paths.CARD).exists():
+            return folder
+    return None
+
+
+def _read(name: str, folder: Path) -> Model:
+    network, card = checkpoint.load(folder)
+    where = f"{name}: {paths.CARD}"
+    keys = Legend.model_fields.keys()
+    if not keys <= card.keys():
+        missing = ", ".join(sorted(keys - card.keys()))
+        raise UserError(f"{where}: {missing}: missing, an older version wrote it; run `dvc repro`")
+    legend = validate(Legend, {key: card[key] for key in keys}, where)
+    if not len(legend.classes) == len(legend.palette) == network.info.classes:
+        raise UserError(
+            f"{where}: found {len(legend.classes)} classes and {len(legend.palette)} colours; "
+            f"allowed: {network.info.classes} of both, as many as the network has"
+        )
+    return Model(name, network, legend, card, _miou(folder))
+
+
+def _miou(folder: Path) -> float | None:
+    """Results lie with the model, or in the same place below `results/`."""
+    parts = list(folder.absolute().parts)
+    if paths.MODELS.name in parts:
+        last = len(parts) - 1 - parts[::-1].index(paths.MODELS.name)
+        parts[last] = paths.RESULTS.name
+    for file in (folder / paths.METRICS, Path(*parts, paths.METRICS)):
+        if file.exists():
+            with reading(file.as_posix()):
+                metrics = json.loads(file.read_bytes())
+                need(("miou",), metrics)
+                return metrics["miou"]
+    return None

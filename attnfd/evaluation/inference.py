@@ -1,0 +1,84 @@
+"""A network on images: the classes of the pixels, and the confusion matrices of a split."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2 import functional as transforms
+
+from attnfd.data.transforms import normalize
+from attnfd.evaluation.metrics import confusion_matrices
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Eval mode without gradients; at the end every module is in the mode it came in."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
+def classify(model: nn.Module, images: Tensor) -> Tensor:
+    """Most likely classes (B, H, W) of uint8 images (B, 3, H, W)."""
+    return model(normalize(images)).logits.argmax(1)
+
+
+class ClassMap(nn.Module):
+    """RGB images (B, H, W, 3), uint8 → class of every pixel (B, H, W), uint8; K ≤ 255.
+
+    Args:
+        network: takes normalised images (B, 3, H, W), returns an `Output` with logits (B, K, H, W).
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        return classify(self.network, images.permute(0, 3, 1, 2)).to(torch.uint8)
+
+
+def confusion(
+    model: nn.Module,
+    batches: Iterable[tuple[Tensor, Tensor, Tensor]],
+    classes: int,
+    *,
+    device: torch.device | str,
+    resize: int | None = None,
+) -> NDArray[np.int64]:
+    """Confusion matrix of every image of a split, by position; see `confusion_matrices`.
+
+    Score their sum, never the mean of per-image scores.
+
+    Args:
+        batches: images uint8 (B, 3, H, W), masks uint8 (B, H, W) and positions (B,), in any order.
+        classes: K.
+        resize: short side in pixels to which images (bilinear, antialiased) and masks (nearest) are resized,
+            aspect ratio kept; what is scored then is the resized mask, as in the released code's evaluation
+            at 513. None evaluates at the original size.
+
+    Returns:
+        (N, K, K), rows of ground truth.
+    """
+    # Of several processes, one may have no batch at all.
+    matrices = [torch.zeros(0, classes, classes, dtype=torch.long, device=device)]
+    positions = [torch.zeros(0, dtype=torch.long)]
+    with evaluating(model):
+        for images, masks, indices in batches:
+            images, masks = (part.to(device, non_blocking=True) for part in (images, masks))
+            if resize is not None:
+                images = transforms.resize_image(images, [resize], InterpolationMode.BILINEAR, antialias=True)
+                masks = transforms.resize_image(masks[:, None], [resize], InterpolationMode.NEAREST_EXACT)
+                masks = masks[:, 0]
+            matrices.append(confusion_matrices(classify(model, images), masks, classes))
+            positions.append(indices)
+    return torch.cat(matrices).cpu()[torch.cat(positions).argsort()].numpy()

@@ -1,0 +1,174 @@
+"""Faster ways to compute what torch's own modules compute."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx
+from torch.nn import functional as F
+
+
+def settle_weights(network: nn.Module, fabric: Fabric) -> None:
+    """Keep the weights of a network that does not learn as its device computes with them.
+
+    Without that, autocast casts them anew in every pass, and oneDNN, which computes convolutions on a CPU,
+    puts them into an order of its own. The results are the same, in float32 but for rounding.
+    """
+    device = fabric.device.type
+    with fabric.autocast():
+        if torch.is_autocast_enabled(device):
+            for module in network.modules():
+                if isinstance(module, nn.Conv2d | nn.Linear):
+                    module.to(torch.get_autocast_dtype(device))
+    if device == "cpu" and torch.backends.mkldnn.is_available():
+        for name, module in list(network.named_modules()):
+            if type(module) is nn.Conv2d and _in_onednn(module.weight.dtype):
+                network.set_submodule(name, PackedConv(module))
+
+
+def _in_onednn(dtype: torch.dtype) -> bool:
+    bf16 = dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return bf16 or dtype == torch.float32
+
+
+class PackedConv(nn.Module):
+    """A convolution that does not learn, with its weight in oneDNN's own order and nowhere else.
+
+    It is the order for the shape that comes first; others are right, too, but maybe slower. Takes and returns
+    what `conv` does, in the type of its weight, and has no gradient.
+    """
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        self._weight, self._bias = conv.weight.detach(), None if conv.bias is None else conv.bias.detach()
+        self._geometry = (conv.padding, conv.stride, conv.dilation, conv.groups)
+
+    def forward(self, feature: Tensor) -> Tensor:
+        feature = feature.to(self._weight.dtype)
+        if not self._weight.is_mkldnn:
+            self._weight = torch.ops.mkldnn._reorder_convolution_weight(
+                self._weight, *self._geometry, feature.shape
+            )
+        return torch.ops.mkldnn._convolution_pointwise(
+            feature, self._weight, self._bias, *self._geometry, "none", [], ""
+        )
+
+
+class ReLU6(nn.ReLU6):
+    """ReLU6 that keeps for the backward pass, in place, no more than its result.
+
+    torch's own keeps a copy of what it overwrites. The gradient is the same: the result is at 0 or 6 just
+    where the argument is there or beyond.
+    """
+
+    def forward(self, feature: Tensor) -> Tensor:
+        if not self.inplace or torch.compiler.is_compiling():
+            return super().forward(feature)
+        return _ReLU6.apply(feature)
+
+
+class _ReLU6(torch.autograd.Function):
+    @staticmethod
+    def forward(context: FunctionCtx, feature: Tensor) -> Tensor:
+        context.mark_dirty(F.relu6(feature, inplace=True))
+        context.save_for_backward(feature)
+        return feature
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> Tensor:
+        (result,) = context.saved_tensors
+        return torch.ops.aten.hardtanh_backward(gradient, result, 0, 6)
+
+
+class AtrousConv(nn.Conv2d):
+    """Convolution that leaves out the kernel's rows and columns which see nothing but padding.
+
+    Exact: where the map is no larger than the dilation, only the centre of a 3×3 kernel meets the map, which
+    happens in the ASPP for images below 288 pixels. A compiled or exported network shall fit any size, so it
+    keeps the whole kernel.
+    """
+
+    def forward(self, feature: Tensor) -> Tensor:
+        weight, padding = self.weight, [0, 0]
+        for axis, (size, dilation) in enumerate(zip(self.kernel_size, self.dilation, strict=True)):
+            if torch.compiler.is_compiling() or feature.shape[2 + axis] > dilation:
+                padding[axis] = dilation * (size // 2)
+            else:
+                weight = weight.narrow(2 + axis, size // 2, 1)
+        return F.conv2d(feature, weight, self.bias, self.stride, padding, self.dilation)
+
+
+class JoiningConv(nn.Conv2d):
+    r"""Convolution of a coarse map, upsampled to the size of a fine one, and that one, channel by channel.
+
+    Upsampling is linear, too, so that it can come last, for each place t of the kernel by itself:
+
+    .. math::
+        W * [U x, y] = \sum_t S_t U (W^x_t x) + W^y * y
+
+    `W_t` is a 1×1 convolution of the coarse map, which has a sixteenth of the pixels, and `S_t` the shift,
+    with zeros from outside. `S_t U` is the product of a matrix for the rows and one for the columns. In all
+    it takes a quarter of the multiply-adds, and no joined map has to be kept.
+
+    ((B, C, h, w), (B, D, H, W)) → (B, `out`, H, W), for a stride of 1, and padding that keeps the size. A
+    compiled or exported network shall fit any size, so it takes the steps `in_turn`.
+    """
+
+    def forward(self, maps: tuple[Tensor, Tensor]) -> Tensor:  # type: ignore[override]
+        if torch.compiler.is_compiling():
+            return self.in_turn(maps)
+        coarse, fine = maps
+        coarse_weight, fine_weight = self.weight.split((coarse.shape[1], fine.shape[1]), dim=1)
+        convolved = F.conv2d(fine, fine_weight, self.bias, padding=self.padding)
+        return convolved.add_(_convolve_then_upsample(coarse, coarse_weight, fine.shape[-2:]))
+
+    def in_turn(self, maps: tuple[Tensor, Tensor]) -> Tensor:
+        """The same by its definition: upsample, join, convolve."""
+        coarse, fine = maps
+        return super().forward(torch.cat((resize(coarse, fine.shape[-2:]), fine), dim=1))
+
+
+def _convolve_then_upsample(feature: Tensor, weight: Tensor, size: Sequence[int]) -> Tensor:
+    """Σ_t S_t U (W_t x), see `JoiningConv`; channels last."""
+    out, _, tall, wide = weight.shape
+    batch, _, height, width = feature.shape
+    kernel = weight.permute(2, 3, 0, 1).flatten(0, 2)
+    parts = F.conv2d(feature, kernel[:, :, None, None]).permute(0, 2, 3, 1).unflatten(-1, (tall, wide, out))
+    parts = parts.permute(0, 1, 3, 2, 4, 5).flatten(3, 4)
+    columns = _shifted_upsampling(width, size[1], wide, like=parts)
+    parts = columns.expand(batch, height, tall, -1, -1) @ parts
+    rows = _shifted_upsampling(height, size[0], tall, like=parts)
+    summed = rows.expand(batch, -1, -1) @ parts.flatten(3).flatten(1, 2)
+    return summed.unflatten(-1, (-1, out)).permute(0, 3, 1, 2)
+
+
+def _shifted_upsampling(size: int, to: int, places: int, *, like: Tensor) -> Tensor:
+    """Matrix (`to`, `size` · `places`) that upsamples a line, for each place of a kernel, shifted by it."""
+    same = torch.eye(size, device=like.device, dtype=torch.promote_types(like.dtype, torch.float32))
+    upsampling = F.interpolate(same[None], to, mode="linear", align_corners=True)[0]
+    padded = F.pad(upsampling, (places // 2, places // 2))
+    return padded.unfold(1, to, 1).flatten(0, 1).T.to(like.dtype)
+
+
+class Dropout(nn.Dropout):
+    """Dropout whose mask does not hold up a CPU: `bernoulli_` takes there five times as long.
+
+    The probability is that of 16 random bits, which is off by 1/131072 at most. The mask is kept as bytes, a
+    quarter of what a mask of numbers takes.
+    """
+
+    def forward(self, feature: Tensor) -> Tensor:
+        if not self.training or feature.device.type != "cpu":
+            return super().forward(feature)
+        draws = torch.empty(math.ceil(feature.numel() / 4), dtype=torch.int64).random_(-(2**63), None)
+        bits = draws.view(torch.int16)[: feature.numel()]
+        kept = torch.empty_like(feature, dtype=torch.bool)
+        torch.ge(bits, round(self.p * 2**16) - 2**15, out=kept.as_strided(bits.shape, bits.stride()))
+        return feature.mul(kept).div_(1 - self.p)
+
+
+def resize(feature: Tensor, size: Sequence[int]) -> Tensor:
+    return F.interpolate(feature, size=tuple(size), mode="bilinear", align_corners=True)

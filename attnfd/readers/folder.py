@@ -1,0 +1,246 @@
+"""A folder of your own images and masks."""
+
+import colorsys
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+
+from attnfd.config.params import load_yaml
+from attnfd.config.section import Section, Seed, validate
+from attnfd.data.images import UNREADABLE, read_classes
+from attnfd.data.labels import COLOUR, VOID, label_table
+from attnfd.data.prepared import COLUMNS
+from attnfd.errors import UserError
+from attnfd.readers.base import Pair, Reader, read_list
+
+IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+MASKS = (".png", ".bmp", ".tif", ".tiff")
+"""Suffixes, in any case; of masks only those that keep every pixel as it was."""
+
+
+class Classes(Section):
+    """A YAML file that says what the values in the masks mean."""
+
+    classes: dict[str, Any] = Field(description="value in a mask of every class; see `labels_of`")
+    void: list[Any] = Field(default=[], description="values in a mask that count nowhere")
+
+    @model_validator(mode="after")
+    def _hold(self) -> "Classes":
+        labels_of(self.classes, self.void)
+        return self
+
+
+class Options(Section):
+    """Where images and masks are, what the masks mean, and which images validate."""
+
+    root: str = Field(description="folder of the dataset, relative to the repository's root")
+    images: str = Field(default="images", description="folder of the images, relative to root")
+    masks: str = Field(default="masks", description="folder of the masks, laid out as that of the images")
+    mask_suffix: str = Field(
+        default="", description="what a mask's name has behind its image's, such as _mask"
+    )
+    classes: dict[str, Any] | str = Field(
+        default="classes.yaml",
+        description="value in a mask of every class: 0 to 255, or [red, green, blue] for all of them; "
+        "or a YAML file below root that holds `classes` and `void`",
+    )
+    void: list[Any] = Field(
+        default=[], description="values in a mask that count nowhere; 255 need not be listed"
+    )
+    val: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        default=None, description="share of the images that validate; unset: train.txt and val.txt list them"
+    )
+    seed: Seed = Field(default=0, description="of the split by share")
+
+    @model_validator(mode="after")
+    def _classes_hold(self) -> "Options":
+        if isinstance(self.classes, dict):
+            labels_of(self.classes, self.void)
+        elif self.void:
+            raise ValueError(f"void: found {self.void}; allowed: nothing, since {self.classes} says it")
+        return self
+
+
+class Folder(Reader):
+    """`images/a.jpg` and `masks/a.png`, and further ones in folders below; hidden files are left out."""
+
+    Options = Options
+
+    def __init__(self, options: Any, root: Path) -> None:
+        super().__init__(options, root)
+        card = self._card()
+        self.classes = tuple(card.classes)
+        self.labels = labels_of(card.classes, card.void)
+        self.palette = tuple(
+            _shade(index) if isinstance(value, int) else tuple(value)
+            for index, value in enumerate(card.classes.values())
+        )
+
+    def pairs(self) -> dict[str, list[Pair]]:
+        images = self._found(self.options.images, IMAGES)
+        masks = self._found(self.options.masks, MASKS)
+        if self.options.val is not None:
+            return self._divided(self._paired(list(images), images, masks), self.options.val)
+        return {
+            split: self._paired(self._listed(self.root / f"{split}.txt", images), images, masks)
+            for split in ("train", "val")
+        }
+
+    def _card(self) -> Classes:
+        if isinstance(self.options.classes, dict):
+            return Classes(classes=self.options.classes, void=self.options.void)
+        path = self.root / self.options.classes
+        try:
+            text = path.read_text(encoding="utf-8")
+        except OSError:
+            raise UserError(
+                f"{path}: not found; list the classes there or in the recipe's prepare.classes, and name the "
+                "dataset's folder in prepare.root, or in ATTNFD_FOLDER_ROOT; docs/your-data.md shows how"
+            ) from None
+        except UnicodeDecodeError as error:
+            raise UserError(f"{path}: no text in UTF-8 ({error}); save it as UTF-8") from None
+        raw = load_yaml(text, str(path))
+        if not isinstance(raw, dict):
+            raise UserError(f"{path}: found {type(raw).__name__}; allowed: classes and void")
+        return validate(Classes, raw, str(path))
+
+    def _found(self, folder: str, suffixes: tuple[str, ...]) -> dict[str, Path]:
+        """Files of a folder, relative to the root, by their path below the folder without suffix."""
+        found: dict[str, Path] = {}
+        home = self.root / folder
+        for path in sorted(home.rglob("*")):
+            inside = path.relative_to(home)
+            if path.suffix.lower() not in suffixes or any(part.startswith(".") for part in inside.parts):
+                continue
+            name = inside.with_suffix("").as_posix()
+            if name in found:
+                raise UserError(f"{home}: found {found[name].name} and {path.name}; allowed: one of them")
+            found[name] = Path(folder) / inside
+        if not found:
+            raise UserError(
+                f"{home}: found no file {', '.join(suffixes)}; name the dataset's folder in the recipe's "
+                "prepare.root, or in ATTNFD_FOLDER_ROOT; docs/your-data.md shows how"
+            )
+        return found
+
+    def _listed(self, path: Path, images: Mapping[str, Path]) -> list[str]:
+        mend = (
+            "list the images of the split there, a name per line, or set prepare.val to the share that "
+            "validates"
+        )
+        lines = read_list(path, mend)
+        names = []
+        for number, line in enumerate(map(str.strip, lines), start=1):
+            name = line if line in images or not line else Path(line).with_suffix("").as_posix()
+            if name and name not in images:
+                raise UserError(
+                    f"{path}, line {number}: found {line!r}; allowed: an image below {self.options.images}"
+                )
+            names.append(name)
+        return list(filter(None, names))
+
+    def _paired(
+        self, names: Sequence[str], images: Mapping[str, Path], masks: Mapping[str, Path]
+    ) -> list[Pair]:
+        wanted = [name + self.options.mask_suffix for name in names]
+        bare = [name for name in wanted if name not in masks]
+        if bare:
+            raise UserError(
+                f"{self.root / self.options.masks}: found no mask ({', '.join(MASKS)}) for {len(bare)} "
+                f"images, such as {bare[0]}; add them, take the images away, or set prepare.mask_suffix"
+            )
+        return [Pair(images[name], masks[mask]) for name, mask in zip(names, wanted, strict=True)]
+
+    def _divided(self, pairs: Sequence[Pair], share: float) -> dict[str, list[Pair]]:
+        table = label_table(self.labels)
+        with ThreadPoolExecutor() as pool:
+            present = list(pool.map(lambda pair: self._present(table, pair), pairs))
+        validates = stratify(np.array(present), share, self.options.seed)
+        return {
+            "train": [pair for pair, held in zip(pairs, validates, strict=True) if not held],
+            "val": [pair for pair, held in zip(pairs, validates, strict=True) if held],
+        }
+
+    def _present(self, table: NDArray[np.uint8], pair: Pair) -> NDArray[np.bool_]:
+        """Which classes occur in a mask; none if it cannot be read, which `prepare` will tell."""
+        try:
+            classes = read_classes(self.root / pair.mask, table)
+        except UNREADABLE:
+            classes = np.empty(0, dtype=np.uint8)
+        return np.bincount(classes.ravel(), minlength=VOID)[: len(self.classes)] > 0
+
+
+def labels_of(classes: Mapping[str, Any], void: Sequence[Any] = ()) -> dict[int, int]:
+    """Label → class index or void, of values that are all 0 to 255, or all [red, green, blue].
+
+    Raises:
+        ValueError: they are not, or two are the same, or a class has no usable name.
+
+    Example:
+        >>> labels_of({"ground": 0, "cat": 7})
+        {0: 0, 7: 1, 255: 255}
+    """
+    if not 2 <= len(classes) < VOID:
+        raise ValueError(f"classes: found {len(classes)} of them; allowed: 2 to {VOID - 1}")
+    labels: dict[int, int] = {}
+    listed = [(f"classes.{name}", value, index) for index, (name, value) in enumerate(classes.items())]
+    for key, value, index in [*listed, *((f"void.{place}", value, VOID) for place, value in enumerate(void))]:
+        if key.removeprefix("classes.") in COLUMNS:
+            raise ValueError(f"{key}: has the name of an index column; allowed: any but {', '.join(COLUMNS)}")
+        label = _label(key, value)
+        if label in labels:
+            raise ValueError(f"{key}: found {value}, which is taken; allowed: a value of its own")
+        labels[label] = index
+    if min(labels) < COLOUR <= max(labels):
+        raise ValueError("classes: found numbers and colours; allowed: one or the other, also for void")
+    if min(labels) < COLOUR:
+        labels.setdefault(VOID, VOID)
+    return labels
+
+
+def _label(key: str, value: Any) -> int:
+    colour = isinstance(value, list) and len(value) == 3
+    numbers = value if colour else [value]
+    if any(type(number) is not int or not 0 <= number <= 255 for number in numbers):
+        raise ValueError(f"{key}: found {value!r}; allowed: 0 to 255, or [red, green, blue]")
+    return COLOUR + int.from_bytes(bytes(value), "big") if colour else value
+
+
+def _shade(index: int) -> tuple[int, int, int]:
+    """A colour for a class without one: hues a golden ratio apart, so that neighbours differ."""
+    red, green, blue = colorsys.hsv_to_rgb(index * 0.618034 % 1, 0.7, 0.95)
+    return round(255 * red), round(255 * green), round(255 * blue)
+
+
+def stratify(present: NDArray[np.bool_], share: float, seed: int) -> NDArray[np.bool_]:
+    """Choose a `share` of the images in which every class occurs as often as in the rest.
+
+    Iterative stratification (Sechidis et al. 2011): the images of the rarest class are dealt out first, each
+    to the side that still lacks most of that class.
+
+    Args:
+        present: which classes (N, K) occur in an image.
+        share: of the images chosen, 0 to 1.
+        seed: of the order in which the images of a class are dealt out.
+
+    Returns:
+        Whether an image is chosen (N,).
+    """
+    rng = np.random.default_rng(seed)
+    # A last class that every image has: it deals out those without any other.
+    present = np.column_stack([present, np.ones(len(present), dtype=bool)])
+    lacking = np.outer([1 - share, share], present.sum(0))
+    chosen, dealt = np.zeros(len(present), dtype=bool), np.zeros(len(present), dtype=bool)
+    while not dealt.all():
+        left = present[~dealt].sum(0)
+        rarest = np.where(left > 0, left, len(present) + 1).argmin()
+        for row in rng.permutation(np.flatnonzero(present[:, rarest] & ~dealt)):
+            side = max((0, 1), key=lambda side: (lacking[side, rarest], lacking[side, -1]))
+            lacking[side] -= present[row]
+            chosen[row], dealt[row] = side, True
+    return chosen

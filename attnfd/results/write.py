@@ -1,0 +1,159 @@
+"""What an evaluation leaves in a folder: numbers, tables and pictures. Equal results give equal bytes."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from rich.progress import track
+from torch import Tensor, nn
+
+from attnfd import paths
+from attnfd.config.schema import Evaluate
+from attnfd.data.loaders import eval_loader
+from attnfd.data.prepared import Prepared
+from attnfd.evaluation.inference import classify, confusion, evaluating
+from attnfd.evaluation.metrics import Scores, collapsed, scores
+from attnfd.results import examples, pictures, style
+from attnfd.results.cost import count_parameters, multiply_adds
+
+CONFUSION_PICTURE = "confusion.png"
+OVERLAYS_PICTURE = "overlays.png"
+ATTENTION_PICTURE = "attention.png"
+CURVES_PICTURE = "curves.png"
+ATTENDED = 2
+"""Of the images that are drawn, those whose attention is drawn, too."""
+
+
+class Evaluated(NamedTuple):
+    """The content of `metrics.json`, and some of the images that are drawn: ids, and uint8 (B, 3, H, W)."""
+
+    metrics: dict[str, Any]
+    ids: list[str]
+    images: Tensor
+
+
+def evaluate(model: nn.Module, prepared: Prepared, config: Evaluate, folder: Path) -> Evaluated:
+    """Evaluate a network on the validation split, on the device that it is on, and write the results.
+
+    The folder gets `metrics.json` (its `multiply_adds` are those of the split's first image),
+    `per_class.csv`, `confusion.npz` (`ids`, and uint32 `matrices`, one per image), `confusion.png`,
+    `predictions.npz` (class map by id, of the images that are kept) and `overlays.png` (of those that are
+    drawn).
+    """
+    device = next(model.parameters()).device
+    classes = prepared.card.classes
+    first = prepared.split("val").iloc[0]
+    batches = eval_loader(prepared, "val", config.batch_size, device=device)
+    matrices = confusion(model, track(batches, "Evaluating"), len(classes), device=device)
+    metrics = {
+        **summary(matrices, classes),
+        "parameters": count_parameters(model),
+        "multiply_adds": multiply_adds(model.eval(), (int(first["height"]), int(first["width"]))),
+    }
+    if config.resize is not None:
+        shrunk = track(batches, f"Evaluating at {config.resize}")
+        resized = confusion(model, shrunk, len(classes), device=device, resize=config.resize)
+        metrics["resized"] = {"short_side": config.resize, **_averages(scores(resized.sum(0)))}
+
+    kept = examples.read(prepared, examples.choose(prepared, config.kept))
+    preds = _predict(model, kept.images, config.batch_size, device)
+    drawn = examples.evenly(config.overlays, len(kept.ids))
+
+    folder.mkdir(parents=True, exist_ok=True)
+    write_numbers(folder, metrics, matrices, prepared)
+    maps: dict[str, Any] = dict(zip(kept.ids, preds, strict=True))
+    np.savez_compressed(folder / paths.PREDICTIONS, **maps)
+    style.save(pictures.confusion({"": matrices.sum(0)}, classes), folder / CONFUSION_PICTURE)
+    shown = kept.at(drawn)
+    overlays = pictures.overlays(shown, {"prediction": preds[drawn]}, classes, prepared.card.palette)
+    style.save(overlays, folder / OVERLAYS_PICTURE)
+    attended = shown.at(examples.evenly(ATTENDED, len(shown.ids)))
+    return Evaluated(metrics, attended.ids, torch.from_numpy(attended.images).permute(0, 3, 1, 2))
+
+
+def summary(matrices: NDArray[np.int64], classes: Sequence[str]) -> dict[str, Any]:
+    """Scores of a split's confusion matrices (N, K, K), as `metrics.json` has them."""
+    matrix = matrices.sum(0)
+    found = scores(matrix)
+    return {
+        **_averages(found),
+        "collapsed": collapsed(matrix),
+        "images": len(matrices),
+        "iou": dict(zip(classes, found["iou"], strict=True)),
+    }
+
+
+def write_numbers(
+    folder: Path, metrics: Mapping[str, Any], matrices: NDArray[np.int64], prepared: Prepared
+) -> None:
+    """Write `metrics.json`, `per_class.csv` and `confusion.npz`; see `evaluate`."""
+    (folder / paths.METRICS).write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+    matrix = matrices.sum(0)
+    found = scores(matrix)
+    per_class = pd.DataFrame(
+        {
+            "class": prepared.card.classes,
+            "iou": found["iou"],
+            "accuracy": found["accuracy"],
+            "pixels": matrix.sum(1),
+        }
+    )
+    per_class.to_csv(folder / paths.PER_CLASS, index=False, lineterminator="\n")
+    ids = prepared.split("val")["id"].to_numpy(dtype=str)
+    np.savez_compressed(folder / paths.CONFUSION, ids=ids, matrices=matrices.astype(np.uint32))
+
+
+def write_attention(
+    folder: Path,
+    evaluated: Evaluated,
+    energies: Mapping[str, Mapping[str, NDArray[np.float32]]],
+    agreements: Mapping[str, NDArray[np.float32]] = MappingProxyType({}),
+) -> None:
+    """Write `attention.npz` (`ids`, and uint8 maps by `<network>/<place>`) and `attention.png`.
+
+    Args:
+        energies: of a network, then of a place in it such as `encoder/refined`: (B, h, w), of
+            `evaluated.images`.
+        agreements: of a place in the student such as `encoder/agreement`: cosines (B, h, w).
+    """
+    levels: dict[str, Any] = {
+        f"{network}/{place}": pictures.brightness(energy)
+        for network, of_network in energies.items()
+        for place, energy in of_network.items()
+    }
+    for place, cosine in agreements.items():
+        levels[f"student/{place}"] = np.rint(255 * cosine.clip(0, 1)).astype(np.uint8)
+    np.savez_compressed(folder / paths.ATTENTION, ids=np.array(evaluated.ids), **levels)
+    images = evaluated.images.permute(0, 2, 3, 1).numpy()
+    style.save(pictures.attention(images, levels), folder / ATTENTION_PICTURE)
+
+
+def write_curves(folder: Path, history: Path) -> None:
+    """Write `curves.png` from the `history.csv` of a training."""
+    style.save(pictures.curves(pd.read_csv(history)), folder / CURVES_PICTURE)
+
+
+def _predict(
+    model: nn.Module, images: NDArray[np.uint8], batch_size: int, device: torch.device
+) -> NDArray[np.uint8]:
+    """Class maps (B, H, W) of RGB images (B, H, W, 3)."""
+    batches = torch.from_numpy(images).permute(0, 3, 1, 2).split(batch_size)
+    with evaluating(model):
+        return np.concatenate(
+            [classify(model, batch.to(device)).to("cpu", torch.uint8).numpy() for batch in batches]
+        )
+
+
+def _averages(found: Scores) -> dict[str, float]:
+    return {
+        "miou": found["miou"],
+        "mean_accuracy": found["mean_accuracy"],
+        "pixel_accuracy": found["pixel_accuracy"],
+        "fw_iou": found["fw_iou"],
+    }

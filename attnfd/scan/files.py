@@ -1,0 +1,104 @@
+"""Every image and mask of a dataset, looked into once: what `prepare` knows of them."""
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from attnfd.data.images import UNREADABLE, decode_image, decode_mask, is_turned
+from attnfd.data.labels import COLOUR, VOID, label_table
+from attnfd.readers.base import Pair, Reader
+
+SHOWN_LABELS = 8
+"""Unknown labels that a fault names."""
+
+
+@dataclass
+class Finding:
+    """What a pair turned out to be: a row of the index, and what is wrong with it."""
+
+    row: dict[str, Any]
+    faults: list[str] = field(default_factory=list)
+
+
+def scan(reader: Reader, pairs: Mapping[str, Iterable[Pair]]) -> Iterator[Finding]:
+    """Look into every pair, in parallel threads, yielding in order."""
+    table = label_table(reader.labels)
+    jobs = [(split, pair) for split, listed in pairs.items() for pair in listed]
+    with ThreadPoolExecutor() as pool:
+        yield from pool.map(lambda job: _inspect(reader, table, *job), jobs)
+
+
+def _inspect(reader: Reader, table: np.ndarray, split: str, pair: Pair) -> Finding:
+    row: dict[str, Any] = {
+        "split": split,
+        "id": _encodable(pair.image.with_suffix("")),
+        "image": _encodable(pair.image),
+        "mask": _encodable(pair.mask),
+    }
+    finding = Finding(row)
+    for path in pair:
+        if path.as_posix() != _encodable(path):
+            finding.faults.append(f"{_encodable(path)}: name is no UTF-8; rename the file")
+            return finding
+    image = _decoded(reader.root, pair.image, "image", decode_image, finding)
+    decode = partial(decode_mask, colours=len(table) > COLOUR)
+    mask = _decoded(reader.root, pair.mask, "mask", decode, finding)
+    if image is not None:
+        row["height"], row["width"] = image.shape[:2]
+    if mask is not None:
+        unknown = sorted(set(np.unique(mask).tolist()) - set(reader.labels))
+        if unknown:
+            finding.faults.append(f"{pair.mask}: found {_listed(unknown)}; allowed: {_names(reader.labels)}")
+        counts = np.bincount(table[mask].ravel(), minlength=256)
+        row.update(zip(reader.classes, counts.tolist(), strict=False))
+        row["void"] = int(counts[VOID])
+    if image is not None and mask is not None and image.shape[:2] != mask.shape:
+        sizes = f"{mask.shape[0]}×{mask.shape[1]}, its image {image.shape[0]}×{image.shape[1]}"
+        turned = (
+            " after its EXIF orientation; turn the mask likewise"
+            if is_turned(reader.root / pair.image)
+            else ""
+        )
+        finding.faults.append(f"{pair.mask}: height×width is {sizes}{turned}; allowed: the same")
+    return finding
+
+
+def _encodable(path: Path) -> str:
+    """A path as text that can be written, also if its name is no UTF-8."""
+    return path.as_posix().encode(errors="backslashreplace").decode()
+
+
+def _listed(unknown: list[int]) -> str:
+    """Labels without a class, cut to a few: a mask that was scaled or saved as JPEG has thousands."""
+    more = f" and {len(unknown) - SHOWN_LABELS} more" if len(unknown) > SHOWN_LABELS else ""
+    return f"labels [{_names(unknown[:SHOWN_LABELS])}]{more}"
+
+
+def _names(labels: Iterable[int]) -> str:
+    """Labels as their dataset's author wrote them: numbers, or colours as #RRGGBB."""
+    return ", ".join(str(label) if label < COLOUR else f"#{label - COLOUR:06x}" for label in labels)
+
+
+def _decoded(
+    root: Path, path: Path, kind: str, decode: Callable[[BytesIO], np.ndarray], finding: Finding
+) -> np.ndarray | None:
+    """Decode a file and enter its size and hash into the row."""
+    try:
+        data = (root / path).read_bytes()
+    except UNREADABLE as error:
+        finding.faults.append(f"{path}: cannot be read ({getattr(error, 'strerror', error)})")
+        return None
+    finding.row[f"{kind}_bytes"] = len(data)
+    finding.row[f"{kind}_sha256"] = hashlib.sha256(data).hexdigest()
+    try:
+        return decode(BytesIO(data))
+    except UNREADABLE as error:
+        finding.faults.append(f"{path}: no readable {kind} ({' '.join(str(error).split())})")
+        return None

@@ -1,0 +1,216 @@
+"""The graph of `dvc.yaml` as DVC reads it, and the two halves of what `dvc repro` does around a command.
+
+DVC runs one command at a time; with `Graph.start` before each and `Graph.record` behind, many can run at once
+and leave what `dvc repro` would have left: the same `dvc.lock`, cache and run-cache.
+"""
+
+import itertools
+import logging
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from attnfd.errors import UserError
+
+if TYPE_CHECKING:
+    from dvc.stage import Stage
+
+
+PIPELINE = "dvc.yaml"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """A cell of the graph.
+
+    `name` is what `dvc repro` calls it, `distill@shapes-resnet18-attnfd-0`; `upstream` names the jobs that it
+    waits for. A file under `dvc add` is a job too, without a command.
+    """
+
+    name: str
+    command: str
+    upstream: tuple[str, ...]
+
+    @property
+    def stage(self) -> str:
+        """`distill`; the command of `attnfd` and the file of `stages/`."""
+        return self.name.partition("@")[0]
+
+    @property
+    def options(self) -> dict[str, str]:
+        """The options of its command: `{"dataset": "shapes", …}`."""
+        words = shlex.split(self.command)
+        pairs = itertools.pairwise(words)
+        return {key.removeprefix("--"): value for key, value in pairs if key.startswith("--")}
+
+
+class Graph:
+    """The jobs of `dvc repro` in the working directory, those waited for first.
+
+    Raises:
+        UserError: at construction, if DVC is missing, this is no DVC repository, or `dvc.yaml` does not hold.
+    """
+
+    def __init__(self) -> None:
+        if not Path(PIPELINE).exists():
+            raise UserError(f"{PIPELINE}: not found; run this from the repository's root")
+        with errors():
+            from dvc.repo import Repo
+            from dvc.repo.reproduce import get_active_graph, plan_repro
+
+            # DVC would draw bars of its own over ours.
+            logging.getLogger("dvc").setLevel(logging.CRITICAL)
+            self._repo = Repo(_wait_for_lock=True)
+            edges = get_active_graph(self._repo.index.graph)
+            stages = plan_repro(edges, list(self._repo.stage.collect(PIPELINE)))
+        self._stages: dict[str, Stage] = {stage.addressing: stage for stage in stages}
+        self._held: dict[str, ExitStack] = {}
+        self.jobs = {
+            name: Job(
+                name=name,
+                command=_command(stage),
+                upstream=tuple(sorted(needed.addressing for needed in edges.successors(stage))),
+            )
+            for name, stage in self._stages.items()
+        }
+
+    @property
+    def folder(self) -> Path:
+        """Root of the project."""
+        return Path(self._repo.root_dir)
+
+    def changes(self, name: str) -> list[str]:
+        """What makes a job stale by itself: files, params, its command; `never ran`; nothing if it is not."""
+        stage = self._stages[name]
+        with self._locked():
+            entries = stage.status().get(stage.addressing, [])
+        if entries and not any(out.hash_info for out in stage.outs):
+            return ["never ran"]
+        return [change for entry in entries for change in _described(entry)]
+
+    def is_cached(self, name: str) -> bool:
+        """Whether the run-cache has the results of a job whose upstream is up to date."""
+        from dvc.stage.cache import RunCacheNotFoundError
+
+        stage = self._stages[name]
+        with self._locked():
+            stage.save_deps(allow_missing=True)
+            try:
+                self._repo.stage_cache.restore(stage, dry=True)
+            except RunCacheNotFoundError:
+                return False
+        return True
+
+    def start(self, name: str) -> bool:
+        """Whether a job's command has to run, after what DVC does before it does.
+
+        It need not if the job is up to date or the run-cache has its results, which are then in place. Else
+        the old outs are gone, and other DVC processes keep off its files until `record` or `release`.
+
+        Raises:
+            UserError: DVC says why not, for one that another process is busy with them.
+        """
+        from dvc.stage.cache import RunCacheNotFoundError
+
+        stage = self._stages[name]
+        with errors(), self._locked(), ExitStack() as held:
+            if not stage.changed():
+                return False
+            held.enter_context(self._busy(stage))
+            if not self.jobs[name].command:
+                stage.reproduce()
+                stage.dump(update_pipeline=False)
+                return False
+            stage.remove_outs(ignore_remove=False)
+            try:
+                self._repo.stage_cache.restore(stage)
+            except RunCacheNotFoundError:
+                self._held[name] = held.pop_all()
+                return True
+            _record(stage)
+            return False
+
+    def has_outs(self, name: str) -> bool:
+        """Whether all outs of a job are there."""
+        return all(out.exists for out in self._stages[name].outs)
+
+    def record(self, name: str) -> None:
+        """Record a job whose command has run, as DVC does: hashes, cache, run-cache and `dvc.lock`.
+
+        Raises:
+            UserError: the command has not written an out, or DVC cannot record it.
+        """
+        try:
+            with errors(), self._locked():
+                _record(self._stages[name])
+        finally:
+            self.release(name)
+
+    def release(self, name: str) -> None:
+        """Give the files of a job that has been started free."""
+        self._held.pop(name).close()
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        from dvc.repo import lock_repo
+
+        with lock_repo(self._repo), self._repo.scm_context(quiet=True):
+            yield
+
+    @contextmanager
+    def _busy(self, stage: "Stage") -> Iterator[None]:
+        """What keeps a `dvc repro` off a job that runs. Named like DVC's own locks of this process."""
+        from dvc.rwlock import rwlock
+
+        read = [dep.fs_path for dep in stage.deps]
+        write = [out.fs_path for out in stage.outs]
+        hardlink = self._repo.config["core"].get("hardlink_lock", False)
+        with rwlock(self._repo.tmp_dir, self._repo.fs, " ".join(sys.argv), read, write, hardlink):
+            yield
+
+
+@contextmanager
+def errors() -> Iterator[None]:
+    """What DVC refuses inside is raised as one line for the user.
+
+    Raises:
+        UserError: DVC refuses, or is not installed.
+    """
+    try:
+        from dvc.exceptions import DvcException
+    except ModuleNotFoundError:
+        raise UserError("dvc: not installed; run `pip install 'attnfd[pipeline]'`") from None
+    try:
+        yield
+    except DvcException as error:
+        raise UserError(f"dvc: {' '.join(str(error).split())}") from None
+
+
+def _command(stage: "Stage") -> str:
+    commands = stage.cmd if isinstance(stage.cmd, list) else (stage.cmd or "").splitlines()
+    return " && ".join(commands)
+
+
+def _record(stage: "Stage") -> None:
+    cacheable = all(out.use_cache or out.is_metric or out.is_plot for out in stage.outs)
+    stage.save(run_cache=cacheable)
+    stage.commit()
+    stage.dump(update_pipeline=False)
+
+
+def _described(entry: str | dict[str, dict]) -> list[str]:
+    """An entry of DVC's status in words: `methods.attnfd`, `attnfd/losses.py`, `data/shapes (deleted)`."""
+    if isinstance(entry, str):
+        return ["command" if entry == "changed checksum" else entry]
+    words = []
+    for changed in entry.values():
+        for name, state in changed.items():
+            if isinstance(state, dict):  # The params of a file.
+                words += list(state)
+            else:
+                words.append(name if state == "modified" else f"{name} ({state})")
+    return words

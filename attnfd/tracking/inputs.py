@@ -1,0 +1,85 @@
+"""What a checkpoint belongs to: all inputs of a training."""
+
+import ast
+import hashlib
+import json
+from functools import cache
+from pathlib import Path
+
+import torch
+
+from attnfd import paths
+from attnfd.config.params import Params
+from attnfd.data.prepared import open_prepared
+from attnfd.models import checkpoint
+from attnfd.paths import Cell
+from attnfd.training.checkpoints import Checkpoints
+
+CODE = Path(__file__).parents[2]
+"""The folder that has the packages `attnfd` and `stages`."""
+
+
+def checkpoints(params: Params, cell: Cell) -> Checkpoints:
+    """Checkpoints of a cell with its inputs as they are now.
+
+    Inputs are what DVC tracks for the cell: settings, data, the frozen teacher's weights and the modules
+    that the training imports; and the version of torch.
+
+    Raises:
+        UserError: the cell's inputs are not there.
+    """
+    inputs = {
+        "settings": params.resolve(cell),
+        "data": open_prepared(params, cell.dataset).card.sha256,
+        "teacher": None if cell.student is None else checkpoint.fingerprint(paths.frozen(cell.dataset)),
+        "code": _code(cell),
+        "torch": torch.__version__,
+    }
+    key = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]
+    return Checkpoints(paths.checkpoints(cell) / key)
+
+
+def _code(cell: Cell) -> dict[str, str]:
+    """SHA-256 of every module that the training of a cell imports, by name."""
+    modules = closure("stages.distill" if cell.student else "stages.train_teacher")
+    if cell.method:
+        modules |= closure(f"attnfd.distillers.{cell.method}")
+    return {name: checkpoint.digest(file) for name, file in sorted(modules.items())}
+
+
+def closure(module: str, folder: Path = CODE) -> dict[str, Path]:
+    """The modules in `folder` that importing a module reads, itself among them, by name.
+
+    Imports inside functions count, those for type checkers do not. Empty `__init__.py` are left out.
+    """
+    found: dict[str, Path] = {}
+    todo = [module]
+    while todo:
+        name = todo.pop()
+        file = _file(name, folder)
+        if name not in found and file is not None:
+            found[name] = file
+            todo.extend(_imports(file))
+    return found
+
+
+def _file(module: str, folder: Path) -> Path | None:
+    file = folder.joinpath(*module.split(".")).with_suffix(".py")
+    return file if file.is_file() else None
+
+
+@cache
+def _imports(file: Path) -> frozenset[str]:
+    """Names that a file may import as modules; a name out of a module is among them as if it were one."""
+    found: set[str] = set()
+    nodes: list[ast.AST] = [ast.parse(file.read_bytes())]
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            continue
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found |= {str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)}
+        nodes.extend(ast.iter_child_nodes(node))
+    return frozenset(found)

@@ -1,0 +1,70 @@
+"""What the pages of MLflow say of a model, in Markdown."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from attnfd.analysis.tables import TEACHER, percent
+from attnfd.paths import Cell
+
+# The tag that MLflow shows as a run's description.
+NOTE = "mlflow.note.content"
+
+
+def title(cell: Cell) -> str:
+    """What a cell's model is, in a sentence."""
+    if cell.student is None:
+        return f"The teacher of **{cell.dataset}**."
+    taught = "without a teacher" if cell.method == "none" else f"by **{cell.method}**"
+    variant = f", variant **{cell.variant}**" if cell.variant else ""
+    return f"**{cell.student}**, trained {taught}{variant} on **{cell.dataset}**, seed {cell.seed}."
+
+
+def report(dataset: str, best: pd.DataFrame, found: pd.DataFrame) -> str:
+    """What a report found, in a line per student; both tables as in `attnfd.tracking.registry.best`."""
+    teacher = percent(found.loc[found["student"] == TEACHER, "miou"].mean())
+    lines = [
+        f"Report of **{dataset}**: {len(found)} models. Mean mIoU, in per cent:\n",
+        f"- teacher: {teacher}",
+    ]
+    for row in best.to_dict("records"):
+        mean = f"{row['method']} with {percent(row['mean'])}"
+        lines.append(f"- {row['student']}: the best method is {mean}")
+    return "\n".join(lines) + "\n"
+
+
+def registered(dataset: str, classes: Sequence[str]) -> str:
+    """What the versions of a dataset's registered model have in common."""
+    numbered = ", ".join(f"{number} {name}" for number, name in enumerate(classes))
+    return (
+        f"Students of **{dataset}**, registered by `attnfd report`. Alias `best`: the best of all; "
+        "`best-<student>`: the best of each network.\n\n"
+        "RGB images (B, H, W, 3), uint8 → class of every pixel (B, H, W), uint8. "
+        f"Classes: {numbered}.\n"
+    )
+
+
+def version(cell: Cell, metrics: Mapping[str, Any], tags: Mapping[str, str]) -> str:
+    """The card of a registered version: what it is, how good, and from what it was made."""
+    return (
+        f"{title(cell)}\n\n{scores(metrics)}"
+        "- chosen by its method's mean mIoU over the seeds, then by its own, on the images that score it\n"
+        f"- data, SHA-256: `{tags['data_sha256']}`\n"
+        f"- weights, SHA-256: `{tags['weights_sha256']}`\n"
+        f"- trained at git commit: `{tags['git_commit']}`\n"
+    )
+
+
+def scores(metrics: Mapping[str, Any]) -> str:
+    """The main numbers of `metrics.json`, and the classes at both ends."""
+    # A class without a pixel in the split has no IoU.
+    known = {name: value for name, value in metrics["iou"].items() if pd.notna(value)}
+    best, worst = max(known, key=known.__getitem__), min(known, key=known.__getitem__)
+    return (
+        f"- mIoU **{percent(metrics['miou'])}**, mean class accuracy {percent(metrics['mean_accuracy'])}, "
+        f"pixel accuracy {percent(metrics['pixel_accuracy'])}, in per cent\n"
+        f"- best class {best} ({percent(known[best])}), worst {worst} ({percent(known[worst])})\n"
+        f"- {metrics['images']} validation images at their original size\n"
+        f"- {metrics['parameters'] / 1e6:.1f} M parameters\n"
+    )

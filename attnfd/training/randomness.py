@@ -1,0 +1,38 @@
+"""The states of the random generators."""
+
+import random
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+
+RandomState = Mapping[str, Any]
+
+
+def random_state() -> RandomState:
+    """States of the global generators of Python, NumPy and torch, on every device."""
+    name, keys, *rest = np.random.get_state(legacy=True)
+    return {
+        "python": random.getstate(),
+        "numpy": (name, torch.from_numpy(np.asarray(keys).astype(np.int64)), *rest),
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if _gpu_is_there() else [],
+    }
+
+
+def set_random_state(state: RandomState) -> None:
+    """Bring the generators where `random_state` found them."""
+    random.setstate(state["python"])
+    name, keys, *rest = state["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
+    torch.set_rng_state(state["torch"])
+    if state["cuda"]:
+        torch.cuda.set_rng_state_all(state["cuda"])
+
+
+@cache
+def _gpu_is_there() -> bool:
+    # Asked anew, it takes as long as all the rest of a random state.
+    return torch.cuda.is_available()

@@ -1,0 +1,209 @@
+"""Tables of results whose means, deviations and differences are worked out by hand."""
+
+import math
+
+import numpy as np
+import pytest
+
+from attnfd import paths
+from attnfd.analysis import tables
+from attnfd.errors import UserError
+from attnfd.report import figures
+from tests.report import synthetic
+
+
+def rows(table, *by):
+    return {tuple(row[key] for key in by): row for row in table.to_dict("records")}
+
+
+def test_comparison_of_three_seeds():
+    cells = synthetic.results(synthetic.params(seeds=[0, 1, 2]), synthetic.THREE_SEEDS)
+    table = tables.comparison(tables.results(cells))
+    assert list(zip(table["student"], table["method"], strict=True)) == [
+        ("teacher", ""), ("resnet18", "none"), ("resnet18", "kd"), ("resnet18", "attnfd"),
+    ]  # fmt: skip
+    found = rows(table, "method")
+    ours = found["attnfd",]
+    assert ours["seeds"] == 3
+    assert ours["miou"] == pytest.approx(0.72)
+    assert ours["miou_std"] == pytest.approx(math.sqrt((0.02**2 + 0.01**2 + 0.03**2) / 2))
+    assert ours["difference"] == pytest.approx(0.10)
+    assert ours["mean_accuracy"] == pytest.approx(0.82)
+    assert found["kd",]["miou_std"] == pytest.approx(0)
+    assert found["kd",]["difference"] == pytest.approx(-0.02)
+    for unpaired in (found["none",], found["",]):
+        assert all(math.isnan(unpaired[column]) for column in ("difference", "low", "high"))
+        assert unpaired["verdict"] == ""
+
+
+def test_intervals_of_three_seeds():
+    # The images are alike, so only the seeds vary: Student's t with 2 degrees of freedom, 4.30 at 97.5 %.
+    # attnfd − none: 0.10, 0.09, 0.11; kd − none: 0, −0.02, −0.04.
+    cells = synthetic.results(synthetic.params(seeds=[0, 1, 2]), synthetic.THREE_SEEDS)
+    found = rows(tables.comparison(tables.results(cells)), "method")
+    ours, kd = found["attnfd",], found["kd",]
+    assert ours["verdict"] == "better"
+    assert (ours["low"], ours["high"]) == pytest.approx((0.075, 0.125), abs=0.004)
+    assert kd["verdict"] == "not distinguishable"
+    assert (kd["low"], kd["high"]) == pytest.approx((-0.07, 0.03), abs=0.008)
+
+
+def test_one_seed_has_no_deviation():
+    cells = synthetic.results(synthetic.params(), synthetic.ONE_SEED)
+    table = tables.comparison(tables.results(cells))
+    assert table["miou_std"].isna().all()
+    assert list(table["verdict"]) == ["", "", "worse", "better"]
+
+
+def test_without_baseline_there_is_no_difference():
+    settings = synthetic.params(methods=["attnfd"])
+    mious = {
+        name: miou for name, miou in synthetic.ONE_SEED.items() if "none" not in name and "kd" not in name
+    }
+    table = tables.comparison(tables.results(synthetic.results(settings, mious)))
+    assert table["difference"].isna().all()
+
+
+def test_differences_are_of_the_seeds_that_both_have():
+    found = tables.results(synthetic.results(synthetic.params(seeds=[0, 1, 2]), synthetic.THREE_SEEDS))
+    found = found[(found["method"] != "none") | (found["seed"] != "2")]
+    table = tables.comparison(found)
+    ours = rows(table, "method")["attnfd",]
+    assert ours["seeds"] == 3
+    assert ours["difference"] == pytest.approx((0.10 + 0.09) / 2)
+    assert ours["miou"] == pytest.approx(0.72)
+
+
+def test_ablation_takes_none_and_the_full_method_from_distill_and_has_the_order_of_the_paper():
+    settings = synthetic.params(seeds=[0, 1, 2])
+    cells = synthetic.results(settings, synthetic.THREE_SEEDS)
+    table = tables.ablation(tables.results(cells), settings, "tiny")
+    assert list(table["variant"]) == ["none", "b", "ed", "attnfd"]
+    assert list(zip(table["backbone"], table["encoder"], table["decoder"], strict=True)) == [
+        (False, False, False), (True, False, False), (False, True, True), (True, True, True),
+    ]  # fmt: skip
+    assert list(table["miou"]) == pytest.approx([0.62, 0.64, 0.68, 0.72])
+    assert list(table["difference"])[1:] == pytest.approx([0.02, 0.06, 0.10])
+
+
+def test_ablation_compares_equal_seeds_and_its_own_students():
+    settings = synthetic.params(seeds=[0, 1, 2], students=["mobilenetv2", "resnet18"], ablate={"seeds": [1]})
+    kept = {
+        name: miou
+        for name, miou in synthetic.THREE_SEEDS.items()
+        if not name.endswith(("b-0", "b-2", "ed-0", "ed-2"))
+    }
+    more = {
+        name.replace("resnet18", "mobilenetv2"): 0.3
+        for name in kept
+        if name != "teacher" and "-b-" not in name and "-ed-" not in name
+    }
+    table = tables.ablation(tables.results(synthetic.results(settings, kept | more)), settings, "tiny")
+    assert set(table["student"]) == {"resnet18"}
+    assert list(table["seeds"]) == [1, 1, 1, 1]
+    assert list(table["miou"]) == pytest.approx([0.62, 0.65, 0.68, 0.71])
+
+
+def test_variants_that_change_more_than_the_layers_have_a_table_of_their_own():
+    settings = synthetic.params(ablate={"variants": ["plain", "b", "early"]})
+    mious = {name: miou for name, miou in synthetic.ONE_SEED.items() if "-ed-" not in name}
+    mious |= {"resnet18-attnfd-plain-0": 0.66, "resnet18-attnfd-early-0": 0.75}
+    found = tables.results(synthetic.results(settings, mious))
+    assert list(tables.ablation(found, settings, "tiny")["variant"]) == ["none", "b", "attnfd"]
+    table = tables.settings(found, settings)
+    assert list(table["variant"]) == ["attnfd", "plain", "early"]
+    assert list(table["changed"]) == [
+        "",
+        "normalize = none, attention.channel = false, attention.reduction = 8",
+        'layers = ["backbone"], decay = 0.5',
+    ]
+    assert list(table["difference"])[1:] == pytest.approx([-0.04, 0.05])
+    assert list(table["verdict"]) == ["", "worse", "better"]
+
+
+def test_networks_are_measured_by_the_teacher():
+    found = tables.results(synthetic.results(synthetic.params(), synthetic.ONE_SEED))
+    found.loc[found["student"] == "teacher", "parameters"] = 2 * 16_608_181
+    table = tables.networks(tables.comparison(found))
+    assert list(table["network"]) == ["teacher", "resnet18"]
+    assert list(table["parameters_share"]) == [1, 0.5]
+    assert list(table["multiply_adds_share"]) == [1, 1]
+
+
+def test_confusion_is_of_the_teacher_and_of_the_first_seed_with_and_without_attnfd():
+    cells = synthetic.results(synthetic.params(seeds=[0, 1, 2]), synthetic.THREE_SEEDS)
+    table = tables.confusion(cells, synthetic.CLASSES)
+    assert list(table["cell"].unique()) == ["teacher", "resnet18-none-0", "resnet18-attnfd-0"]
+    share = table[table["cell"] == "resnet18-attnfd-0"].pivot(
+        index="truth", columns="prediction", values="share"
+    )
+    # An IoU of 0.7 on both sides: 1.4 parts right, 0.3 wrong.
+    right, wrong = 1.4 / 1.7, 0.3 / 1.7
+    names = list(synthetic.CLASSES)
+    np.testing.assert_allclose(
+        share.loc[names, names], [[right, wrong, 0], [wrong, right, 0], [0, 0, 0]], rtol=1e-9
+    )
+
+
+def test_only_active_cells_are_read():
+    synthetic.results(synthetic.params(seeds=[0, 1, 2]), synthetic.THREE_SEEDS)
+    found = tables.results(tables.cells(synthetic.params().run, "tiny"))
+    assert set(found["cell"]) == set(synthetic.ONE_SEED)
+
+
+def test_nested_summary():
+    cells = synthetic.results(synthetic.params(), synthetic.ONE_SEED)
+    tree = tables.nested(tables.comparison(tables.results(cells)))
+    assert tree == {
+        "teacher": {"miou": pytest.approx(0.8)},
+        "resnet18": {
+            "none": {"miou": pytest.approx(0.6)},
+            "kd": {"miou": pytest.approx(0.55)},
+            "attnfd": {"miou": pytest.approx(0.7)},
+        },
+    }
+
+
+@pytest.mark.parametrize(
+    ("read", "file"),
+    [
+        (tables.results, "metrics.json"),
+        (tables.results, "confusion.npz"),
+        (tables.per_class, "per_class.csv"),
+        (lambda cells: tables.confusion(cells, synthetic.CLASSES), "confusion.npz"),
+    ],
+)
+def test_a_missing_cell_is_named_with_the_command(read, file):
+    cells = synthetic.results(synthetic.params(), synthetic.ONE_SEED)
+    missing = next(cell for cell in cells if cell.name == "resnet18-attnfd-0")
+    (missing.results / file).unlink()
+    with pytest.raises(
+        UserError, match=rf"results/tiny/resnet18/attnfd/0/{file}: .*resnet18-attnfd-0.*dvc repro report@tiny"
+    ):
+        read(cells)
+
+
+def test_an_untrained_cell_is_named():
+    cells = synthetic.results(synthetic.params(), synthetic.ONE_SEED)
+    (cells[1].model / "history.csv").unlink()
+    with pytest.raises(UserError, match="resnet18-none-0"):
+        tables.curves(cells)
+
+
+def test_curves_of_all_cells_lie_below_each_other():
+    cells = synthetic.results(synthetic.params(), synthetic.ONE_SEED)
+    table = tables.curves(cells)
+    assert len(table) == 2 * len(cells)
+    last = table[(table["method"] == "attnfd") & (table["variant"] == "b") & (table["epoch"] == 2)]
+    assert last["miou"].item() == 0.65
+    assert table.loc[table["epoch"] == 1, "miou"].isna().all()
+
+
+def test_curves_of_a_teacher_that_was_imported():
+    """Its history is the score that it came with, as epoch 0."""
+    cells = synthetic.results(synthetic.params(), synthetic.ONE_SEED)
+    (cells[0].model / paths.HISTORY).write_text("epoch,loss,ce,lr,miou\n0,,,,0.5\n")
+    table = tables.curves(cells)
+    ce, miou = figures.curves(table, {}).axes[:2]
+    assert not ce.lines[0].get_ydata().size
+    assert (miou.lines[0].get_xdata(), miou.lines[0].get_ydata()) == ([0], [50])

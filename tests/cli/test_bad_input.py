@@ -1,0 +1,818 @@
+"""Nothing silently wrong: bad params, files and surroundings, each refused by the command that meets them.
+
+Every case copies a small project whose pipeline has run up to a student, does harm to it, and runs a command.
+The command must fail with status 2, name culprit and remedy in three lines at most, and leave every file as
+it was: nothing half-written, no input touched.
+
+The commands run through `cli.main` in this process: a process of its own costs each case seconds of imports.
+A few are started for real.
+"""
+
+import copy
+import hashlib
+import json
+import os
+import pickle
+import shutil
+import struct
+import subprocess
+import sys
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from PIL import Image
+from ruamel.yaml import YAML
+from safetensors.torch import save_file
+
+from attnfd import paths
+from attnfd.cli import main
+from attnfd.config.params import Params, load_params
+from attnfd.data.prepared import open_prepared
+from attnfd.discovery import component
+from attnfd.models import checkpoint
+from attnfd.models.checkpoint import legend
+from attnfd.models.deeplab import DeepLabV3Plus
+from attnfd.tracking import store
+from stages.freeze import freeze
+from stages.prepare import prepare
+from tests import miniature
+from tests.data.trees import camvid_tree
+from tests.readers.trees import cityscapes_tree, folder_tree, sbd_tree, voc_tree
+
+BIG = 2**18
+"""Files from this size on, which are weights, are linked and compared by size and time."""
+
+TEACHER = Path("models/shapes/teacher")
+FROZEN = Path("models/shapes/frozen")
+STUDENT = Path("models/shapes/mobilenetv2/none/0")
+CAMVID, MINE, VOC = Path("datasets/camvid"), Path("datasets/mine"), Path("datasets/voc")
+VOC_LIST = VOC / "VOCdevkit/VOC2012/ImageSets/Segmentation/val.txt"
+TINY, SHAPES = Path("data/camvid"), Path("data/shapes")
+
+
+def small_params() -> dict[str, Any]:
+    """The shipped params with the miniature's recipe, and one recipe per reader, in as few words as hold."""
+    yaml = YAML(typ="safe", pure=True)
+    raw = yaml.load((miniature.PROJECT / "params.yaml").read_text())
+    lay_over(raw, {"run": miniature.RUN, "recipes": {"shapes": miniature.SHAPES}})
+    raw["recipes"]["shapes"]["train_teacher"]["backbone"] = "mobilenetv2"
+    raw["methods"] = {name: {**raw["methods"][name], "on": {}} for name in ("none", "attnfd")}
+    raw["students"] = {"mobilenetv2": raw["students"]["mobilenetv2"]}
+    raw["ablate"] = {"b": raw["ablate"]["b"]}
+    shapes = raw["recipes"]["shapes"]
+    raw["recipes"] = {"shapes": shapes}
+    teacher = {**shapes["train_teacher"], "splits": ["train"]}
+    for name, more in {
+        "camvid": {}, "cityscapes": {}, "mine": {"reader": "folder"}, "voc": {"sbd": True},
+    }.items():  # fmt: skip
+        section = {"reader": name, "root": f"datasets/{name}", **more}
+        raw["recipes"][name] = {**shapes, "prepare": section, "train_teacher": teacher}
+    return raw
+
+
+def lay_over(base: dict[str, Any], changes: Mapping[str, Any]) -> None:
+    """Merge `changes` into `base`; `...` takes a key away."""
+    for key, value in changes.items():
+        if value is ...:
+            del base[key]
+        elif isinstance(value, dict) and isinstance(base.get(key), dict) and value:
+            lay_over(base[key], value)
+        else:
+            base[key] = value
+
+
+PARAMS = small_params()
+
+
+@pytest.fixture(scope="module")
+def bed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The project that every case starts from, and the tracking store that all share beside it."""
+    home = tmp_path_factory.mktemp("bed")
+    project = home / "project"
+    project.mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(project)
+        isolate(patch, home)
+        write(Path("params.yaml"), json.dumps(PARAMS).encode())
+        camvid_tree(CAMVID, {"train": ((40, 40),) * 3, "val": ((40, 40),) * 2})
+        folder_tree(MINE)
+        cityscapes_tree(Path("datasets/cityscapes"))
+        sbd_tree(voc_tree(VOC))
+        params = load_params()
+        for dataset in ("shapes", "camvid"):
+            prepare(params, dataset)
+        train(params)
+        store.connect("shapes")
+    return project
+
+
+def train(params: Params) -> None:
+    """A teacher, frozen, and a student, with BN statistics of noise instead of a training."""
+    prepared = open_prepared(params, "shapes")
+    card = {**legend(prepared.card).model_dump(mode="json"), "val_miou": 0.5}
+    history = b"epoch,loss,ce,lr,miou\n1,1.0,1.0,0.1,0.5\n"
+    networks = {
+        TEACHER: DeepLabV3Plus("mobilenetv2", 8, attention=params.train_teacher("shapes").attention),
+        STUDENT: DeepLabV3Plus("mobilenetv2", 8),
+    }
+    for folder, network in networks.items():
+        with torch.no_grad():
+            network(torch.randn(4, 3, 33, 33))
+        checkpoint.save(folder, network, card)
+        write(folder / paths.HISTORY, history)
+    freeze(params, "shapes")
+    method = component("distillers", "none")(
+        params.method("none", "shapes"),
+        student=networks[STUDENT].info,
+        teacher=checkpoint.load(FROZEN)[0].info,
+    )
+    save_file(method.state_dict(), STUDENT / paths.DISTILLER)
+
+
+def isolate(patch: pytest.MonkeyPatch, home: Path) -> None:
+    for key in [key for key in os.environ if key.startswith(("ATTNFD_", "DVC_", "MLFLOW_"))]:
+        patch.delenv(key)
+    patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{home}/mlflow.db")
+    patch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    patch.setenv("ATTNFD_DEVICE", "cpu")
+
+
+@pytest.fixture
+def project(bed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    def link(source: str, target: str) -> None:
+        (os.link if Path(source).stat().st_size >= BIG else shutil.copy2)(source, target)
+
+    shutil.copytree(bed, tmp_path / "project", copy_function=link)
+    isolate(monkeypatch, bed.parent)
+    monkeypatch.chdir(tmp_path / "project")
+    yield tmp_path / "project"
+    store.library().set_tracking_uri("")  # other tests have stores of their own
+
+
+def snapshot(folder: Path) -> dict[str, object]:
+    """Every file below a folder, and what it holds."""
+    return {os.fsencode(path).decode(errors="backslashreplace"): content(path) for path in walk(folder)}
+
+
+def walk(folder: Path) -> list[Path]:
+    return [Path(home, name) for home, _, names in os.walk(folder) for name in names]
+
+
+def content(path: Path) -> object:
+    if path.is_symlink():
+        return os.readlink(path)
+    found = path.stat()
+    big = found.st_size >= BIG
+    return (found.st_size, found.st_mtime_ns) if big else hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+# Harm. A linked file is replaced, never written to: its other names belong to the other cases.
+
+
+def write(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    path.write_bytes(data)
+
+
+Harm = Callable[[], object]
+
+
+def params(**changes: Any) -> Harm:
+    def harm() -> None:
+        raw = copy.deepcopy(PARAMS)
+        lay_over(raw, changes)
+        write(Path("params.yaml"), json.dumps(raw).encode())
+
+    return harm
+
+
+def text(path: Path | str, data: bytes) -> Harm:
+    return lambda: write(Path(path), data)
+
+
+def cut(path: Path | str, share: float = 0.5) -> Harm:
+    """A file that breaks off."""
+
+    def harm() -> None:
+        data = Path(path).read_bytes()
+        write(Path(path), data[: int(share * len(data))])
+
+    return harm
+
+
+def gone(path: Path | str) -> Harm:
+    return lambda: Path(path).unlink()
+
+
+def edit(path: Path | str, old: str, new: str) -> Harm:
+    def harm() -> None:
+        before = Path(path).read_text()
+        assert old in before
+        write(Path(path), before.replace(old, new, 1).encode())
+
+    return harm
+
+
+def card(folder: Path, **changes: Any) -> Harm:
+    """Change the card of a model; `...` takes a key away."""
+
+    def harm() -> None:
+        raw = json.loads((folder / paths.CARD).read_text())
+        lay_over(raw, changes)
+        write(folder / paths.CARD, json.dumps(raw).encode())
+
+    return harm
+
+
+def image(path: Path, mode: str, size: tuple[int, int] = (40, 40), colour: Any = 0) -> Harm:
+    def harm() -> None:
+        path.unlink()
+        Image.new(mode, size, colour).save(path)
+
+    return harm
+
+
+def bomb() -> bytes:
+    """A PNG whose header promises 60 000 × 60 000 pixels."""
+    header = b"IHDR" + struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + struct.pack(">I", 13)
+        + header
+        + struct.pack(">I", zlib.crc32(header))
+        + b"\0\0\0\0IDAT"
+    )
+
+
+def link(path: Path | str, to: str) -> Harm:
+    def harm() -> None:
+        place = Path(path)
+        shutil.rmtree(place) if place.is_dir() else place.unlink(missing_ok=True)
+        place.symlink_to(to)
+
+    return harm
+
+
+def both(*harms: Harm) -> Harm:
+    return lambda: [harm() for harm in harms]
+
+
+def nothing() -> None: ...
+
+
+class Trap:
+    """Makes a file when it is unpickled."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return open, ("sprung", "w")
+
+
+def trap(path: Path) -> Harm:
+    return lambda: write(path, pickle.dumps({"weight": Trap()}))
+
+
+def zipped_trap(path: Path) -> Harm:
+    """As `torch.save` packs it."""
+    return lambda: torch.save({"state_dict": {"weight": Trap()}}, path)
+
+
+def trap_with_its_card(folder: Path) -> Harm:
+    """Weights whose card names the SHA-256 that they have."""
+
+    def harm() -> None:
+        trap(folder / paths.MODEL)()
+        card(folder, sha256=checkpoint.fingerprint(folder))()
+
+    return harm
+
+
+def other_classes(folder: Path) -> Harm:
+    def harm() -> None:
+        for name in (paths.MODEL, paths.CARD):
+            (folder / name).unlink(missing_ok=True)
+        checkpoint.save(folder, DeepLabV3Plus("mobilenetv2", 5), {"val_miou": 0.5})
+
+    return harm
+
+
+def same_size(path: Path) -> Harm:
+    """One bit of a file flipped."""
+
+    def harm() -> None:
+        data = bytearray(path.read_bytes())
+        data[-20] ^= 1
+        write(path, bytes(data))
+
+    return harm
+
+
+def listed(split: str, line: str) -> Harm:
+    def harm() -> None:
+        file = CAMVID / f"{split}.txt"
+        write(file, file.read_bytes() + line.encode())
+
+    return harm
+
+
+def copied(source: Path, target: Path) -> Harm:
+    return lambda: write(target, source.read_bytes())
+
+
+def swapped() -> None:
+    for split in ("train", "val"):
+        images, masks, between = CAMVID / split, CAMVID / f"{split}annot", CAMVID / "between"
+        images.rename(between)
+        masks.rename(images)
+        between.rename(masks)
+
+
+def not_utf8() -> None:
+    """A name that only bytes can spell."""
+    for folder, suffix in (("images", ".jpg"), ("masks", ".png")):
+        source = next(iter((MINE / folder).glob(f"0{suffix}")))
+        shutil.copy(source, os.path.join(os.fsencode(source.parent), b"caf\xe9" + suffix.encode()))
+    params(recipes={"mine": {"prepare": {"val": 0.5}}})()
+
+
+def teacher(checkpoint: str, **changes: Any) -> Harm:
+    return params(recipes={"shapes": {"train_teacher": {"checkpoint": checkpoint, **changes}}})
+
+
+CHECK = "check"
+DRAW = "prepare --dataset shapes"
+READ = "prepare --dataset camvid"
+OWN = "prepare --dataset mine"
+READ_VOC = "prepare --dataset voc"
+TRAIN = "train_teacher --dataset shapes"
+TRAIN_CAMVID = "train_teacher --dataset camvid"
+SCORE_TEACHER = "evaluate_teacher --dataset shapes"
+FREEZE = "freeze --dataset shapes"
+DISTILL = "distill --dataset shapes --student mobilenetv2 --method none --seed 0"
+SCORE = "evaluate --dataset shapes --student mobilenetv2 --method none --seed 0"
+ABLATE = "ablate --dataset shapes --student mobilenetv2 --variant b --seed 0"
+REPORT = "report --dataset shapes"
+PREDICT = "predict shapes/mobilenetv2/none/0 {} --out predictions"
+
+
+class Case(NamedTuple):
+    """A command, the harm that is done before it, what its message must hold, and its environment."""
+
+    command: str
+    harm: Harm
+    words: tuple[str, ...]
+    environment: Mapping[str, str] = {}
+
+
+PARAM_CASES = {
+    "params are missing": Case(DRAW, gone("params.yaml"), ("params.yaml", "run this from")),
+    "params are a loop of links": Case(
+        DRAW, link("params.yaml", "params.yaml"), ("params.yaml", "cannot be")
+    ),
+    "params are no YAML": Case(DRAW, text("params.yaml", b"run: [1, 2\ntraining:"), ("params.yaml, line 2",)),
+    "params are no text": Case(DRAW, text("params.yaml", b"\xff\xfe\x00run"), ("params.yaml", "cannot be")),
+    "params call a function": Case(
+        DRAW, text("params.yaml", b"run: !!python/object/apply:os.mkdir [sprung]"), ("params.yaml, line 1",)
+    ),
+    "params hold themselves": Case(DRAW, text("params.yaml", b"run: &a [*a]"), ("params.yaml", "allowed")),
+    "params are nested without end": Case(
+        DRAW, text("params.yaml", b"run: " + b"[" * 1200), ("params.yaml", "allowed")
+    ),
+    "a date that is none": Case(DRAW, text("params.yaml", b"run: 2020-99-99"), ("params.yaml", "allowed")),
+    "a key twice": Case(DRAW, text("params.yaml", b"run: {}\nrun: {}\n"), ("params.yaml, line 2", "run")),
+    "a section too many": Case(DRAW, params(trainin={}), ("trainin", "'training'")),
+    "a section too few": Case(DRAW, params(freeze=...), ("'freeze' is missing",)),
+    "a section without keys": Case(DRAW, params(training=None), ("training: found None", "allowed")),
+    "no axis": Case(DRAW, params(run={"students": []}), ("run.students: found []", "at least 1")),
+    "no dataset": Case(DRAW, params(run={"datasets": []}), ("run.datasets: found []", "at least 1")),
+    "no ablation": Case(
+        DRAW, params(run={"ablate": {"variants": []}}), ("run.ablate.variants", "at least 1")
+    ),
+    "an axis of numbers": Case(DRAW, params(run={"methods": [1]}), ("run.methods.0: found 1", "string")),
+    "a value twice": Case(DRAW, params(run={"seeds": [0, 0]}), ("run.seeds: found [0, 0]", "once")),
+    "a seed too large": Case(DRAW, params(run={"seeds": [2**63]}), ("run.seeds.0", "less than")),
+    "unknown dataset": Case(DRAW, params(run={"datasets": ["shape"]}), ("run.datasets", "'shapes'")),
+    "unknown student": Case(
+        DRAW, params(run={"students": ["vgg"]}), ("run.students", "'vgg'", "mobilenetv2")
+    ),
+    "unknown method in run": Case(DRAW, params(run={"methods": ["attfd"]}), ("run.methods", "'attnfd'")),
+    "unknown method": Case(DRAW, params(methods={"magic": {}}), ("methods", "'magic'", "attnfd")),
+    "unknown variant": Case(
+        DRAW, params(run={"ablate": {"variants": ["x"]}}), ("run.ablate.variants", "'x'")
+    ),
+    "unknown reader": Case(
+        DRAW, params(recipes={"shapes": {"prepare": {"reader": "shape"}}}), ("prepare.reader", "'shapes'")
+    ),
+    "unknown backbone": Case(
+        DRAW,
+        params(students={"mobilenetv2": {"backbone": "vgg"}}),
+        ("students.mobilenetv2.backbone", "'vgg'"),
+    ),
+    "unknown backbone of the teacher": Case(
+        DRAW, params(recipes={"shapes": {"train_teacher": {"backbone": "vgg"}}}), ("backbone", "'vgg'")
+    ),
+    "a name for the shell": Case(
+        DRAW, params(students={"a;touch sprung": {}}), ("students", "'a;touch sprung'", "letters, digits")
+    ),
+    "a name with a path": Case(DRAW, params(recipes={"../up": {}}), ("recipes", "'../up'", "letters")),
+    "a name that is a number": Case(
+        DRAW, lambda: write(Path("params.yaml"), json.dumps(PARAMS).replace('"b"', "1").encode()), ("ablate",)
+    ),
+    "a student in the teacher's folder": Case(
+        DRAW, params(students={"frozen": {}}), ("students", "'frozen'", "any but")
+    ),
+    "training: wrong type": Case(
+        DRAW, params(training={"lr": "fast"}), ('training.lr: found "fast"', "number")
+    ),
+    "training: no number": Case(DRAW, params(training={"lr": float("nan")}), ("training.lr", "number")),
+    "training: without end": Case(DRAW, params(training={"weight_decay": float("inf")}), ("weight_decay",)),
+    "training: unknown key": Case(DRAW, params(training={"epoch": 3}), ("training.epoch", "'epochs'")),
+    "training: missing key": Case(DRAW, params(training={"momentum": ...}), ("momentum: missing", "give")),
+    "training: validates on its own": Case(
+        DRAW, params(training={"splits": ["val"]}), ("splits", "any but val")
+    ),
+    "training: an impossible crop": Case(
+        DRAW, params(recipes={"shapes": {"training": {"crop": [0, 8]}}}), ("training.crop.0: found 0",)
+    ),
+    "train_teacher: an even kernel": Case(
+        DRAW,
+        params(train_teacher={"attention": {"kernel_size": 4}}),
+        ("attention.kernel_size: found 4", "odd"),
+    ),
+    "train_teacher: unknown key": Case(
+        DRAW, params(train_teacher={"drop": 0}), ("train_teacher.drop: unknown key", "dropout")
+    ),
+    "freeze": Case(DRAW, params(freeze={"tolerance": -1}), ("freeze.tolerance: found -1", "greater than 0")),
+    "distill": Case(
+        DRAW, params(recipes={"shapes": {"distill": {"weights": 3}}}), ("distill.weights: found 3", "string")
+    ),
+    "evaluate": Case(DRAW, params(evaluate={"resize": 0}), ("evaluate.resize: found 0", "greater than 0")),
+    "report": Case(DRAW, params(report={"title": None}), ("report.title: found null", "string")),
+    "students": Case(
+        DRAW, params(students={"mobilenetv2": {"dropout": [0.5]}}), ("students.mobilenetv2.dropout",)
+    ),
+    "methods": Case(DRAW, params(methods={"attnfd": {"wait": 1}}), ("methods.attnfd.wait", "'weight'")),
+    "methods: on is no mapping": Case(DRAW, params(methods={"attnfd": {"on": 3}}), ("attnfd.on: found 3",)),
+    "methods: on another dataset": Case(
+        DRAW, params(methods={"attnfd": {"on": {"moon": {}}}}), ("methods.attnfd.on", "'moon'")
+    ),
+    "ablate": Case(DRAW, params(ablate={"b": {"layers": ["neck"]}}), ("ablate.b.layers", "'backbone'")),
+    "recipes": Case(DRAW, params(recipes={"shapes": {"evaluate": ...}}), ("recipes.shapes", "'evaluate'")),
+    "prepare": Case(
+        DRAW, params(recipes={"shapes": {"prepare": {"trian": 1}}}), ("prepare.trian", "'train'")
+    ),
+    "prepare: a range upside down": Case(
+        DRAW, params(recipes={"shapes": {"prepare": {"objects": [5, 2]}}}), ("objects: found [5, 2]", "low")
+    ),
+    "no such split": Case(
+        TRAIN, params(recipes={"shapes": {"train_teacher": {"splits": ["more"]}}}), ("'more'", "train")
+    ),
+    "batches of one image": Case(
+        TRAIN, params(recipes={"shapes": {"training": {"batch_size": 1}}}), ("batches of 1", "at least 2")
+    ),
+}
+
+DATA_CASES = {
+    "a list is missing": Case(READ, gone(CAMVID / "val.txt"), ("val.txt: not found", "download")),
+    "a list is no text": Case(READ, text(CAMVID / "val.txt", b"caf\xe9.png m.png"), ("val.txt", "UTF-8")),
+    "a list without masks": Case(READ, text(CAMVID / "val.txt", b"one\n"), ("val.txt, line 1", "its mask")),
+    "a list of nothing": Case(READ, text(CAMVID / "val.txt", b"\n"), ("split val: found no image",)),
+    "a folder of nothing": Case(
+        "prepare --dataset cityscapes",
+        lambda: shutil.rmtree("datasets/cityscapes/leftImg8bit/val"),
+        ("leftImg8bit/val", "ATTNFD_CITYSCAPES_ROOT"),
+    ),
+    "an image that breaks off": Case(READ, cut(CAMVID / "train/1.png"), ("train/1.png: no readable image",)),
+    "a JPEG that breaks off": Case(OWN, cut(MINE / "images/1.jpg"), ("images/1.jpg: no readable image",)),
+    "a mask that breaks off": Case(
+        READ, cut(CAMVID / "valannot/0.png"), ("valannot/0.png: no readable mask",)
+    ),
+    "an empty file": Case(
+        READ, text(CAMVID / "train/1.png", b""), ("train/1.png: no readable image", "mend")
+    ),
+    "a bomb for an image": Case(
+        READ, text(CAMVID / "train/1.png", bomb()), ("train/1.png", "pixels", "mend")
+    ),
+    "a bomb for a mask": Case(READ, text(CAMVID / "trainannot/1.png", bomb()), ("trainannot/1.png", "mend")),
+    "an image is missing": Case(READ, gone(CAMVID / "train/1.png"), ("train/1.png: cannot be read", "mend")),
+    "an image is a loop of links": Case(
+        READ, link(CAMVID / "train/1.png", "1.png"), ("train/1.png: cannot be read", "links", "mend")
+    ),
+    "an image is a folder": Case(
+        READ, both(gone(CAMVID / "train/1.png"), lambda: (CAMVID / "train/1.png").mkdir()), ("train/1.png",)
+    ),
+    "an image of floats": Case(
+        READ,
+        both(
+            listed("train", "train/f.tiff trainannot/0.png\n"),
+            lambda: Image.new("F", (40, 40), 0.5).save(CAMVID / "train/f.tiff"),
+        ),
+        ("train/f.tiff", "mode F", "16 bits"),
+    ),
+    "a mask in colours": Case(
+        READ, image(CAMVID / "valannot/0.png", "RGB"), ("valannot/0.png", "one channel")
+    ),
+    "a mask of another size": Case(
+        READ,
+        image(CAMVID / "valannot/0.png", "L", (20, 40)),
+        ("valannot/0.png: height×width is 40×20", "same"),
+    ),
+    "an unknown label": Case(
+        READ,
+        image(CAMVID / "valannot/0.png", "L", colour=77),
+        ("valannot/0.png: found labels [77]", "allowed"),
+    ),
+    "images and masks are swapped": Case(
+        READ,
+        both(
+            text(CAMVID / "val.txt", b"val/0.png valannot/0.png"),
+            text(CAMVID / "train.txt", b"train/0.png trainannot/0.png"),
+            swapped,
+        ),
+        ("valannot/0.png: no readable mask", "mode RGB"),
+    ),
+    "an image in two splits": Case(
+        READ, listed("train", "val/0.png valannot/0.png\n"), ("val/0: listed 2 times (train, val)", "once")
+    ),
+    "a copy in two splits": Case(
+        READ,
+        copied(CAMVID / "train/0.png", CAMVID / "val/0.png"),
+        ("val/0.png: same content as train/0.png",),
+    ),
+    "a name in no alphabet": Case(OWN, not_utf8, ("caf\\udce9", "UTF-8", "rename")),
+    "no classes": Case(OWN, gone(MINE / "classes.yaml"), ("classes.yaml: not found", "list the classes")),
+    "classes are no text": Case(OWN, text(MINE / "classes.yaml", b"\xff\xff"), ("classes.yaml", "UTF-8")),
+    "classes call a function": Case(
+        OWN,
+        text(MINE / "classes.yaml", b"classes: !!python/object/apply:os.mkdir [sprung]"),
+        ("classes.yaml",),
+    ),
+    "classes are a loop of links": Case(OWN, link(MINE / "classes.yaml", "classes.yaml"), ("classes.yaml",)),
+    "a class out of range": Case(
+        OWN, text(MINE / "classes.yaml", b"classes: {a: 0, b: 300}"), ("classes.b: found 300", "0 to 255")
+    ),
+    "an unlisted image": Case(OWN, text(MINE / "val.txt", b"9\n"), ("val.txt, line 1: found '9'", "images")),
+    "a list of the folder is no text": Case(OWN, text(MINE / "val.txt", b"\xe9\n"), ("val.txt", "UTF-8")),
+    "an image without mask": Case(OWN, gone(MINE / "masks/1.png"), ("masks: found no mask", "such as 1")),
+    "a mask of SBD that breaks off": Case(
+        READ_VOC,
+        cut(VOC / "benchmark_RELEASE/dataset/cls/2008_000001.mat"),
+        ("2008_000001.mat: no readable",),
+    ),
+    "a list of VOC is no text": Case(READ_VOC, text(VOC_LIST, b"\xe9\n"), ("val.txt", "UTF-8")),
+    "an outside list of VOC": Case(READ_VOC, text(VOC_LIST, b"a\0b\n"), ("a", "mend")),
+}
+
+OUT_CASES = {
+    "the out's folder is a file": Case(
+        DRAW, both(lambda: shutil.rmtree("data"), text("data", b"")), ("data",)
+    ),
+    "the out's folder is a loop of links": Case(DRAW, link("data", "data"), ("data", "see that")),
+    "the out of a model is a file": Case(
+        FREEZE, both(lambda: shutil.rmtree(FROZEN), text(FROZEN, b"")), ("frozen", "see that")
+    ),
+}
+
+PREPARED_CASES = {
+    "not prepared": Case(
+        FREEZE, lambda: shutil.rmtree(SHAPES), ("data/shapes/card.json", "dvc repro prepare@")
+    ),
+    "card of the data is damaged": Case(FREEZE, cut(SHAPES / "card.json"), ("shapes/card.json", "dvc repro")),
+    "card of the data is a list": Case(FREEZE, text(SHAPES / "card.json", b"[]"), ("card.json", "dvc repro")),
+    "card of the data lacks a key": Case(
+        FREEZE, card(SHAPES, classes=...), ("data/shapes/card.json", "classes: missing", "dvc repro")
+    ),
+    "index is missing": Case(DISTILL, gone(SHAPES / "index.csv"), ("index.csv: not found", "dvc repro")),
+    "index breaks off": Case(TRAIN, cut(SHAPES / "index.csv"), ("index.csv: damaged or edited", "dvc repro")),
+    "index is edited": Case(
+        TRAIN_CAMVID,
+        edit(TINY / "index.csv", "trainannot/0.png", "trainannot/1.png"),
+        ("index.csv", "edited"),
+    ),
+    "index lost an image": Case(
+        TRAIN, edit(SHAPES / "index.csv", "\ntrain,", "\nextra,"), ("index.csv: damaged or edited",)
+    ),
+    "an image has changed": Case(TRAIN_CAMVID, cut(CAMVID / "train/1.png"), ("train/1.png", "changed since")),
+    "a bit of a mask has changed": Case(
+        TRAIN_CAMVID,
+        same_size(CAMVID / "trainannot/1.png"),
+        ("trainannot/1.png", "changed since", "dvc repro"),
+    ),
+    "a prepared image is gone": Case(
+        TRAIN_CAMVID, gone(CAMVID / "val/1.png"), ("val/1.png: not found", "ATTNFD_CAMVID_ROOT")
+    ),
+}
+
+MODEL_CASES = {
+    "no teacher": Case(FREEZE, lambda: shutil.rmtree(TEACHER), ("teacher/card.json", "dvc repro")),
+    "teacher breaks off": Case(FREEZE, cut(TEACHER / "model.safetensors"), ("model.safetensors: damaged",)),
+    "teacher is of another size": Case(
+        FREEZE, card(TEACHER, architecture={"classes": 9}), ("model.safetensors", "shape")
+    ),
+    "teacher has other classes": Case(FREEZE, other_classes(TEACHER), ("teacher: has 5 classes", "train it")),
+    "teacher without card": Case(
+        SCORE_TEACHER, gone(TEACHER / "card.json"), ("teacher/card.json", "dvc repro")
+    ),
+    "card of the teacher is damaged": Case(
+        FREEZE, cut(TEACHER / "card.json"), ("card.json: not a JSON file",)
+    ),
+    "card of the teacher is a number": Case(FREEZE, text(TEACHER / "card.json", b"3"), ("card.json",)),
+    "card of the teacher lacks its score": Case(
+        FREEZE, card(TEACHER, val_miou=...), ("card.json", "val_miou")
+    ),
+    "card of the teacher lies": Case(FREEZE, card(TEACHER, sha256="0"), ("damaged, or not the file", "dvc")),
+    "card with an unknown backbone": Case(
+        FREEZE, card(TEACHER, architecture={"backbone": "vgg"}), ("card.json", "'vgg'")
+    ),
+    "teacher is a pickle": Case(FREEZE, trap(TEACHER / "model.safetensors"), ("model.safetensors", "dvc")),
+    "teacher is a pickle with a card": Case(
+        FREEZE, trap_with_its_card(TEACHER), ("model.safetensors", "replace")
+    ),
+    "frozen teacher is missing": Case(DISTILL, lambda: shutil.rmtree(FROZEN), ("frozen", "dvc repro")),
+    "frozen teacher breaks off": Case(DISTILL, cut(FROZEN / "model.safetensors"), ("frozen", "damaged")),
+    "frozen teacher is a pickle": Case(ABLATE, trap_with_its_card(FROZEN), ("frozen", "replace")),
+    "frozen teacher has other classes": Case(DISTILL, other_classes(FROZEN), ("frozen: has 5 classes",)),
+    "frozen teacher is missing in evaluate": Case(
+        SCORE, lambda: shutil.rmtree(FROZEN), ("frozen/card.json", "dvc repro")
+    ),
+    "student is missing": Case(SCORE, lambda: shutil.rmtree(STUDENT), ("model.safetensors", "dvc repro")),
+    "student has other classes": Case(SCORE, other_classes(STUDENT), ("none/0: has 5 classes", "train it")),
+    "student is a pickle": Case(SCORE, trap_with_its_card(STUDENT), ("model.safetensors", "replace")),
+    "distiller is missing": Case(SCORE, gone(STUDENT / paths.DISTILLER), ("distiller.safetensors",)),
+    "distiller breaks off": Case(SCORE, cut(STUDENT / paths.DISTILLER), ("distiller.safetensors", "replace")),
+    "distiller is a pickle": Case(
+        SCORE, trap(STUDENT / paths.DISTILLER), ("distiller.safetensors", "replace")
+    ),
+    "distiller is another's": Case(
+        SCORE,
+        lambda: save_file({"weight": torch.zeros(2)}, STUDENT / paths.DISTILLER),
+        ("distiller.safetensors", "unknown: weight"),
+    ),
+    "checkpoint is missing": Case(CHECK, teacher("none.pth"), ("train_teacher.checkpoint", "no such file")),
+    "checkpoint is a pickle": Case(CHECK, both(teacher("t.pth"), trap(Path("t.pth"))), ("t.pth", "replace")),
+    "checkpoint is a packed pickle": Case(
+        CHECK, both(teacher("t.pth"), zipped_trap(Path("t.pth"))), ("t.pth", "replace")
+    ),
+    "checkpoint is frozen": Case(CHECK, teacher(str(FROZEN)), ("is frozen", "give the folder")),
+    "checkpoint has another backbone": Case(
+        CHECK, teacher(str(TEACHER), backbone="resnet18"), ("teacher", "has the backbone mobilenetv2", "set")
+    ),
+    "checkpoint has other classes": Case(
+        TRAIN,
+        both(teacher("other"), other_classes(Path("other"))),
+        ("other", "has 5 classes", "give"),
+    ),
+    "weights are missing": Case(
+        CHECK, params(recipes={"shapes": {"training": {"weights": "w.pth"}}}), ("w.pth: no such file", "none")
+    ),
+    "weights are a pickle": Case(
+        CHECK,
+        both(params(recipes={"shapes": {"training": {"weights": "w.pth"}}}), trap(Path("w.pth"))),
+        ("w.pth", "replace"),
+    ),
+    "weights break off": Case(
+        CHECK,
+        both(
+            params(recipes={"shapes": {"training": {"weights": "w.safetensors"}}}),
+            text("w.safetensors", b"\x08\0\0\0\0\0\0\0{"),
+        ),
+        ("w.safetensors", "replace"),
+    ),
+    "no results": Case(REPORT, nothing, ("results/shapes/teacher", "run dvc repro")),
+}
+
+MACHINE_CASES = {
+    "unknown device": Case(DRAW, nothing, ("ATTNFD_DEVICE: found 'tpu'", "'cuda'"), {"ATTNFD_DEVICE": "tpu"}),
+    "fewer workers than none": Case(
+        DRAW, nothing, ("ATTNFD_WORKERS: found '-1'", "greater"), {"ATTNFD_WORKERS": "-1"}
+    ),
+    "workers in words": Case(DRAW, nothing, ("ATTNFD_WORKERS: found 'two'",), {"ATTNFD_WORKERS": "two"}),
+    "a dataset's folder that is not there": Case(
+        READ, nothing, ("nowhere/train.txt", "ATTNFD_CAMVID_ROOT"), {"ATTNFD_CAMVID_ROOT": "nowhere"}
+    ),
+    ".env is wrong": Case(DRAW, both(text(".env", b"ATTNFD_WORKERS=x\n")), ("ATTNFD_WORKERS: found 'x'",)),
+    ".env is no text": Case(DRAW, text(".env", b"ATTNFD_WORKERS=\xff\n"), (".env", "UTF-8")),
+    "the store is out of reach": Case(
+        DRAW,
+        nothing,
+        ("MLflow store http://127.0.0.1:1", "MLFLOW_TRACKING_URI"),
+        {"MLFLOW_TRACKING_URI": "http://me:secret@127.0.0.1:1"},
+    ),
+    "the store is of no kind": Case(
+        TRAIN,
+        nothing,
+        ("MLflow store bogus://host", "MLFLOW_TRACKING_URI"),
+        {"MLFLOW_TRACKING_URI": "bogus://me:secret@host/db"},
+    ),
+    "the store is in no folder": Case(
+        DRAW,
+        nothing,
+        ("none/mlflow.db", "MLFLOW_TRACKING_URI"),
+        {"MLFLOW_TRACKING_URI": "sqlite:///none/mlflow.db"},
+    ),
+    "the store is no database": Case(
+        DRAW,
+        text("other.db", b"no database" * 100),
+        ("other.db", "not a database"),
+        {"MLFLOW_TRACKING_URI": "sqlite:///other.db"},
+    ),
+}
+
+PRODUCT_CASES = {
+    "nothing to predict": Case(PREDICT.format("none"), nothing, ("none",)),
+    "an image to predict breaks off": Case(
+        PREDICT.format("broken.png"), text("broken.png", b"\x89PNG\r\n\x1a\n"), ("broken.png", "mend")
+    ),
+    "a bomb to predict": Case(PREDICT.format("bomb.png"), text("bomb.png", bomb()), ("bomb.png", "mend")),
+    "a model to predict is a pickle": Case(
+        PREDICT.format("datasets/camvid/val"), trap_with_its_card(STUDENT), ("model.safetensors", "replace")
+    ),
+    "no model to predict": Case(
+        "predict shapes/none x.png --out p", nothing, ("shapes/none: no model there",)
+    ),
+    "nothing to compare": Case("compare shapes/a shapes/b", nothing, ("results", "dvc repro")),
+}
+
+CASES = {
+    **PARAM_CASES,
+    **DATA_CASES,
+    **OUT_CASES,
+    **PREPARED_CASES,
+    **MODEL_CASES,
+    **MACHINE_CASES,
+    **PRODUCT_CASES,
+}
+
+
+def test_a_name_stands_for_one_case() -> None:
+    tables = (PARAM_CASES, DATA_CASES, OUT_CASES, PREPARED_CASES, MODEL_CASES, MACHINE_CASES, PRODUCT_CASES)
+    assert sum(map(len, tables)) == len(CASES)
+
+
+def judge(status: object, message: str, words: tuple[str, ...]) -> None:
+    assert status == 2, message
+    assert len(message.strip().splitlines()) <= 3, message
+    assert message.startswith("error: "), message
+    assert "Traceback" not in message, message
+    assert "secret" not in message, message
+    for word in words:
+        assert word in message, message
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_is_refused_in_three_lines_and_leaves_everything_as_it_was(
+    case: Case, project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    case.harm()
+    for key, value in case.environment.items():
+        monkeypatch.setenv(key, value)
+    before = snapshot(project)
+    monkeypatch.setattr(sys, "argv", ["attnfd", *case.command.split()])
+    with pytest.raises(SystemExit) as stopped:
+        main.main()
+    judge(stopped.value.code, capsys.readouterr().err, case.words)
+    assert snapshot(project) == before
+
+
+@pytest.mark.parametrize(
+    "name", ["a name for the shell", "unknown device", "params call a function", "an image that breaks off"]
+)
+def test_is_refused_by_a_process_of_its_own(name: str, project: Path) -> None:
+    case = CASES[name]
+    case.harm()
+    before = snapshot(project)
+    done = subprocess.run(
+        [sys.executable, "-m", "attnfd", *case.command.split()],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(miniature.PROJECT), **case.environment},
+    )
+    judge(done.returncode, done.stderr, case.words)
+    assert snapshot(project) == before
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_may_not_be_written(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("data").chmod(0o555)
+    before = snapshot(project)
+    monkeypatch.setattr(sys, "argv", ["attnfd", *DRAW.split()])
+    with pytest.raises(SystemExit) as stopped:
+        main.main()
+    judge(stopped.value.code, capsys.readouterr().err, ("data", "Permission denied", "see that"))
+    assert snapshot(project) == before
+
+
+def test_the_bed_holds(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every refusal above is the harm's doing: without it the commands succeed."""
+    for command in (CHECK, FREEZE, OWN, READ_VOC):
+        monkeypatch.setattr(sys, "argv", ["attnfd", *command.split()])
+        with pytest.raises(SystemExit) as stopped:
+            main.main()
+        assert stopped.value.code == 0, command

@@ -1,0 +1,183 @@
+"""params.yaml: what holds is merged from the general to the particular, what does not is named."""
+
+import copy
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+from ruamel.yaml import YAML
+
+from attnfd.config.params import Params, load_params
+from attnfd.config.section import Section, validate
+from attnfd.errors import UserError
+from attnfd.paths import Cell
+
+SHIPPED = YAML(typ="safe", pure=True).load((Path(__file__).parents[2] / "params.yaml").read_text())
+
+
+def changed(path: str, value: Any) -> dict[str, Any]:
+    """The shipped params with the value at a dotted path replaced; `...` takes it away."""
+    raw = copy.deepcopy(SHIPPED)
+    *parents, last = path.split(".")
+    node = raw
+    for part in parents:
+        node = node[part]
+    if value is ...:
+        del node[last]
+    else:
+        node[last] = value
+    return raw
+
+
+@pytest.fixture
+def minimal(tmp_path: Path) -> Callable[[str], Path]:
+    def write(text: str) -> Path:
+        file = tmp_path / "params.yaml"
+        file.write_text(text, encoding="utf-8")
+        return file
+
+    return write
+
+
+def test_a_recipe_overrides_the_stage_and_the_stage_overrides_training() -> None:
+    raw = changed("training.epochs", 7)
+    raw["recipes"]["shapes"]["training"].pop("epochs", None)
+    for stage in ("train_teacher", "distill"):
+        raw["recipes"]["shapes"][stage].pop("epochs", None)
+    assert Params(raw).distill("shapes").epochs == 7
+    raw["distill"]["epochs"] = 6
+    assert Params(raw).distill("shapes").epochs == 6
+    raw["recipes"]["shapes"]["training"]["epochs"] = 5
+    assert Params(raw).distill("shapes").epochs == 5
+    raw["recipes"]["shapes"]["distill"]["epochs"] = 4
+    assert Params(raw).distill("shapes").epochs == 4
+    assert Params(raw).train_teacher("shapes").epochs == 5
+
+
+def test_nested_sections_merge_key_by_key() -> None:
+    raw = changed("recipes.shapes.train_teacher", {"attention": {"reduction": 4}})
+    attention = Params(raw).train_teacher("shapes").attention
+    assert attention.reduction == 4
+    assert attention.kernel_size == SHIPPED["train_teacher"]["attention"]["kernel_size"]
+
+
+def test_a_method_is_overridden_per_dataset_and_per_variant() -> None:
+    raw = changed("methods.attnfd.on", {"shapes": {"weight": 3}})
+    params = Params(raw)
+    assert params.method("attnfd", "shapes").weight == 3
+    assert params.method("attnfd", "shapes", "be").layers == ("backbone", "encoder")
+    assert params.method("attnfd", "shapes", "be").weight == 3
+
+
+def test_sections_are_frozen() -> None:
+    section = Params(SHIPPED).distill("shapes")
+    with pytest.raises(ValidationError, match="frozen"):
+        section.epochs = 1  # type: ignore[misc]
+
+
+def test_a_cell_resolves_to_all_that_its_model_depends_on() -> None:
+    cell = Cell(stage="distill", dataset="shapes", student="resnet18", method="attnfd", seed=0)
+    resolved = Params(SHIPPED).resolve(cell)
+    assert resolved["method"]["normalize"] == "channel"
+    assert resolved["student"]["backbone"] == "resnet18"
+    assert resolved["distill"]["momentum"] == SHIPPED["training"]["momentum"]
+    assert resolved["prepare"]["reader"] == "shapes"
+
+
+BAD = [
+    ("trainin", {}, r"trainin.*did you mean 'training'"),
+    ("freeze", ..., r"'freeze' is missing"),
+    ("training", 3, r"found 3; allowed: keys and values"),
+    ("training.epoch", 3, r"epoch: unknown key; did you mean 'epochs'"),
+    ("training.lr", "fast", r'lr: found "fast"; allowed: number'),
+    ("training.lr", 0, r"lr: found 0.*greater than 0"),
+    ("training.lr", "0.1", r'lr: found "0.1"; allowed: number'),
+    ("training.epochs", 2.5, r"epochs: found 2\.5"),
+    ("training.momentum", ..., r"momentum: missing"),
+    ("training.nesterov", 1, r"nesterov: found 1; allowed: boolean"),
+    ("training.schedule", "step", r"schedule: found \"step\"; allowed: 'cosine' or 'poly'"),
+    ("training.scale", [2, 0.5], r"scale: found \[2\.0, 0\.5\].*low ≤ high"),
+    ("training.scale", [1], r"scale"),
+    ("training.precision", "8", r"precision: found \"8\"; allowed: '32-true'"),
+    ("train_teacher.attention.kernel_size", 4, r"kernel_size: found 4; allowed: an odd number"),
+    ("train_teacher.attention.kernelsize", 4, r"attention\.kernelsize: unknown key; did you mean"),
+    ("train_teacher.dropout", [0.5, 1.0], r"dropout"),
+    ("run.datasets", [], r"run\.datasets"),
+    ("run.students", [], r"run\.students"),
+    ("run.seeds", [-1], r"run\.seeds\.0: found -1"),
+    ("run.ablate.variants", [], r"run\.ablate\.variants"),
+    ("run.datasets", ["shape"], r"run\.datasets: unknown name 'shape'; did you mean 'shapes'"),
+    ("run.students", ["resnet81"], r"run\.students: unknown name 'resnet81'; did you mean 'resnet18'"),
+    ("run.methods", ["attfd"], r"run\.methods: unknown name 'attfd'; did you mean 'attnfd'"),
+    ("run.ablate.variants", ["bx"], r"run\.ablate\.variants: unknown name 'bx'"),
+    ("methods.magic", {"weight": 1}, r"methods: unknown name 'magic'"),
+    ("recipes", {}, r"recipes: found \{\}; allowed: at least one entry"),
+    ("recipes.shapes.prepare.reader", "shape", r"prepare\.reader: unknown name 'shape'"),
+    ("recipes.shapes.evaluate", ..., r"recipes\.shapes: section 'evaluate' is missing"),
+    ("recipes.shapes.training.epoch", 3, r"epoch: unknown key"),
+    ("students.resnet18.dropout", 0.5, r"students\.resnet18\.dropout"),
+    ("students.resnet18.widht", 1, r"widht: unknown key"),
+    ("freeze.tolerance", -1, r"freeze\.tolerance: found -1"),
+]
+
+
+@pytest.mark.parametrize(("path", "value", "message"), BAD, ids=[f"{bad[0]}={bad[1]}" for bad in BAD])
+def test_what_does_not_hold_is_named_in_one_line(path: str, value: Any, message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        Params(changed(path, value))
+    assert re.search(message, str(caught.value))
+    assert str(caught.value).startswith("params.yaml")
+    assert "\n" not in str(caught.value)
+
+
+BAD_METHODS = [
+    ("methods.attnfd.weigth", 1, r"methods\.attnfd\.weigth: unknown key; did you mean 'weight'"),
+    ("methods.attnfd.weight", -1, r"methods\.attnfd\.weight: found -1"),
+    ("methods.attnfd.layers", [], r"methods\.attnfd\.layers"),
+    ("methods.attnfd.layers", ["neck"], r"methods\.attnfd\.layers\.0: found \"neck\"; allowed: 'backbone'"),
+    ("methods.attnfd.normalize", "pixel", r"methods\.attnfd\.normalize: found \"pixel\""),
+    ("methods.attnfd", None, r"methods\.attnfd: found None; allowed: keys and values"),
+    ("methods.attnfd.on", {"moon": {}}, r"methods\.attnfd\.on: unknown name 'moon'"),
+    ("methods.attnfd.on", {"shapes": {"weights": 1}}, r"weights: unknown key"),
+]
+
+
+@pytest.mark.parametrize(("path", "value", "message"), BAD_METHODS, ids=[bad[0] for bad in BAD_METHODS])
+def test_a_method_that_does_not_hold_is_named_in_one_line(path: str, value: Any, message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        Params(changed(path, value)).method("attnfd", "shapes")
+    assert re.search(message, str(caught.value))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("run: [1, 2\ntraining:", r"params\.yaml, line 2"),
+        ("- a\n- b\n", r"found list; allowed: the sections"),
+        ("", r"found NoneType; allowed: the sections"),
+        ("run: {}\nrun: {}\n", r"params\.yaml, line 2.*duplicate"),
+    ],
+)
+def test_a_file_that_is_no_params_is_named(minimal: Callable[[str], Path], text: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        load_params(minimal(text))
+
+
+def test_a_missing_file_says_where_to_run(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="not found; run this from the repository's root"):
+        load_params(tmp_path / "params.yaml")
+
+
+def test_an_unknown_key_in_an_optional_section_is_named() -> None:
+    class Inner(Section):
+        width: int = 1
+
+    class Outer(Section):
+        inner: Inner | None = None
+
+    with pytest.raises(UserError, match=r"card\.inner\.widht: unknown key; did you mean 'width'"):
+        validate(Outer, {"inner": {"widht": 2}}, "card")

@@ -1,0 +1,148 @@
+"""Exports answer as the network does, on every size; each file is written once for the module."""
+
+import json
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from attnfd.deploy import export
+from attnfd.deploy.source import Model, open_model
+from attnfd.errors import UserError
+from tests.deploy.conftest import LEGEND, network, save
+
+if any(find_spec(package) is None for package in export.PACKAGES):
+    pytest.skip("without ONNX", allow_module_level=True)
+
+SHAPES = [(1, 64, 96), (3, 65, 97), (1, 33, 17), (2, 17, 131)]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    return open_model(str(save(tmp_path_factory.mktemp("model"))))
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("photos")
+    rng = np.random.default_rng(0)
+    for number in range(2):
+        coarse = Image.fromarray(rng.integers(0, 256, (5, 7, 3), dtype=np.uint8))
+        coarse.resize((70 + number, 50)).save(folder / f"{number}.png")
+    return str(folder)
+
+
+@pytest.fixture(scope="module", params=sorted(export.SUFFIX))
+def exported(
+    request: pytest.FixtureRequest, model: Model, photos: str, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    file = tmp_path_factory.mktemp("out") / f"model{export.SUFFIX[request.param]}"
+    found = export.export(model, request.param, file, images=[photos], overwrite=False)
+    assert found.images == 2 + 3
+    assert found.difference < 1e-4
+    assert found.agreement > 0.999
+    return file
+
+
+@pytest.fixture(scope="module")
+def answer(exported: Path) -> Callable[[np.ndarray], np.ndarray]:
+    """What a product gets, that knows nothing of this package."""
+    if exported.suffix == ".onnx":
+        import onnxruntime
+
+        session = onnxruntime.InferenceSession(exported, providers=["CPUExecutionProvider"])
+        return lambda images: session.run(None, {"images": images})[0]
+    program = torch.export.load(exported).module()
+    return lambda images: program(torch.from_numpy(images)).numpy()
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_answers_at_any_batch_and_size(
+    answer: Callable[[np.ndarray], np.ndarray], shape: tuple[int, int, int]
+) -> None:
+    images = np.random.default_rng(1).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    classes = answer(images)
+    assert classes.dtype == np.uint8
+    assert classes.shape == shape
+    scaled = (images / 255 - np.array(LEGEND.mean)) / np.array(LEGEND.std)
+    with torch.no_grad():
+        logits = network()(torch.from_numpy(scaled).float().permute(0, 3, 1, 2)).logits.numpy()
+    assert (classes == logits.argmax(1)).mean() > 0.999
+    assert len(np.unique(classes)) > 1
+
+
+def test_card_says_what_goes_in_and_comes_out(exported: Path, model: Model) -> None:
+    card = json.loads(exported.with_name(f"{exported.name}.json").read_text())
+    assert card["classes"][1] == {"index": 1, "name": "green", "colour": [0, 150, 0]}
+    assert (card["input"]["type"], card["input"]["shape"][3]) == ("uint8", 3)
+    assert card["input"]["mean"] == [0.485, 0.456, 0.406]
+    assert card["model_sha256"] == model.card["sha256"]
+    if exported.suffix == ".onnx":
+        import onnx
+
+        graph = onnx.load(exported)
+        assert card["opset"] == graph.opset_import[0].version == export.OPSET
+        (given,) = graph.graph.input
+        assert given.name == card["input"]["name"]
+        names = [axis.dim_param or axis.dim_value for axis in given.type.tensor_type.shape.dim]
+        assert names == card["input"]["shape"]
+        assert [output.name for output in graph.graph.output] == [card["output"]["name"]]
+
+
+def test_what_is_there_is_kept_unless_told_otherwise(exported: Path, model: Model, photos: str) -> None:
+    kind = next(kind for kind, suffix in export.SUFFIX.items() if suffix == exported.suffix)
+    before = exported.stat().st_mtime_ns
+    with pytest.raises(UserError, match=r"is there already; .*--overwrite"):
+        export.export(model, kind, exported, images=[photos], overwrite=False)
+    assert exported.stat().st_mtime_ns == before
+
+
+def test_file_that_answers_otherwise_is_refused_and_not_left(
+    exported: Path, model: Model, photos: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind = next(kind for kind, suffix in export.SUFFIX.items() if suffix == exported.suffix)
+    monkeypatch.setattr(export, "write", lambda network, kind, file: file.write_bytes(exported.read_bytes()))
+    other = Model("other", network(seed=1), model.legend, model.card, None)
+    out = tmp_path / exported.name
+    with pytest.raises(UserError, match=r"logits differ by .* nothing was written"):
+        export.export(other, kind, out, images=[photos], overwrite=False)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "message"),
+    [
+        ("onx", "a.onnx", "--format: unknown name 'onx'; did you mean 'onnx'"),
+        ("onnx", "a.pt2", r"a\.pt2: found '\.pt2'; allowed for onnx: .*\.onnx"),
+        ("onnx", "a.onnx", r"data/tiny: not found; .*--images"),
+    ],
+)
+def test_what_does_not_hold_is_refused(
+    kind: str, name: str, message: str, model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=message):
+        export.export(model, kind, Path(name), images=[], overwrite=False)
+    assert not list(tmp_path.iterdir())
+
+
+def test_small_and_unreadable_images_are_no_comparison(model: Model, tmp_path: Path) -> None:
+    small = tmp_path / "small.png"
+    Image.new("RGB", (16, 40)).save(small)
+    with pytest.raises(UserError, match=r"small\.png: found 40×16 pixels; allowed: 17"):
+        export.export(model, "onnx", tmp_path / "a.onnx", images=[str(small)], overwrite=False)
+    small.write_bytes(b"no image")
+    with pytest.raises(UserError, match=r"small\.png: cannot be read"):
+        export.export(model, "onnx", tmp_path / "a.onnx", images=[str(small)], overwrite=False)
+
+
+def test_missing_package_is_named(
+    model: Model, photos: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"onnx: not installed; run .*attnfd\[export\]"):
+        export.export(model, "onnx", tmp_path / "a.onnx", images=[photos], overwrite=False)

@@ -1,0 +1,189 @@
+import logging
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from attnfd.deploy.predict import Decoded, batches, find, predict
+from attnfd.deploy.source import Model
+from attnfd.errors import UserError
+from tests.deploy.conftest import LEGEND
+
+RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
+PIXELS = np.array([[RED, GREEN, GREEN], [BLUE, BLUE, GREEN]], dtype=np.uint8)
+MAP = np.array([[0, 1, 1], [2, 2, 1]])
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def write(name: str, pixels: np.ndarray = PIXELS, **options: object) -> str:
+    Path(name).parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(name, **options)
+    return name
+
+
+def run(model: Model, *sources: str, **changes: object) -> int:
+    options: dict = {"batch_size": 2, "overlays": True, "overwrite": False}
+    return predict(model, sources, Path("out"), **(options | changes))
+
+
+def written() -> set[str]:
+    return {file.relative_to("out").as_posix() for file in Path("out").rglob("*") if file.is_file()}
+
+
+def test_class_map_overlay_and_areas(colours: Model) -> None:
+    assert run(colours, write("a.png")) == 1
+    assert written() == {"classes/a.png", "overlays/a.png", "areas.csv"}
+    with Image.open("out/classes/a.png") as image:
+        assert image.mode == "P"
+        np.testing.assert_array_equal(np.array(image), MAP)
+        np.testing.assert_array_equal(np.array(image.convert("RGB")), np.array(LEGEND.palette)[MAP])
+    with Image.open("out/overlays/a.png") as overlay:
+        half = (PIXELS.astype(float) + np.array(LEGEND.palette)[MAP]) / 2
+        np.testing.assert_allclose(np.array(overlay), half, atol=1)
+    assert Path("out/areas.csv").read_text().splitlines() == [
+        "image,class,pixels,share",
+        f"a.png,red,1,{1 / 6}",
+        "a.png,green,3,0.5",
+        f"a.png,blue,2,{2 / 6}",
+    ]
+
+
+def test_images_of_any_size_and_mode_keep_their_size(colours: Model) -> None:
+    sizes = {"a": (4, 5), "b": (1, 1), "c": (4, 5), "d": (7, 2)}
+    rng = np.random.default_rng(0)
+    for name, size in sizes.items():
+        write(f"in/{name}.png", rng.integers(0, 256, (*size, 4), dtype=np.uint8))
+    assert run(colours, "in") == 4
+    for name, (height, width) in sizes.items():
+        with Image.open(f"out/classes/{name}.png") as image:
+            assert image.size == (width, height)
+    assert list(pd.read_csv("out/areas.csv")["image"].unique()) == ["a.png", "b.png", "c.png", "d.png"]
+
+
+def test_exif_orientation_is_followed(colours: Model) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned clockwise by a quarter
+    run(colours, write("a.png", exif=exif))
+    with Image.open("out/classes/a.png") as image:
+        np.testing.assert_array_equal(np.array(image), np.rot90(MAP, -1))
+
+
+def test_batches_are_of_one_size_and_full(colours: Model) -> None:
+    for number in range(5):
+        write(f"in/{number}.png", np.zeros((4, 6, 3), dtype=np.uint8))
+    write("in/2b.png", np.zeros((6, 4, 3), dtype=np.uint8))
+    run(colours, "in")
+    assert sorted(colours.network.batches) == [  # type: ignore[operator]
+        (1, 3, 4, 6), (1, 3, 6, 4), (2, 3, 4, 6), (2, 3, 4, 6),
+    ]  # fmt: skip
+
+
+def test_images_that_wait_are_bounded() -> None:
+    alive = 0
+
+    def images() -> object:
+        nonlocal alive
+        for side in range(1, 101):
+            alive += 1
+            yield Decoded(Path(str(side)), np.zeros((side, 1, 3), dtype=np.uint8))
+
+    seen, most = 0, 0
+    for batch in batches(images(), 2):  # type: ignore[arg-type]
+        most = max(most, alive - seen)
+        seen += len(batch)
+    assert (seen, most) == (100, 8)
+
+
+def test_folders_keep_their_structure(colours: Model) -> None:
+    write("in/x/a.png")
+    write("in/y/A.JPG")
+    write("in/y/z/a.png")
+    for other in ("in/notes.txt", "in/.DS_Store", "in/._a.png"):
+        Path(other).write_text("no image")
+    assert run(colours, "in", overlays=False) == 3
+    assert written() == {"classes/x/a.png", "classes/y/A.png", "classes/y/z/a.png", "areas.csv"}
+
+
+@pytest.mark.parametrize(
+    ("sources", "paths"),
+    [
+        (("in/x/a.png", "in/y/a.png"), {"x/a.png", "y/a.png"}),
+        (("in/x/a.png", "in/x/a.png", "in/x"), {"a.png"}),
+        (("in/*/a.png",), {"x/a.png", "y/a.png"}),
+        (("in/**/*.png",), {"x/a.png", "y/a.png", "y/z/a.png"}),
+        (("in/x", "./in/../in/y/z"), {"x/a.png", "y/z/a.png"}),
+    ],
+)
+def test_paths_start_below_the_folder_that_all_share(sources: tuple[str, ...], paths: set[str]) -> None:
+    for name in ("in/x/a.png", "in/y/a.png", "in/y/z/a.png"):
+        write(name)
+    assert {path.as_posix() for path in find(sources, without=Path("out"))} == paths
+
+
+def test_own_outputs_are_no_input(colours: Model) -> None:
+    write("a.png")
+    assert run(colours, ".") == run(colours, ".", overwrite=True) == 1
+
+
+def test_what_is_there_is_kept_unless_told_otherwise(colours: Model) -> None:
+    run(colours, write("a.png"))
+    before = Path("out/classes/a.png").read_bytes()
+    write("a.png", PIXELS[::-1].copy())
+    with pytest.raises(UserError, match=r"out: is there already; .*--overwrite"):
+        run(colours, "a.png")
+    assert Path("out/classes/a.png").read_bytes() == before
+    run(colours, "a.png", overwrite=True)
+    assert Path("out/classes/a.png").read_bytes() != before
+
+
+def test_a_file_is_no_folder_to_write_to(colours: Model) -> None:
+    Path("out").write_text("mine")
+    with pytest.raises(UserError, match="out: is there already"):
+        run(colours, write("a.png"), overwrite=True)
+    assert Path("out").read_text() == "mine"
+
+
+def test_unreadable_images_are_told_and_the_others_done(
+    colours: Model, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in "ad":
+        write(f"in/{name}.png")
+    Path("in/b.png").write_bytes(b"no image")
+    noise = np.random.default_rng(0).integers(0, 256, (50, 60, 3), dtype=np.uint8)
+    whole = Path(write("in/c.png", noise)).read_bytes()
+    Path("in/c.png").write_bytes(whole[: len(whole) // 2])
+    with caplog.at_level(logging.WARNING), pytest.raises(UserError, match=r"2 of 4 .*in/b\.png") as stopped:
+        run(colours, "in")
+    assert "\n" not in str(stopped.value)
+    lines = [record.getMessage() for record in caplog.records]
+    assert [line.partition(":")[0] for line in lines] == ["in/b.png", "in/c.png"]
+    assert not any("\n" in line for line in lines)
+    assert written() >= {"classes/a.png", "classes/d.png", "areas.csv"}
+    assert set(pd.read_csv("out/areas.csv")["image"]) == {"a.png", "d.png"}
+
+
+@pytest.mark.parametrize(
+    ("sources", "message"),
+    [
+        (("nowhere",), "nowhere: not found"),
+        (("*.tif",), r"\*\.tif: found no images"),
+        (("empty",), "empty: found no images"),
+        (("in/a.png", "in/a.jpg"), r"in/a\.png, in/a\.jpg: have one name"),
+    ],
+)
+def test_bad_sources_are_refused_before_anything_is_written(
+    colours: Model, sources: tuple[str, ...], message: str
+) -> None:
+    Path("empty").mkdir()
+    write("in/a.png")
+    write("in/a.jpg")
+    with pytest.raises(UserError, match=message):
+        run(colours, *sources)
+    assert not Path("out").exists()

@@ -1,0 +1,212 @@
+"""Your own images and masks."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from attnfd import paths
+from attnfd.data.images import read_classes
+from attnfd.data.labels import label_table
+from attnfd.data.loaders import Segmentation
+from attnfd.data.prepared import Prepared
+from attnfd.errors import UserError
+from attnfd.readers.folder import Folder, labels_of, stratify
+from stages.prepare import prepare
+from tests.data.trees import params_of
+from tests.readers.trees import folder_tree, noise, write
+
+COLOURS = {"ground": [0, 0, 0], "water": [0, 0, 255], "tree": [10, 200, 30]}
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    for key in ("DVC_ROOT", "ATTNFD_FOLDER_ROOT"):
+        monkeypatch.delenv(key, raising=False)
+    return folder_tree(tmp_path / "mine")
+
+
+def prepared(root: Path, **options: Any) -> Prepared:
+    prepare(params_of("folder", root=str(root), **options), "mine")
+    return Prepared.load(paths.prepared("mine"), root)
+
+
+def ids(found: Prepared, split: str) -> list[str]:
+    return found.split(split)["id"].str.removeprefix("images/").tolist()
+
+
+def coloured(indices: list[list[int]]) -> Image.Image:
+    return Image.fromarray(np.array(list(COLOURS.values()), dtype=np.uint8)[np.array(indices)])
+
+
+def paint(root: Path, masks: list[Image.Image]) -> None:
+    """Replace the tree's images by as many of 2×3 pixels as there are masks."""
+    for path in [*root.glob("images/*"), *root.glob("masks/*")]:
+        path.unlink()
+    for number, mask in enumerate(masks):
+        write(root / f"images/{number}.png", noise(f"paint{number}", (2, 3)))
+        write(root / f"masks/{number}.png", mask)
+    (root / "train.txt").write_text("".join(f"{number}\n" for number in range(1, len(masks))))
+    (root / "val.txt").write_text("0\n")
+
+
+def test_splits_are_listed_and_classes_come_from_the_card(root: Path) -> None:
+    found = prepared(root)
+    assert (ids(found, "train"), ids(found, "val")) == (["0", "1", "2", "3"], ["4", "5"])
+    assert found.card.classes == ("ground", "cat", "dog")
+    assert found.card.labels == {0: 0, 10: 1, 20: 2, 255: 255}
+    assert found.card.splits["val"].pixels == {"ground": 0, "cat": 48, "dog": 48}
+
+
+def test_classes_may_stand_in_the_params(root: Path) -> None:
+    (root / "classes.yaml").unlink()
+    found = prepared(root, classes={"animal": 10, "ground": 0}, void=[20])
+    assert found.card.classes == ("animal", "ground")
+    assert (found.card.splits["val"].pixels["animal"], found.card.splits["val"].void) == (48, 48)
+
+
+def test_colour_masks_are_read_by_colour_in_every_form(root: Path) -> None:
+    indices = [[0, 1, 2], [2, 2, 1]]
+    rgb = coloured(indices)
+    paint(root, [rgb, rgb.convert("RGBA"), rgb.quantize(3), rgb.quantize(3).convert("RGB")])
+    found = prepared(root, classes=COLOURS)
+    assert found.card.palette == tuple(map(tuple, COLOURS.values()))
+    for index in range(3):
+        np.testing.assert_array_equal(Segmentation(found, "train")[index][1].numpy(), indices)
+    assert found.split("val").iloc[0][list(COLOURS)].tolist() == [1, 2, 3]
+
+
+def test_void_colours_are_void(root: Path) -> None:
+    paint(root, [coloured([[0, 1, 2], [2, 2, 1]])] * 2)
+    two = {name: COLOURS[name] for name in ("ground", "tree")}
+    assert prepared(root, classes=two, void=[COLOURS["water"]]).card.splits["val"].void == 2
+
+
+def test_unknown_colours_are_named_and_a_flood_of_them_is_cut(root: Path) -> None:
+    paint(root, [noise("flood", (2, 3)), coloured([[0, 1, 2], [2, 2, 1]])])
+    with pytest.raises(UserError) as raised:
+        prepared(root, classes=COLOURS)
+    assert "masks/0.png: found labels [#" in str(raised.value)
+    assert "allowed: #000000, #0000ff, #0ac81e" in str(raised.value)
+    write(root / "masks/0.png", noise("flood", (20, 30)))
+    with pytest.raises(UserError, match=r"\] and 592 more; allowed"):
+        prepared(root, classes=COLOURS)
+
+
+def test_hidden_files_are_passed_over_and_suffixes_may_be_capitals(root: Path) -> None:
+    (root / "images/5.jpg").rename(root / "images/5.JPG")
+    (root / "masks/5.png").rename(root / "masks/5.PNG")
+    for name in (".DS_Store", "._4.jpg", "._4.png", "Thumbs.db"):
+        (root / "images" / name).write_bytes(b"\0")
+        (root / "masks" / name).write_bytes(b"\0")
+    (root / "images/.cache").mkdir()
+    write(root / "images/.cache/9.jpg", noise("9"))
+    found = prepared(root, val=0.5)
+    assert sorted(ids(found, "train") + ids(found, "val")) == list("012345")
+
+
+def test_folders_below_and_a_suffix_of_the_masks(root: Path) -> None:
+    write(root / "images/far/away/7.tif", noise("7"))
+    for path in root.glob("masks/*.png"):
+        path.rename(path.with_stem(f"{path.stem}_mask"))
+    write(root / "masks/far/away/7_mask.png", Image.new("L", (8, 6)))
+    with (root / "val.txt").open("a") as listed:
+        listed.write("far/away/7.tif\n")
+    assert ids(prepared(root, mask_suffix="_mask"), "val") == ["4", "5", "far/away/7"]
+
+
+def test_a_split_by_share_follows_its_seed_alone(root: Path) -> None:
+    for number in range(6, 40):
+        write(root / f"images/{number}.png", noise(str(number)))
+        write(root / f"masks/{number}.png", Image.new("L", (8, 6), 10 * (number % 3)))
+    first = ids(prepared(root, val=0.25), "val")
+    assert len(first) == 10
+    assert first == ids(prepared(root, val=0.25), "val")
+    assert first != ids(prepared(root, val=0.25, seed=1), "val")
+
+
+def test_rare_classes_are_shared_out_evenly() -> None:
+    present = np.zeros((200, 4), dtype=bool)
+    present[:, 0] = True
+    present[:20, 1] = True  # a tenth has class 1, and half of these class 2
+    present[:10, 2] = True
+    present[195:, 3] = True
+    for seed in range(5):
+        chosen = stratify(present, 0.2, seed)
+        assert present[chosen].sum(0).tolist() == [40, 4, 2, 1]
+
+
+def test_images_without_class_are_shared_out_too() -> None:
+    assert stratify(np.zeros((10, 3), dtype=bool), 0.3, 0).sum() == 3
+
+
+def test_a_duplicate_in_both_splits_is_refused(root: Path) -> None:
+    (root / "images/5.jpg").write_bytes((root / "images/0.jpg").read_bytes())
+    with pytest.raises(UserError, match=r"images/5.jpg: same content as images/0.jpg"):
+        prepared(root)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda root: (root / "masks/3.png").unlink(),
+            r"masks: found no mask \(.*\) for 1 images, such as 3",
+        ),
+        (lambda root: (root / "val.txt").unlink(), r"val.txt: not found; .*prepare.val"),
+        (lambda root: (root / "val.txt").write_text("4\nnine\n"), r"val.txt, line 2: found 'nine'; allowed"),
+        (lambda root: write(root / "images/4.png", noise("4")), r"found 4.jpg and 4.png; allowed: one"),
+        (lambda root: (root / "classes.yaml").write_text("a: [\n"), r"classes.yaml, line 2: expected"),
+        (lambda root: (root / "classes.yaml").write_text("- a\n"), r"classes.yaml: found list; allowed"),
+        (lambda root: (root / "classes.yaml").write_text("classes: {a: 0, b: 0}"), r"classes.b: found 0"),
+        (
+            lambda root: (root / "classes.yaml").write_text("classes: {a: 0, b: 1}\nviod: []"),
+            r"viod: unknown key",
+        ),
+    ],
+)
+def test_what_does_not_hold_is_told_in_one_line(root: Path, change: Any, message: str) -> None:
+    change(root)
+    with pytest.raises(UserError, match=message) as raised:
+        prepared(root)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"classes": {"a": 0}}, r"prepare.classes: found 1 of them; allowed: 2 to 254"),
+        ({"classes": {"a": 0, "b": 256}}, r"classes.b: found 256; allowed: 0 to 255, or \[red, green"),
+        ({"classes": {"a": 0, "b": True}}, r"classes.b: found True"),
+        ({"classes": {"a": [0, 0], "b": 1}}, r"classes.a: found \[0, 0\]"),
+        ({"classes": {"a": 0, "b": [0, 0, 1]}}, r"classes: found numbers and colours"),
+        ({"classes": {"a": 0, "b": 1}, "void": [1]}, r"void.0: found 1, which is taken"),
+        ({"classes": {"a": 0, "split": 1}}, r"classes.split: has the name of an index column"),
+        ({"void": [3]}, r"void: found \[3\]; allowed: nothing, since classes.yaml says it"),
+        ({"val": 1.5}, r"prepare.val: found 1.5; allowed: less than 1"),
+        ({"ratio": 0.5}, r"prepare.ratio: unknown key"),
+    ],
+)
+def test_options_that_do_not_hold_are_named(root: Path, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message) as raised:
+        prepared(root, **options)
+    assert "\n" not in str(raised.value)
+
+
+def test_as_many_classes_as_fit_have_colours_of_their_own(root: Path) -> None:
+    classes = {f"c{index}": index for index in range(254)}
+    palette = Folder(Folder.Options(root=str(root), classes=classes), root).palette
+    assert len(set(palette)) == 254
+
+
+def test_a_class_may_have_255() -> None:
+    assert labels_of({"ground": 0, "road": 255}) == {0: 0, 255: 1}
+
+
+def test_blue_and_black_alone_are_still_colours(tmp_path: Path) -> None:
+    write(tmp_path / "mask.png", Image.new("RGB", (2, 1), (0, 0, 255)))
+    table = label_table(labels_of({"ground": [0, 0, 0], "water": [0, 0, 255]}))
+    assert read_classes(tmp_path / "mask.png", table).tolist() == [[1, 1]]

@@ -1,0 +1,109 @@
+"""The folder that an evaluation leaves."""
+
+import json
+import zipfile
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from attnfd.config.schema import Evaluate
+from attnfd.results import write
+from tests.report import synthetic
+
+
+class Constant(nn.Module):
+    """Predicts class 1 everywhere."""
+
+    def __init__(self):
+        super().__init__()
+        self.bias = nn.Parameter(torch.tensor([0.0, 1.0, 0.5]))
+
+    def forward(self, images):
+        return SimpleNamespace(logits=self.bias.view(1, -1, 1, 1).expand(len(images), -1, *images.shape[-2:]))
+
+
+@pytest.fixture
+def prepared(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return synthetic.dataset()
+
+
+def evaluate(prepared, folder, **options):
+    config = Evaluate(batch_size=3, kept=4, overlays=2, **options)
+    return write.evaluate(Constant(), prepared, config, Path(folder))
+
+
+def test_numbers_by_hand(prepared):
+    # A mask of 6 × 8: 21 pixels on or below the diagonal, 1 void, 26 ground.
+    found = evaluate(prepared, "out").metrics
+    assert found == json.loads(Path("out/metrics.json").read_text())
+    assert found["iou"] == {"ground": 0.0, "square": pytest.approx(21 / 47), "star": None}
+    assert found["miou"] == pytest.approx(21 / 47 / 2)
+    assert found["mean_accuracy"] == pytest.approx(1 / 2)
+    assert found["pixel_accuracy"] == pytest.approx(21 / 47)
+    assert found["fw_iou"] == pytest.approx(21 / 47 * 21 / 47)
+    assert (found["collapsed"], found["images"], found["parameters"]) == (True, 4, 3)
+    assert "resized" not in found
+
+    table = pd.read_csv("out/per_class.csv").set_index("class")
+    assert list(table["pixels"]) == [4 * 26, 4 * 21, 0]
+    assert table.loc["square", "accuracy"] == 1
+    assert table.loc["star", ["iou", "accuracy"]].isna().all()
+
+    with np.load("out/confusion.npz") as stored:
+        assert list(stored["ids"]) == ["image0", "image1", "image2", "image3"]
+        assert stored["matrices"].dtype == np.uint32
+        assert stored["matrices"].tolist() == [[[0, 26, 0], [0, 21, 0], [0, 0, 0]]] * 4
+
+
+def test_images_that_are_kept_and_drawn(prepared):
+    found = evaluate(prepared, "out")
+    assert found.ids == ["image1", "image3"]
+    assert found.images.dtype == torch.uint8
+    assert found.images.shape == (2, 3, *synthetic.SIZE)
+    assert found.images[:, 0, 0, 0].tolist() == [10, 30]
+    with np.load("out/predictions.npz") as maps:  # in two batches
+        assert list(maps) == ["image0", "image1", "image2", "image3"]
+        assert all((pred == np.ones(synthetic.SIZE)).all() for pred in maps.values())
+
+
+def test_pictures(prepared):
+    found = evaluate(prepared, "out")
+    energies = np.stack([np.array([[0.0, 50], [100, 100]]), np.zeros((2, 2))])
+    cosines = {"encoder/agreement": np.array([[[-1.0, 0.2]], [[0.6, 1]]])}
+    write.write_attention(Path("out"), found, {"teacher": {"encoder/raw": energies}}, cosines)
+    with np.load("out/attention.npz") as stored:
+        assert set(stored) == {"ids", "teacher/encoder/raw", "student/encoder/agreement"}
+        assert stored["student/encoder/agreement"].tolist() == [[[0, 51]], [[153, 255]]]
+        assert stored["ids"].tolist() == ["image1", "image3"]
+        # Percentiles of 0, 50, 100, 100: the 2nd is 3, the 98th is 100; a map without contrast is dark.
+        assert stored["teacher/encoder/raw"].tolist() == [[[0, 124], [255, 255]], [[0, 0], [0, 0]]]
+    Path("history.csv").write_text("epoch,loss,ce,lr,miou\n1,2.0,1.5,0.01,\n2,1.5,1.0,0.001,0.3\n")
+    write.write_curves(Path("out"), Path("history.csv"))
+    for name in ("confusion.png", "overlays.png", "attention.png", "curves.png"):
+        assert Image.open(f"out/{name}").format == "PNG"
+
+
+def test_evaluation_at_a_short_side_stands_beside_the_original(prepared):
+    found = evaluate(prepared, "out", resize=3).metrics
+    assert found["resized"].keys() == {"short_side", "miou", "mean_accuracy", "pixel_accuracy", "fw_iou"}
+    assert found["resized"]["short_side"] == 3
+    assert found["pixel_accuracy"] == pytest.approx(21 / 47)
+
+
+def test_equal_results_give_equal_bytes(prepared):
+    evaluate(prepared, "first")
+    evaluate(prepared, "second")
+    names = sorted(file.name for file in Path("first").iterdir())
+    assert len(names) == 6
+    for name in names:
+        assert Path("first", name).read_bytes() == Path("second", name).read_bytes(), name
+    for name in ("confusion.npz", "predictions.npz"):  # a zip holds the time of its files
+        with zipfile.ZipFile(Path("first", name)) as archive:
+            assert {file.date_time for file in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}

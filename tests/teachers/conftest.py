@@ -1,0 +1,5 @@
+"""The networks of the models' tests."""
+
+from tests.models.conftest import attention, images, trained
+
+__all__ = ["attention", "images", "trained"]
