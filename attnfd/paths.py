@@ -1,11 +1,19 @@
 """Where everything lies: the one place beside `dvc.yaml` that spells a path."""
 
 import os
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from itertools import product
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from attnfd.config.schema import Run
 
 MODELS = Path("models")
 RESULTS = Path("results")
+ABLATION = Path("ablation")
+TEACHER = "teacher"
 MODEL = "model.safetensors"
 CARD = "card.json"
 HISTORY = "history.csv"
@@ -32,7 +40,7 @@ def prepared(dataset: str) -> Path:
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """One trained model: what tells it from every other, and where its files lie.
+    """One trained model: what distinguishes it from every other, and where its files are.
 
     `variant` is set for ablations; `student`, `method` and `seed` are unset for the teacher.
     """
@@ -44,20 +52,65 @@ class Cell:
     variant: str | None = None
     seed: int | None = None
 
+    @classmethod
+    def teacher(cls, dataset: str) -> Self:
+        """The teacher of a dataset."""
+        return cls(stage="train_teacher", dataset=dataset)
+
+    @classmethod
+    def distilled(cls, dataset: str, student: str, method: str, seed: int) -> Self:
+        """A student that a method teaches."""
+        return cls(stage="distill", dataset=dataset, student=student, method=method, seed=seed)
+
+    @classmethod
+    def ablated(cls, dataset: str, student: str, variant: str, seed: int) -> Self:
+        """A student that a variant of AttnFD teaches."""
+        return cls(
+            stage="ablate", dataset=dataset, student=student, method="attnfd", variant=variant, seed=seed
+        )
+
+    @classmethod
+    def all(cls, run: "Run", dataset: str) -> list[Self]:
+        """Every model that the axes of `run` ask for on a dataset: teacher, students, ablations."""
+        axes = product(run.students, run.methods, run.seeds)
+        ablate = product(run.ablate.students, run.ablate.variants, run.ablate.seeds)
+        return [
+            cls.teacher(dataset),
+            *(cls.distilled(dataset, *cell) for cell in axes),
+            *(cls.ablated(dataset, *cell) for cell in ablate),
+        ]
+
+    @classmethod
+    def of_folder(cls, folder: PurePath) -> Self:
+        """The cell whose model or results are in a folder such as `results/shapes/resnet18/attnfd/0`."""
+        root, dataset, *rest = folder.parts
+        if rest == [TEACHER]:
+            return cls.teacher(dataset)
+        student, taught, seed = rest
+        make = cls.ablated if root == ABLATION.name else cls.distilled
+        return make(dataset, student, taught, int(seed))
+
+    @classmethod
+    def of_tags(cls, tags: Mapping[str, str]) -> Self:
+        """The cell that `tags` gives these tags."""
+        known = {field.name: tags.get(field.name) for field in fields(cls)}
+        seed = known.pop("seed")
+        return cls(seed=None if seed is None else int(seed), **known)  # type: ignore[arg-type]
+
     @property
     def name(self) -> str:
         """`resnet18-attnfd-0`; the words a user sees in progress bars, tables and MLflow."""
-        parts = (self.student or "teacher", self.method, self.variant, self.seed)
+        parts = (self.student or TEACHER, self.method, self.variant, self.seed)
         return "-".join(str(part) for part in parts if part is not None)
 
     @property
     def model(self) -> Path:
         """Folder of weights, card and history."""
         if self.student is None:
-            return MODELS / self.dataset / "teacher"
+            return MODELS / self.dataset / TEACHER
         if self.variant is None:
             return MODELS / self.dataset / self.student / str(self.method) / str(self.seed)
-        return Path("ablation", self.dataset, self.student, self.variant, str(self.seed))
+        return ABLATION.joinpath(self.dataset, self.student, self.variant, str(self.seed))
 
     @property
     def results(self) -> Path:

@@ -2,26 +2,29 @@
 
 from collections.abc import Sequence
 
-from attnfd.config.params import Params
+from attnfd.config.task import Task
 from attnfd.errors import UserError
-from attnfd.results import write
+from attnfd.results.write import Evaluated
 from attnfd.runtime import processes
-from attnfd.training.loop import Tracked
 from stages.distill import distill
 from stages.evaluate import evaluate
 
-Outcome = tuple[str, write.Evaluated | None] | UserError
+Outcome = tuple[str, Evaluated | None] | UserError
 
 
-def ablate(params: Params, tracked: Sequence[Tracked]) -> list[Outcome]:
+def ablate(tasks: Sequence[Task]) -> list[Outcome]:
     """Train like `distill` and evaluate like `evaluate`, in one command and into one folder.
 
     Of several processes only the first evaluates.
+
+    Returns:
+        For each task the fingerprint of the student's weights and its evaluation, or the error that ended its
+        training.
     """
     found: list[Outcome] = []
-    for (cell, _, _), outcome in zip(tracked, distill(params, tracked), strict=True):
+    for task, outcome in zip(tasks, distill(tasks), strict=True):
         if isinstance(outcome, UserError):
             found.append(outcome)
         else:
-            found.append((outcome, evaluate(params, cell) if processes.rank() == 0 else None))
+            found.append((outcome, evaluate([task])[0] if processes.rank() == 0 else None))
     return found

@@ -1,28 +1,36 @@
 """freeze: the teacher as one self-contained artefact that every student cell reads."""
 
+from collections.abc import Sequence
+
 import torch
 
 from attnfd import paths
-from attnfd.config.params import Params
+from attnfd.config.schema import LAYERS
+from attnfd.config.task import Task
 from attnfd.data.loaders import eval_loader
 from attnfd.data.prepared import open_prepared
 from attnfd.data.transforms import normalize
 from attnfd.errors import UserError
 from attnfd.models import checkpoint, frozen
 from attnfd.models.checkpoint import legend
-from attnfd.models.taps import TAPS, Tap
-from attnfd.paths import Cell
+from attnfd.models.taps import Tap
 
 
-def freeze(params: Params, dataset: str) -> None:
-    """Fold and freeze the trained teacher, and write it if it still computes the same.
+def freeze(tasks: Sequence[Task]) -> list[float]:
+    """Fold and freeze each trained teacher, and write it if it still computes the same.
+
+    Returns:
+        For each task the largest relative difference between the frozen and the live teacher.
 
     Raises:
         UserError: an output or a tap differs by more than `freeze.tolerance` on evaluation images.
     """
-    config = params.freeze
-    prepared = open_prepared(params, dataset)
-    source = Cell(stage="train_teacher", dataset=dataset).model
+    return [_freeze(task) for task in tasks]
+
+
+def _freeze(task: Task) -> float:
+    config, dataset, source = task.settings.freeze, task.cell.dataset, task.cell.model
+    prepared = open_prepared(task.params, dataset)
     live, card = checkpoint.load(source)
     prepared.check_classes(live.info.classes, source)
     if "val_miou" not in card:
@@ -44,7 +52,7 @@ def freeze(params: Params, dataset: str) -> None:
             f"allowed: freeze.tolerance = {config.tolerance:.1e}; nothing was written"
         )
     with torch.inference_mode():
-        taps = folded(normalize(images), taps=[Tap(layer, "refined") for layer in TAPS], logits=False).taps
+        taps = folded(normalize(images), taps=[Tap(layer, "refined") for layer in LAYERS], logits=False).taps
     checkpoint.save(
         paths.frozen(dataset),
         folded,
@@ -56,3 +64,4 @@ def freeze(params: Params, dataset: str) -> None:
             "source_sha256": checkpoint.fingerprint(source),
         },
     )
+    return difference

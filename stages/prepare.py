@@ -2,28 +2,36 @@
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from rich.progress import track
 
 from attnfd import paths
-from attnfd.config.params import Params
 from attnfd.config.section import validate
-from attnfd.data.prepared import Prepared, dataset_root
+from attnfd.config.task import Task
+from attnfd.data.prepared import Card, Prepared, dataset_root
 from attnfd.discovery import component
 from attnfd.scan.files import scan
 from attnfd.scan.index import describe, to_index
 
 
-def prepare(params: Params, dataset: str) -> None:
-    """Write the index and card of a dataset, or nothing.
+def prepare(tasks: Sequence[Task]) -> list[Card]:
+    """Write the index and card of each dataset, or nothing.
+
+    Returns:
+        The cards.
 
     Raises:
-        UserError: an option does not hold, the dataset is not there, or files of it are faulty.
+        UserError: an option is not valid, the dataset is not there, or files of it are faulty.
     """
-    settings = params.prepare(dataset)
+    return [_prepare(task) for task in tasks]
+
+
+def _prepare(task: Task) -> Card:
+    params, dataset = task.params, task.cell.dataset
+    settings = task.settings.prepare
     kind = component("readers", settings.reader)
     options = validate(kind.Options, settings.options, f"{params.source}: recipes.{dataset}.prepare")
 
@@ -36,6 +44,7 @@ def prepare(params: Params, dataset: str) -> None:
         index = to_index(findings, reader, dataset)
         card = describe(dataset, settings, reader, index)
         Prepared(card, index, reader.root).write(folder)
+    return card
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """report: tables, figures and the page of everything that ran on a dataset."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -8,7 +9,9 @@ import pandas as pd
 from attnfd import paths
 from attnfd.analysis import tables
 from attnfd.config.params import Params
+from attnfd.config.task import Task
 from attnfd.data.prepared import Prepared, open_prepared
+from attnfd.paths import Cell
 from attnfd.report import gallery, html, latex, markdown, paper
 from attnfd.report.page import page
 from attnfd.results import style
@@ -18,14 +21,21 @@ FIGURES = "figures"
 PLOTS = "plots"
 
 
-def report(params: Params, dataset: str) -> None:
-    """Read the results of the dataset's cells and write `report.html` and `report.md`, with all they show.
+def report(tasks: Sequence[Task]) -> list[Path]:
+    """Read the results of each dataset's cells and write `report.html` and `report.md`, with all they show.
+
+    Returns:
+        The pages.
 
     Raises:
         UserError: a cell has no results yet.
     """
+    return [_report(task.params, task.cell.dataset) for task in tasks]
+
+
+def _report(params: Params, dataset: str) -> Path:
     prepared = open_prepared(params, dataset)
-    cells = tables.cells(params.run, dataset)
+    cells = Cell.all(params.run, dataset)
     found = tables.results(cells)
     comparison = tables.comparison(found)
     frames = {
@@ -60,6 +70,7 @@ def report(params: Params, dataset: str) -> None:
     (folder / "report.md").write_text(markdown.write(described), encoding="utf-8")
     summary = json.dumps(tables.nested(comparison), indent=2)
     paths.summary(dataset).write_text(summary + "\n", encoding="utf-8")
+    return folder / "report.html"
 
 
 def _subtitle(prepared: Prepared) -> str:

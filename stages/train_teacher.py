@@ -1,7 +1,6 @@
 """train_teacher: the teacher, DeepLabV3+ with CBAM at the three taps in its forward path."""
 
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Sequence
 from math import nan
 from typing import Any
 
@@ -9,56 +8,58 @@ import pandas as pd
 import torch
 from lightning_fabric import Fabric
 
-from attnfd.config.params import Params
 from attnfd.config.schema import TrainTeacher
+from attnfd.config.task import Log, Task
 from attnfd.data.loaders import eval_loader
 from attnfd.data.prepared import Prepared, open_prepared
 from attnfd.models import checkpoint
 from attnfd.models.checkpoint import legend
 from attnfd.models.deeplab import DeepLabV3Plus
-from attnfd.paths import HISTORY, Cell
+from attnfd.paths import HISTORY
 from attnfd.runtime import processes
 from attnfd.runtime.fabric import start_fabric
 from attnfd.teachers import imported
-from attnfd.training import loop
-from attnfd.training.checkpoints import Checkpoints
+from attnfd.training.loop import fit
 from attnfd.training.objective import Objective
+from attnfd.training.randomness import random_state
+from attnfd.training.state import Trainee, validate
 
 
-def train_teacher(params: Params, cell: Cell, log: loop.Log, checkpoints: Checkpoints) -> str:
-    """Train the teacher on cross-entropy, or import it; write weights, card and history into its folder.
+def train_teacher(tasks: Sequence[Task]) -> list[str]:
+    """Train each teacher on cross-entropy, or import it; write weights, card and history into its folder.
 
     Returns:
-        The fingerprint of the weights.
+        The fingerprints of the weights.
     """
-    config = params.train_teacher(cell.dataset)
-    prepared = open_prepared(params, cell.dataset)
+    return [_train(task) for task in tasks]
+
+
+def _train(task: Task) -> str:
+    cell, config = task.cell, task.settings.train_teacher
+    prepared = open_prepared(task.params, cell.dataset)
+    classes = len(prepared.card.classes)
     fabric = start_fabric(config.precision, together=True, deterministic=config.deterministic)
     torch.manual_seed(config.seed)
-    fit = partial(
-        loop.fit,
-        prepared=prepared,
-        seed=config.seed,
-        fabric=fabric,
-        log=log,
-        title=cell.name,
-        checkpoints=checkpoints,
-    )
+
+    def train(model: DeepLabV3Plus, config: TrainTeacher) -> pd.DataFrame:
+        trainee = Trainee(Objective(model), task.log, cell.name, task.own_checkpoints, random_state())
+        return fit(trainee, prepared, config, seed=config.seed, fabric=fabric)
+
     card: dict[str, Any] = legend(prepared.card).model_dump(mode="json")
     if config.checkpoint is None:
         model = DeepLabV3Plus(
             config.backbone,
-            len(prepared.card.classes),
+            classes,
             dropout=config.dropout,
             attention=config.attention,
             weights=config.weights,
         )
-        history = fit(Objective(model), config=config)
+        history = train(model, config)
     else:
-        model, new_attention = imported.import_teacher(config, len(prepared.card.classes))
-        history = _score(model, prepared, config, fabric, log)
+        model, new_attention = imported.import_teacher(config, classes)
+        history = _score(model, prepared, config, fabric, task.log)
         if new_attention and config.fit_epochs and list(model.attention.parameters()):
-            history = pd.concat([history, _fit_attention(model, config, fit)], ignore_index=True)
+            history = pd.concat([history, _fit_attention(model, config, train)], ignore_index=True)
         card["imported_sha256"] = imported.fingerprint(config)
     # What an imported teacher scored before a fit is not its score any more.
     trained = history[history["epoch"] > 0] if len(history) > 1 else history
@@ -70,20 +71,20 @@ def train_teacher(params: Params, cell: Cell, log: loop.Log, checkpoints: Checkp
 
 
 def _score(
-    model: DeepLabV3Plus, prepared: Prepared, config: TrainTeacher, fabric: Fabric, log: loop.Log
+    model: DeepLabV3Plus, prepared: Prepared, config: TrainTeacher, fabric: Fabric, log: Log
 ) -> pd.DataFrame:
     """Epoch 0 of a history: what an imported teacher comes with."""
     share = processes.rank(), processes.count()
     validation = eval_loader(prepared, "val", config.batch_size, device=fabric.device, share=share)
-    miou = loop.validate(model.to(fabric.device), validation, len(prepared.card.classes), fabric)
+    miou = validate(model.to(fabric.device), validation, len(prepared.card.classes), fabric)
     log.metrics({"epoch/miou": miou}, 0)
     return pd.DataFrame([{"epoch": 0, "loss": nan, "ce": nan, "lr": nan, "miou": miou}])
 
 
 def _fit_attention(
-    model: DeepLabV3Plus, config: TrainTeacher, fit: Callable[..., pd.DataFrame]
+    model: DeepLabV3Plus, config: TrainTeacher, train: Callable[[DeepLabV3Plus, TrainTeacher], pd.DataFrame]
 ) -> pd.DataFrame:
     """Train new CBAMs alone: the rest is as good as it came, neither weights nor BN statistics of it move."""
     model.eval().requires_grad_(False)
     model.attention.train().requires_grad_(True)
-    return fit(Objective(model), config=config.model_copy(update={"epochs": config.fit_epochs}))
+    return train(model, config.model_copy(update={"epochs": config.fit_epochs}))

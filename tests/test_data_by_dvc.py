@@ -8,7 +8,7 @@ import pytest
 from attnfd import paths
 from attnfd.data.prepared import Prepared
 from stages.prepare import prepare
-from tests import miniature
+from tests import miniature, tasks
 from tests.data.trees import params_of
 from tests.readers.trees import folder_tree
 
@@ -46,7 +46,7 @@ def test_a_folder_is_imported_shared_and_read(tmp_path: Path, monkeypatch: pytes
     monkeypatch.chdir(tmp_path / "theirs")
     for key in ("DVC_ROOT", "ATTNFD_FOLDER_ROOT"):
         monkeypatch.delenv(key, raising=False)
-    prepare(params_of("folder", root="datasets/mine"), "mine")
+    prepare(tasks.of(params_of("folder", root="datasets/mine"), "mine"))
     found = Prepared.load(paths.prepared("mine"), Path("datasets/mine"))
     assert {name: split.images for name, split in found.card.splits.items()} == {"train": 4, "val": 2}
     (source / "images/0.jpg").write_bytes((source / "images/5.jpg").read_bytes())

@@ -112,6 +112,7 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "project").mkdir()
     project = miniature.clone(folder / "project")
     small = {"run": {"students": ["resnet18", "mobilenetv2"]}, "train_teacher": {"backbone": "resnet18"}}
+    small["training"] = {"sync_bn": False}  # `torchrun` on a CPU
     miniature.change(project, small)
     for command in (
         f"dvc config cache.dir {folder}/cache",  # The copies share it.

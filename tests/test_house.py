@@ -1,6 +1,8 @@
 """The rules of the house: a word per stage, imports that go one way, deps that name what is imported."""
 
 import ast
+import subprocess
+import sys
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -8,6 +10,7 @@ import pytest
 from ruamel.yaml import YAML
 from typer.main import get_command
 
+import attnfd
 from attnfd import discovery
 from attnfd.cli.main import app
 from attnfd.config.params import RECIPE, TOP, load_params
@@ -123,7 +126,9 @@ def test_a_message_lists_the_first_of_many_names() -> None:
         discovery.one_of("x", allowed[:30], "key")
 
 
-@pytest.mark.parametrize("package", [name for name, file in MODULES.items() if file.name == "__init__.py"])
+@pytest.mark.parametrize(
+    "package", [name for name, file in MODULES.items() if file.name == "__init__.py" and name != "attnfd"]
+)
 def test_package_files_stay_empty(package: str) -> None:
     body = ast.parse(MODULES[package].read_text()).body
     assert all(isinstance(node, ast.Expr) for node in body)
@@ -135,5 +140,25 @@ def test_every_section_of_the_shipped_params_parses() -> None:
     check_components(load_params(PROJECT / "params.yaml"))
 
 
-def test_every_distiller_has_its_section() -> None:
-    assert set(load_params(PROJECT / "params.yaml").raw["methods"]) == set(discovery.names("distillers"))
+@pytest.mark.parametrize("name", discovery.names("distillers"))
+def test_params_has_the_defaults_of_every_distiller(name: str) -> None:
+    shipped = dict(load_params(PROJECT / "params.yaml").raw["methods"][name])
+    shipped.pop("on", None)
+    defaults = discovery.component("distillers", name).Config().model_dump(mode="json", exclude={"on"})
+    assert shipped == defaults
+
+
+def test_every_public_name_is_there_without_the_pipeline() -> None:
+    code = """if True:
+        import sys
+        import attnfd
+        for name in attnfd.__all__:
+            assert getattr(attnfd, name).__name__ == name
+        assert set(attnfd.__all__) <= set(dir(attnfd))
+        heavy = {"dvc", "mlflow", "typer", "ray", "matplotlib", "ruamel.yaml"} & sys.modules.keys()
+        assert not heavy, heavy
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    with pytest.raises(AttributeError, match="module 'attnfd' has no attribute 'AttnFDD'"):
+        _ = attnfd.AttnFDD

@@ -10,6 +10,7 @@ import torch
 
 from attnfd import paths
 from attnfd.config.params import Params, load_params
+from attnfd.config.task import Task
 from attnfd.errors import UserError
 from attnfd.models import checkpoint, frozen
 from attnfd.models.deeplab import DeepLabV3Plus
@@ -20,7 +21,7 @@ from stages.evaluate import evaluate
 from stages.freeze import freeze
 from stages.prepare import prepare
 from stages.train_teacher import train_teacher
-from tests import miniature
+from tests import miniature, tasks
 
 
 @pytest.fixture
@@ -31,7 +32,7 @@ def params(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
     Path("params.yaml").write_bytes((miniature.PROJECT / "params.yaml").read_bytes())
     miniature.change(tmp_path, {"recipes": {"shapes": miniature.SHAPES}})
     params = load_params()
-    prepare(params, "shapes")
+    prepare(tasks.of(params, "shapes"))
     teacher = params.train_teacher("shapes")
     model = DeepLabV3Plus(teacher.backbone, 8, attention=teacher.attention)
     with torch.no_grad():
@@ -41,7 +42,7 @@ def params(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
 
 
 def test_freeze_writes_a_teacher_with_margins_and_without_gradients(params: Params) -> None:
-    freeze(params, "shapes")
+    freeze(tasks.of(params, "shapes"))
     model, card = checkpoint.load(paths.frozen("shapes"))
     assert card["val_miou"] == 0.5
     assert set(card["taps"]) == {"backbone", "encoder", "decoder"}
@@ -64,7 +65,7 @@ def test_freeze_refuses_a_teacher_that_computes_something_else(
 
     monkeypatch.setattr(frozen, "freeze", wrong)
     with pytest.raises(UserError, match=r"differ by .* freeze\.tolerance = 1\.0e-04; nothing was written"):
-        freeze(params, "shapes")
+        freeze(tasks.of(params, "shapes"))
     assert not paths.frozen("shapes").exists()
 
 
@@ -72,7 +73,7 @@ def test_evaluate_refuses_a_student_with_other_classes(params: Params) -> None:
     cell = Cell(stage="distill", dataset="shapes", student="mobilenetv2", method="none", seed=0)
     checkpoint.save(cell.model, DeepLabV3Plus("mobilenetv2", 5), {})
     with pytest.raises(UserError, match="mobilenetv2/none/0: has 5 classes, shapes has 8"):
-        evaluate(params, cell)
+        evaluate([Task(params, cell)])
 
 
 class Curves:
@@ -112,19 +113,19 @@ def test_an_imported_teacher_is_taken_as_it_is(params: Params, tmp_path: Path) -
     before = checkpoint.load(TEACHER.model)[0].state_dict()
     TEACHER.model.rename("elsewhere")
     log = Curves()
-    train_teacher(importing(tmp_path, "elsewhere"), TEACHER, log, FRESH)
+    train_teacher([Task(importing(tmp_path, "elsewhere"), TEACHER, log, FRESH)])
     after, card = checkpoint.load(TEACHER.model)
     assert all(torch.equal(value, before[key]) for key, value in after.state_dict().items())
     assert card["imported_sha256"] == checkpoint.fingerprint(Path("elsewhere"))
     history = pd.read_csv(TEACHER.model / paths.HISTORY)
     assert history["epoch"].tolist() == [0]
     assert card["val_miou"] == history["miou"][0] == log.seen["epoch/miou", 0]
-    freeze(params, "shapes")
+    freeze(tasks.of(params, "shapes"))
 
 
 def test_only_new_attention_of_an_imported_teacher_is_fitted(params: Params, tmp_path: Path) -> None:
     student = save_student("elsewhere")
-    train_teacher(importing(tmp_path, "elsewhere", fit_epochs=2), TEACHER, Curves(), FRESH)
+    train_teacher([Task(importing(tmp_path, "elsewhere", fit_epochs=2), TEACHER, Curves(), FRESH)])
     after, card = checkpoint.load(TEACHER.model)
     came = import_teacher(load_params().train_teacher("shapes"), 8).model.state_dict()
     moved = {key for key, value in after.state_dict().items() if not torch.equal(value, came[key])}
@@ -141,9 +142,9 @@ def test_only_new_attention_of_an_imported_teacher_is_fitted(params: Params, tmp
 @pytest.mark.parametrize("changes", [{"fit_epochs": 0}, {"attention": {"learned": False}}])
 def test_an_imported_teacher_without_a_fit(changes: dict[str, Any], params: Params, tmp_path: Path) -> None:
     student = save_student("elsewhere")
-    train_teacher(importing(tmp_path, "elsewhere", **changes), TEACHER, Curves(), FRESH)
+    train_teacher([Task(importing(tmp_path, "elsewhere", **changes), TEACHER, Curves(), FRESH)])
     after, _ = checkpoint.load(TEACHER.model)
     images = torch.randn(2, 3, 33, 33)
     assert torch.equal(after(images).logits, student(images).logits)
     assert pd.read_csv(TEACHER.model / paths.HISTORY)["epoch"].tolist() == [0]
-    freeze(params, "shapes")
+    freeze(tasks.of(params, "shapes"))

@@ -25,16 +25,11 @@ from attnfd.analysis.reading import reading
 from attnfd.analysis.statistics import Difference, Evaluation
 from attnfd.config.params import PARAMS_FILE, parse_params
 from attnfd.errors import UserError
+from attnfd.evaluation.metrics import SCORES
 from attnfd.paths import Cell
 
-ROOTS = ("results", "ablation")
+ROOTS = (paths.RESULTS.name, paths.ABLATION.name)
 
-SCORES = {
-    "miou": "mIoU",
-    "mean_accuracy": "mean class accuracy",
-    "pixel_accuracy": "pixel accuracy",
-    "fw_iou": "frequency-weighted IoU",
-}
 COLORS = {"better": "green", "worse": "red", "not distinguishable": "yellow"}
 
 Settings = dict[str, dict[str, Any]]
@@ -152,14 +147,14 @@ def _folders(files: fsspec.AbstractFileSystem) -> list[PurePosixPath]:
     """Folders of all cells that are evaluated."""
     found = [PurePosixPath(file) for root in ROOTS for file in files.find(root)]
     folders = [file.parent for file in found if file.name == paths.CONFUSION]
-    return [folder for folder in folders if folder.name == "teacher" or folder.name.isdecimal()]
+    return [folder for folder in folders if folder.name == paths.TEACHER or folder.name.isdecimal()]
 
 
 def _choose(name: str, folders: Sequence[PurePosixPath], where: str) -> list[PurePosixPath]:
     """The folders that an address stands for; in full, or without `results` or `ablation` before it."""
     stands: dict[str, list[PurePosixPath]] = {}
     for folder in folders:
-        for address in (folder, folder.parent) if folder.name != "teacher" else (folder,):
+        for address in (folder, folder.parent) if folder.name != paths.TEACHER else (folder,):
             stands.setdefault(address.as_posix(), []).append(folder)
             stands.setdefault(PurePosixPath(*address.parts[1:]).as_posix(), []).append(folder)
     if not stands:
@@ -181,19 +176,7 @@ def _result(files: fsspec.AbstractFileSystem, folder: PurePosixPath, revision: s
         metrics = json.loads(files.read_bytes(file))
     file = (folder / paths.CONFUSION).as_posix()
     evaluation = statistics.read(BytesIO(files.read_bytes(file)), _at(file, revision))
-    return Result(_cell(folder), metrics, evaluation)
-
-
-def _cell(folder: PurePosixPath) -> Cell:
-    root, dataset, *rest = folder.parts
-    if rest == ["teacher"]:
-        return Cell(stage="train_teacher", dataset=dataset)
-    student, method, seed = rest
-    if root == "results":
-        return Cell(stage="distill", dataset=dataset, student=student, method=method, seed=int(seed))
-    return Cell(
-        stage="ablate", dataset=dataset, student=student, method="attnfd", variant=method, seed=int(seed)
-    )
+    return Result(Cell.of_folder(folder), metrics, evaluation)
 
 
 def _settings(text: str, source: str, cell: Cell) -> Settings | str:
@@ -203,9 +186,9 @@ def _settings(text: str, source: str, cell: Cell) -> Settings | str:
     """
     try:
         params = parse_params(text, source)
-        teacher = params.resolve(Cell(stage="train_teacher", dataset=cell.dataset))
-        evaluate = {"evaluate": params.evaluate(cell.dataset).model_dump(mode="json")}
-        return {**teacher, **params.resolve(cell), **evaluate}
+        teacher, own = params.resolve(Cell.teacher(cell.dataset)), params.resolve(cell)
+        evaluate = {"evaluate": own.evaluate.model_dump(mode="json")}
+        return {**teacher.of_the_model(), **own.of_the_model(), **evaluate}
     except UserError as error:
         return str(error)
 
@@ -247,6 +230,8 @@ def _scores(found: Comparison) -> Table:
     """Means over the seeds; only the mIoU has an interval."""
     table = _table("score", ">A", ">B", ">difference", ">95 % CI")
     for score, title in SCORES.items():
+        if not all(score in result.metrics for pair in found.pairs for result in pair):
+            continue  # A revision may know fewer scores.
         a, b = ([result.metrics[score] for result in side] for side in zip(*found.pairs, strict=True))
         interval = statistics.interval(found.difference) if score == "miou" else ""
         gain = fmean(b) - fmean(a)

@@ -14,34 +14,14 @@ from attnfd.analysis import statistics
 from attnfd.analysis.reading import need, reading
 from attnfd.analysis.statistics import Difference
 from attnfd.config.params import Params
-from attnfd.config.schema import Run
+from attnfd.config.schema import LAYERS, Layer
 from attnfd.errors import UserError
-from attnfd.paths import Cell
+from attnfd.evaluation.metrics import SCORES
+from attnfd.paths import TEACHER, Cell
 
-TEACHER = "teacher"
-SCORES = ["miou", "mean_accuracy", "pixel_accuracy", "fw_iou"]
 COUNTED = (*SCORES, "parameters", "multiply_adds", "images", "collapsed")
-LAYERS = ("backbone", "encoder", "decoder")
 COMBINATIONS = [layers for count in range(4) for layers in itertools.combinations(LAYERS, count)]
 """Rows of the paper's Table 3, in its order: no layer, one, two, all three."""
-
-
-def cells(run: Run, dataset: str) -> list[Cell]:
-    """Every model that the axes of `run` ask for on a dataset: teacher, students, ablations."""
-    teacher = Cell(stage="train_teacher", dataset=dataset)
-    distilled = [
-        Cell(stage="distill", dataset=dataset, student=student, method=method, seed=seed)
-        for student in run.students
-        for method in run.methods
-        for seed in run.seeds
-    ]
-    ablated = [
-        Cell(stage="ablate", dataset=dataset, student=student, method="attnfd", variant=variant, seed=seed)
-        for student in run.ablate.students
-        for variant in run.ablate.variants
-        for seed in run.ablate.seeds
-    ]
-    return [teacher, *distilled, *ablated]
 
 
 def labels(cell: Cell) -> dict[str, str]:
@@ -187,18 +167,15 @@ def aggregate(found: pd.DataFrame, by: str, baseline: str) -> pd.DataFrame:
     """Means over the seeds, a row per student and `by`, in the order of their first row.
 
     Columns: `student`, `by`, number of `seeds`, mean `miou`, its sample standard deviation `miou_std` (empty
-    for one seed), mean `mean_accuracy`, `pixel_accuracy` and `fw_iou`, `parameters`, `multiply_adds`, how
-    many seeds `collapsed`; then against the student's row `baseline`, where both have a seed: mean
-    `difference` in mIoU, `low` and `high` of its 95 % interval, and `verdict`, of
-    `attnfd.analysis.statistics.paired`.
+    for one seed), means of the other `SCORES`, `parameters`, `multiply_adds`, how
+    many seeds `collapsed`;
+    then against the student's row `baseline`, where both have a seed: mean `difference` in mIoU, `low` and
+    `high` of its 95 % interval, and `verdict`, of `attnfd.analysis.statistics.paired`.
     """
+    means = {score: (score, "mean") for score in SCORES}
     table = found.groupby(["student", by], sort=False, as_index=False).agg(
         seeds=("miou", "size"),
-        miou=("miou", "mean"),
-        miou_std=("miou", "std"),
-        mean_accuracy=("mean_accuracy", "mean"),
-        pixel_accuracy=("pixel_accuracy", "mean"),
-        fw_iou=("fw_iou", "mean"),
+        **{"miou": means["miou"], "miou_std": ("miou", "std"), **means},
         parameters=("parameters", "first"),
         multiply_adds=("multiply_adds", "first"),
         collapsed=("collapsed", "sum"),
@@ -287,7 +264,7 @@ def _ablated(found: pd.DataFrame, params: Params, variants: Sequence[str]) -> pd
     return table.dropna(subset="rank").sort_values("rank", kind="stable")
 
 
-def _in_order(layers: Sequence[str]) -> tuple[str, ...]:
+def _in_order(layers: Sequence[Layer]) -> tuple[Layer, ...]:
     return tuple(layer for layer in LAYERS if layer in layers)
 
 

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import count
@@ -13,35 +13,27 @@ import torch
 
 from attnfd.bench import timing
 from attnfd.bench.rows import Row, to_rows
-from attnfd.bench.steps import (
-    OURS,
-    Setting,
-    layout,
-    make_objective,
-    serving_teacher,
-    stepping,
-    training_step,
-    wait,
-)
+from attnfd.bench.setting import OURS, Setting, make_objective, make_serving_teacher, wait
+from attnfd.bench.steps import stepping, training_step
 from attnfd.config.params import load_params
-from attnfd.config.schema import Training
+from attnfd.config.schema import Distill
 from attnfd.data.loaders import TrainLoader, eval_loader, train_loader
 from attnfd.data.prepared import Prepared, open_prepared
 from attnfd.data.transforms import normalize
 from attnfd.evaluation import inference
 from attnfd.models.deeplab import DeepLabV3Plus
-from attnfd.paths import Cell
 from attnfd.runtime.fabric import start_fabric
 from attnfd.tracking import runs, store
 from attnfd.training.checkpoints import Checkpoints
-from attnfd.training.loop import Log, fit
-from attnfd.training.objective import Objective
+from attnfd.training.loop import fit
+from attnfd.training.randomness import random_state
+from attnfd.training.state import Trainee
 
 
-def loader(given: Setting) -> list[Row]:
+def time_loader(given: Setting) -> list[Row]:
     """A batch of the loader, read, transformed and on the device, by its processes; over the bare step.
 
-    That is what it has to keep up with. A round is an epoch; crop, batch and images are as in `loop`.
+    That is what it has to keep up with. A round is an epoch; crop, batch and images are as in `time_loop`.
     """
     prepared, training, given = _real_data(given)
     fabric = start_fabric(training.precision)
@@ -70,7 +62,7 @@ def loader(given: Setting) -> list[Row]:
     return to_rows("loader", seconds)
 
 
-def loop(given: Setting) -> list[Row]:
+def time_loop(given: Setting) -> list[Row]:
     """A step of the real loop (loader, transforms, schedule, curves, log, checkpoints) over the bare step.
 
     They take turns, step by step; a round is an epoch. The first epoch warms up, and the last, which has a
@@ -84,8 +76,8 @@ def loop(given: Setting) -> list[Row]:
     fabric = start_fabric(training.precision)
     steps = len(train_loader(prepared, training, 0, device=fabric.device))
     torch.manual_seed(0)
-    teacher = serving_teacher(given.dataset, fabric)
-    learning, apart = (make_objective(given, Objective, teacher) for _ in range(2))
+    teacher = make_serving_teacher(given, fabric)
+    learning, apart = (make_objective(given, teacher) for _ in range(2))
     step = stepping(given, OURS._replace(precision=training.precision), fabric, apart)
 
     def bare() -> None:
@@ -93,21 +85,22 @@ def loop(given: Setting) -> list[Row]:
         apart.zero_grad()  # As the loop does before its own, so that both have the memory to themselves.
 
     with TemporaryDirectory() as folder, _discarded_run(given) as run:
-        clock, kept = _Clock(run, bare, steps, fabric.device), Checkpoints(Path(folder))
+        clock = _Clock(bare, run.flush, steps, fabric.device)
         learning.register_forward_pre_hook(clock.run_bare_step)
-        fit(learning, prepared, training, seed=0, fabric=fabric, log=clock, title="loop", checkpoints=kept)
+        trainee = Trainee(learning, run, "loop", Checkpoints(Path(folder)), random_state())
+        fit(trainee, prepared, training, seed=0, fabric=fabric)
     return to_rows("loop", {"bare step": clock.bare, "step of the loop": clock.loop})
 
 
-def evaluate(given: Setting) -> list[Row]:
+def time_evaluation(given: Setting) -> list[Row]:
     """An evaluation of the validation split over its forward passes alone."""
-    params = load_params()
-    prepared = open_prepared(params, given.dataset)
+    prepared = open_prepared(load_params(), given.cell.dataset)
     classes = len(prepared.card.classes)
     device = start_fabric("32-true").device
-    model = DeepLabV3Plus(params.student(given.student).backbone, classes).to(device).eval()
-    model.to(memory_format=layout(OURS))
-    loader = eval_loader(prepared, "val", params.evaluate(given.dataset).batch_size, device=device)
+    assert given.settings.student is not None
+    model = DeepLabV3Plus(given.settings.student.backbone, classes).to(device).eval()
+    model.to(memory_format=OURS.layout)
+    loader = eval_loader(prepared, "val", given.settings.evaluate.batch_size, device=device)
     images = [normalize(images.to(device)) for images, _, _ in loader]
 
     def forward() -> None:
@@ -127,8 +120,7 @@ def evaluate(given: Setting) -> list[Row]:
 def _discarded_run(given: Setting) -> Iterator[runs.Run]:
     client, experiment = store.connect("bench")
     made = client.create_run(experiment, run_name="loop").info.run_id
-    cell = Cell(stage="distill", dataset=given.dataset, student=given.student, method=given.method, seed=0)
-    run = runs.Run(client, made, cell, again="measure again")
+    run = runs.Run(client, made, given.cell, again="measure again")
     try:
         yield run
     finally:
@@ -137,43 +129,47 @@ def _discarded_run(given: Setting) -> Iterator[runs.Run]:
 
 
 class _Clock:
-    """A log that times the epochs of a loop, and runs a bare step before each of its steps."""
+    """Times the epochs of a loop, and runs a bare step before each step.
 
-    def __init__(self, log: Log, bare: Callable[[], None], steps: int, device: torch.device) -> None:
-        self._log, self._bare, self._steps, self._device = log, bare, steps, device
+    An epoch is timed from its first step to that of the next.
+
+    Args:
+        bare: takes the bare step.
+        flush: writes what the loop's log has not written yet.
+        steps: of an epoch.
+    """
+
+    def __init__(
+        self, bare: Callable[[], None], flush: Callable[[], None], steps: int, device: torch.device
+    ) -> None:
+        self._bare, self._flush, self._steps, self._device = bare, flush, steps, device
         self.loop: list[float] = []
         self.bare: list[float] = []
-        self._taken = 0.0
-        self._start: float | None = None
+        self._count = 0
+        self._of_bare_steps = 0.0
+        self._start = 0.0
 
     def run_bare_step(self, *_: object) -> None:
         """Hook of the objective that the loop trains."""
         wait(self._device)  # What the loop has queued is its own.
+        if self._count % self._steps == 0:
+            self._end_epoch()
+        self._count += 1
         start = time.perf_counter()
         self._bare()
-        self._taken += time.perf_counter() - start
+        self._of_bare_steps += time.perf_counter() - start
 
-    def metrics(self, values: Mapping[str, float], step: int) -> None:
-        """`epoch/loss` is what a loop logs last of an epoch."""
-        self._log.metrics(values, step)
-        if "epoch/loss" not in values:
-            return
-        self._log.flush()  # Or the next bare step would bear a part of what the log still has to do.
-        if self._start is not None and "epoch/miou" not in values:  # With it, a validation was timed too.
+    def _end_epoch(self) -> None:
+        self._flush()  # Or the next epoch would bear a part of what the log still has to do.
+        if self._count > self._steps:  # The first epoch warms up.
             whole = time.perf_counter() - self._start
-            self.loop.append((whole - self._taken) / self._steps)
-            self.bare.append(self._taken / self._steps)
-        self._start, self._taken = time.perf_counter(), 0.0
-
-    def flush(self) -> None:
-        """Whatever waits."""
-        self._log.flush()
+            self.loop.append((whole - self._of_bare_steps) / self._steps)
+            self.bare.append(self._of_bare_steps / self._steps)
+        self._start, self._of_bare_steps = time.perf_counter(), 0.0
 
 
-def _real_data(given: Setting) -> tuple[Prepared, Training, Setting]:
+def _real_data(given: Setting) -> tuple[Prepared, Distill, Setting]:
     """The dataset, and the students' recipe on the images of the teacher's training."""
-    params = load_params()
-    splits = params.train_teacher(given.dataset).splits
-    training = params.distill(given.dataset).model_copy(update={"splits": splits})
+    training = given.training.model_copy(update={"splits": given.teacher.splits})
     given = replace(given, size=training.crop, batch=training.batch_size)
-    return open_prepared(params, given.dataset), training, given
+    return open_prepared(load_params(), given.cell.dataset), training, given

@@ -6,7 +6,6 @@ A ratio is the median of the ratios within a round, see `attnfd.bench.timing`.
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from itertools import groupby
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,10 +14,10 @@ from rich.console import Console
 
 from attnfd import discovery
 from attnfd.bench import timing
-from attnfd.bench.loops import evaluate, loader, loop
+from attnfd.bench.loops import time_evaluation, time_loader, time_loop
 from attnfd.bench.rows import Row, metric_name, table
-from attnfd.bench.steps import Setting, methods, sharing, split, step, teacher
-from attnfd.config.params import load_params
+from attnfd.bench.setting import Setting
+from attnfd.bench.steps import time_kernels, time_methods, time_parts, time_sharing, time_step, time_teacher
 from attnfd.tracking import store
 
 
@@ -40,10 +39,10 @@ def bench(setting: Setting, parts: Sequence[str], *, numbers: Path | None, plot:
         rows += found
     content = {
         "machine": timing.machine(),
-        "setting": asdict(setting),
+        "setting": setting.described,
         "rows": [row._asdict() for row in rows],
     }
-    console.print(f"{setting}\n{content['machine']}", highlight=False, markup=False)
+    console.print(f"{setting.described}\n{content['machine']}", highlight=False, markup=False)
     from attnfd.bench import bars
     from attnfd.results import style  # Late, or matplotlib would count among what a step holds.
 
@@ -58,38 +57,26 @@ def bench(setting: Setting, parts: Sequence[str], *, numbers: Path | None, plot:
     with store.errors(), TemporaryDirectory() as folder:
         style.save(figure, Path(folder, "bench.png"))
         tags = {"stage": "bench", **store.origin()}
-        run = client.create_run(experiment, tags=tags, run_name=f"{setting.student}-{setting.method}")
+        run = client.create_run(
+            experiment, tags=tags, run_name=f"{setting.cell.student}-{setting.cell.method}"
+        )
         client.log_dict(run.info.run_id, content, "bench.json")
         client.log_artifacts(run.info.run_id, folder)
-        for key, value in {**asdict(setting), **timing.machine()}.items():
+        for key, value in {**setting.described, **timing.machine()}.items():
             client.log_param(run.info.run_id, key, value)
         for row in rows:
             client.log_metric(run.info.run_id, f"{row.part}/{metric_name(row.name)}", row.ms)
         client.set_terminated(run.info.run_id)
 
 
-def setting(
-    dataset: str, student: str, method: str, size: tuple[int, int] | None, batch: int | None, rounds: int
-) -> Setting:
-    """The recipe's crop and batch where none is given.
-
-    Raises:
-        UserError: there is no such dataset, student or method.
-    """
-    params = load_params()
-    training = params.distill(dataset)
-    params.student(student)
-    params.method(method, dataset)
-    return Setting(dataset, student, method, size or training.crop, batch or training.batch_size, rounds)
-
-
 PARTS: Mapping[str, Callable[[Setting], list[Row]]] = {
-    "step": step,
-    "split": split,
-    "methods": methods,
-    "teacher": teacher,
-    "sharing": sharing,
-    "loader": loader,
-    "loop": loop,
-    "evaluate": evaluate,
+    "step": time_step,
+    "kernels": time_kernels,
+    "split": time_parts,
+    "methods": time_methods,
+    "teacher": time_teacher,
+    "sharing": time_sharing,
+    "loader": time_loader,
+    "loop": time_loop,
+    "evaluate": time_evaluation,
 }

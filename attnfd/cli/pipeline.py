@@ -1,18 +1,20 @@
 """The commands of the stages."""
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
-from attnfd.errors import UserError
-
-if TYPE_CHECKING:
-    from attnfd.config.schema import Run
 from attnfd.cli.app import app
 from attnfd.cli.messages import plain, tell
 from attnfd.cli.options import Dataset, MethodName, Seed, Student, Students
+from attnfd.errors import UserError
+from attnfd.paths import Cell
+
+if TYPE_CHECKING:
+    from attnfd.config.schema import Run
+    from attnfd.config.task import Task
 
 
 @app.command(epilog="Example: attnfd prepare --dataset shapes")
@@ -20,35 +22,20 @@ def prepare(dataset: Dataset) -> None:
     """Draw or read a dataset, check every image and mask, write its index and card."""
     from attnfd.cli import preflight
 
-    params = preflight.check_all()
-    from stages.prepare import prepare as stage
-
-    stage(params, dataset)
+    preflight.check_all()
+    _run("prepare", [Cell.teacher(dataset)])
 
 
 @app.command("train_teacher", epilog="Example: attnfd train_teacher --dataset shapes")
 def train_teacher(dataset: Dataset) -> None:
     """Train the teacher: DeepLabV3+ with CBAM at the three taps in its forward path."""
-    from attnfd.cli import preflight
-    from attnfd.paths import Cell
-    from attnfd.tracking.trainings import train
-
-    params = preflight.check_params()
-    cell = Cell(stage="train_teacher", dataset=dataset)
-    from stages.train_teacher import train_teacher as stage
-
-    train(params, [cell], lambda params, tracked: [stage(params, *tracked[0])])
+    _train("train_teacher", [Cell.teacher(dataset)])
 
 
 @app.command(epilog="Example: attnfd freeze --dataset shapes")
 def freeze(dataset: Dataset) -> None:
     """Freeze the teacher: fold its BN, verify it on real images, write one self-contained artefact."""
-    from attnfd.cli import preflight
-
-    params = preflight.check_params()
-    from stages.freeze import freeze as stage
-
-    stage(params, dataset)
+    _run("freeze", [Cell.teacher(dataset)])
 
 
 @app.command(
@@ -66,48 +53,20 @@ def distill(
 
     Several give the same weights as one by one, and the teacher sees every batch once for all of them.
     """
-    from attnfd.cli import preflight
-    from attnfd.paths import Cell
-    from attnfd.tracking.trainings import train
-
-    params = preflight.check_params()
-    cells = [
-        Cell(stage="distill", dataset=dataset, student=student, method=method, seed=seed)
-        for student, method in _pairs(students, "--method", methods)
-    ]
-    from stages.distill import distill as stage
-
-    train(params, cells, stage)
+    pairs = _pairs(students, "--method", methods)
+    _train("distill", [Cell.distilled(dataset, student, method, seed) for student, method in pairs])
 
 
 @app.command("evaluate_teacher", epilog="Example: attnfd evaluate_teacher --dataset shapes")
 def evaluate_teacher(dataset: Dataset) -> None:
     """Evaluate the teacher at original size: metrics, confusion matrix, overlays, attention maps."""
-    from attnfd.cli import preflight
-    from attnfd.paths import Cell
-    from attnfd.tracking import runs
-
-    params = preflight.check_params()
-    cell = Cell(stage="train_teacher", dataset=dataset)
-    from stages.evaluate_teacher import evaluate_teacher as stage
-
-    with runs.resume_run(cell, params.resolve(cell)) as run:
-        run.evaluated(stage(params, cell))
+    _evaluate("evaluate_teacher", Cell.teacher(dataset))
 
 
 @app.command(epilog="Example: attnfd evaluate --dataset shapes --student resnet18 --method attnfd --seed 0")
 def evaluate(dataset: Dataset, student: Student, method: MethodName, seed: Seed) -> None:
     """Evaluate a student at original size: metrics, confusion matrix, overlays, attention maps."""
-    from attnfd.cli import preflight
-    from attnfd.paths import Cell
-    from attnfd.tracking import runs
-
-    params = preflight.check_params()
-    cell = Cell(stage="distill", dataset=dataset, student=student, method=method, seed=seed)
-    from stages.evaluate import evaluate as stage
-
-    with runs.resume_run(cell, params.resolve(cell)) as run:
-        run.evaluated(stage(params, cell))
+    _evaluate("evaluate", Cell.distilled(dataset, student, method, seed))
 
 
 @app.command(
@@ -124,36 +83,61 @@ def ablate(
     seed: Seed,
 ) -> None:
     """Train and evaluate one ablation of AttnFD; or several, as in `distill`."""
+    pairs = _pairs(students, "--variant", variants)
+    _train("ablate", [Cell.ablated(dataset, student, variant, seed) for student, variant in pairs])
+
+
+@app.command(epilog="Example: attnfd report --dataset shapes")
+def report(dataset: Dataset) -> None:
+    """Write tables and figures of everything that ran on a dataset into reports/<dataset>/, and log them."""
+    (task,) = _run("report", [Cell.teacher(dataset)])
+    _publish(task.params.run, dataset)
+
+
+def _tasks(cells: Sequence[Cell]) -> "list[Task]":
     from attnfd.cli import preflight
-    from attnfd.paths import Cell
-    from attnfd.tracking.trainings import train
+    from attnfd.config.task import Task
 
     params = preflight.check_params()
-    cells = [
-        Cell(stage="ablate", dataset=dataset, student=student, method="attnfd", variant=variant, seed=seed)
-        for student, variant in _pairs(students, "--variant", variants)
-    ]
-    from stages.ablate import ablate as stage
+    return [Task(params, cell) for cell in cells]
 
-    train(params, cells, stage)
+
+def _stage(name: str) -> Any:
+    """The function of `stages/<name>.py`."""
+    from importlib import import_module
+
+    return getattr(import_module(f"stages.{name}"), name)
+
+
+def _run(stage: str, cells: Sequence[Cell]) -> "list[Task]":
+    """Run a stage that has no run in MLflow; returns what it was given."""
+    tasks = _tasks(cells)
+    _stage(stage)(tasks)
+    return tasks
+
+
+def _train(stage: str, cells: Sequence[Cell]) -> None:
+    """Run a stage that trains, each cell in a run of its own."""
+    tasks = _tasks(cells)
+    from attnfd.tracking.trainings import train
+
+    train(tasks, _stage(stage))
+
+
+def _evaluate(stage: str, cell: Cell) -> None:
+    """Run a stage that evaluates, in the run of the cell's training."""
+    (task,) = _tasks([cell])
+    from attnfd.tracking import runs
+
+    with runs.resume_run(cell, task.settings.of_the_model()) as run:
+        (evaluated,) = _stage(stage)([task])
+        run.evaluated(evaluated)
 
 
 def _pairs(students: list[str], option: str, values: list[str]) -> Iterator[tuple[str, str]]:
     if len(students) != len(values):
         raise UserError(f"{option}: found {len(values)} for {len(students)} students; allowed: one for each")
     return zip(students, values, strict=True)
-
-
-@app.command(epilog="Example: attnfd report --dataset shapes")
-def report(dataset: Dataset) -> None:
-    """Write tables and figures of everything that ran on a dataset into reports/<dataset>/, and log them."""
-    from attnfd.cli import preflight
-
-    params = preflight.check_params()
-    from stages.report import report as stage
-
-    stage(params, dataset)
-    _publish(params.run, dataset)
 
 
 def _publish(axes: "Run", dataset: str) -> None:

@@ -162,8 +162,8 @@ def bench(
         list[str] | None,
         typer.Argument(
             metavar="[PART]...",
-            help="step, split, methods, teacher, sharing, loader, loop, evaluate; unset: all. The last three "
-            "want a prepared dataset: `dvc repro prepare`.",
+            help="step, kernels, split, methods, teacher, sharing, loader, loop, evaluate; unset: all. "
+            "The last three want a prepared dataset: `dvc repro prepare`.",
             show_default=False,
         ),
     ] = None,
@@ -182,10 +182,13 @@ def bench(
     plot: Annotated[Path | None, typer.Option(help="A PNG of the ratios.")] = None,
 ) -> None:
     """Measure what a training costs on this machine; for trained models see `benchmark`."""
-    from attnfd.bench import run as benching
 
-    given = benching.setting(dataset, student, method, size, batch, rounds)
-    benching.bench(given, parts or list(benching.PARTS), numbers=json, plot=plot)
+    from attnfd.bench.run import PARTS
+    from attnfd.bench.run import bench as run
+    from attnfd.bench.setting import Setting
+
+    given = Setting.load(dataset, student, method, size, batch, rounds)
+    run(given, parts or list(PARTS), numbers=json, plot=plot)
 
 
 @data.command(epilog="Example: attnfd data fetch voc")

@@ -11,6 +11,7 @@ A stage's settings for a dataset are merged from the general to the particular:
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ from attnfd.config.schema import (
     Training,
     TrainTeacher,
 )
-from attnfd.config.section import Section, SectionT, explain, typed
+from attnfd.config.section import SectionT, explain, typed
 from attnfd.errors import UserError
 from attnfd.paths import Cell
 
@@ -49,6 +50,26 @@ TOP = (
     "run", "training", "train_teacher", "freeze", "distill", "evaluate", "ablate", "report",
     "students", "methods", "recipes",
 )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The resolved settings of a cell. The last three sections but one are None for a teacher."""
+
+    prepare: Prepare
+    train_teacher: TrainTeacher
+    freeze: Freeze
+    distill: Distill | None
+    student: Student | None
+    method: Any
+    evaluate: Evaluate
+
+    def of_the_model(self) -> dict[str, dict[str, Any]]:
+        """The sections that the weights of the cell's model follow from, as plain values."""
+        own = ("train_teacher",) if self.student is None else ("distill", "student", "method")
+        return {
+            name: getattr(self, name).model_dump(mode="json", exclude={"on"}) for name in ("prepare", *own)
+        }
 
 
 class Params:
@@ -181,16 +202,18 @@ class Params:
             layers.append(f"ablate.{variant}")
         return self._section(discovery.component("distillers", method).Config, *layers)
 
-    def resolve(self, cell: Cell) -> dict[str, Any]:
-        """All settings that a cell's model depends on, for the tracking store."""
-        sections: dict[str, Section] = {"prepare": self.prepare(cell.dataset)}
-        if cell.student is None or cell.method is None:
-            sections["train_teacher"] = self.train_teacher(cell.dataset)
-        else:
-            sections["distill"] = self.distill(cell.dataset)
-            sections["student"] = self.student(cell.student)
-            sections["method"] = self.method(cell.method, cell.dataset, cell.variant)
-        return {name: section.model_dump(mode="json", exclude={"on"}) for name, section in sections.items()}
+    def resolve(self, cell: Cell) -> "Settings":
+        """All settings that a cell depends on, each section merged from all of its layers."""
+        teacher = cell.student is None
+        return Settings(
+            prepare=self.prepare(cell.dataset),
+            train_teacher=self.train_teacher(cell.dataset),
+            freeze=self.freeze,
+            distill=None if teacher else self.distill(cell.dataset),
+            student=None if teacher else self.student(str(cell.student)),
+            method=None if teacher else self.method(str(cell.method), cell.dataset, cell.variant),
+            evaluate=self.evaluate(cell.dataset),
+        )
 
 
 def load_params(path: str | Path = PARAMS_FILE) -> Params:
@@ -256,6 +279,7 @@ def _check_keys(raw: Any, allowed: tuple[str, ...], where: str) -> None:
         discovery.one_of(key, allowed, f"{where}: section")
     for key in allowed:
         if key not in raw:
+            # DVC, too, refuses to run a stage of which a tracked key is missing.
             raise UserError(f"{where}: section {key!r} is missing; allowed: {', '.join(allowed)}")
 
 

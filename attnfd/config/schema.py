@@ -1,12 +1,16 @@
 """The sections of `params.yaml`, each a typed model of its keys."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import ConfigDict, Field, model_validator
 
 from attnfd.config.section import NonNegative, Positive, Probability, Section, Seed
 
 Layer = Literal["backbone", "encoder", "decoder"]
+LAYERS: tuple[Layer, ...] = get_args(Layer)
+"""The layers whose features can be distilled, in the order of computation (paper sec. 3.1)."""
+
+Weight = Annotated[float, Field(ge=0, description="factor of the distillation loss beside cross-entropy")]
 
 
 class Axes(Section):
@@ -92,10 +96,10 @@ class Training(Section):
 class Attention(Section):
     """CBAM at the three taps (Woo et al. 2018, sec. 3)."""
 
-    reduction: Positive = Field(description="the channel MLP is C → C / reduction → C")
-    kernel_size: Positive = Field(description="of the spatial convolution, odd")
-    channel: bool = Field(description="with channel attention")
-    spatial: bool = Field(description="with spatial attention")
+    reduction: Positive = Field(default=16, description="the channel MLP is C → C / reduction → C")
+    kernel_size: Positive = Field(default=7, description="of the spatial convolution, odd")
+    channel: bool = Field(default=True, description="with channel attention")
+    spatial: bool = Field(default=True, description="with spatial attention")
     learned: bool = Field(default=True, description="gates with weights; without: sums of pooled values")
 
     @model_validator(mode="after")
@@ -166,7 +170,10 @@ class Student(Section):
 
 
 class Method(Section):
-    """What every distillation method has; each method's file extends it with its own options."""
+    """What every distillation method has; each method's file extends it with its own options.
 
-    weight: NonNegative = Field(description="factor of the distillation loss beside cross-entropy")
+    The defaults are the paper's values, as in `params.yaml`.
+    """
+
+    weight: Weight = 1
     on: dict[str, dict[str, Any]] = Field(default={}, description="settings that differ, by dataset")

@@ -15,6 +15,10 @@ Probability = Annotated[float, Field(ge=0, lt=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
+RENAMED = {"tap": "point"}
+"""Keys that had another name before version 0.2, and their names now."""
+
+
 class Section(BaseModel):
     """A section of `params.yaml`: keyword-only, frozen, strict about types and keys."""
 
@@ -42,6 +46,8 @@ def explain(kind: type[Section], error: ValidationError) -> str:
     path = [str(part) for part in first["loc"]]
     key = ".".join(path)
     if first["type"] == "extra_forbidden":
+        if path[-1] in RENAMED:
+            return f"{key}: is now named {RENAMED[path[-1]]!r}; rename it in your file"
         allowed = _keys(kind, path[:-1])
         near = difflib.get_close_matches(path[-1], allowed, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""

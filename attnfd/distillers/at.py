@@ -4,7 +4,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from attnfd.distillers.base import FeatureDistiller
+from attnfd.config.schema import Weight
+from attnfd.distillers.base import FeatureDistiller, FeatureMethod
 from attnfd.losses import full_precision, same_shape
 from attnfd.models.taps import Output
 
@@ -36,6 +37,11 @@ def at_loss(student: Tensor, teacher: Tensor) -> Tensor:
 
 class AT(FeatureDistiller):
     """The attention maps of the chosen layers; nothing is trained beside the student."""
+
+    class Config(FeatureMethod):
+        weight: Weight = 10_000
+
+    config: Config
 
     connects = False
 

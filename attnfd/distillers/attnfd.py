@@ -8,9 +8,9 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from attnfd.config.schema import Attention
+from attnfd.config.schema import LAYERS, Attention
 from attnfd.config.section import NonNegative
-from attnfd.distillers.base import Connector, Distiller, FeatureMethod, match_size
+from attnfd.distillers.base import Connector, Distiller, FeatureMethod, Layers, match_size
 from attnfd.losses import full_precision, kd_loss, same_shape, unit_distance
 from attnfd.models.cbam import CBAM
 from attnfd.models.deeplab import initialise
@@ -66,28 +66,40 @@ class AttnFD(Distiller):
     """
 
     class Config(FeatureMethod):
-        normalize: Normalize = Field(description="norm over channels, the sample, the batch, or none")
+        layers: Layers = LAYERS
+        normalize: Normalize = Field(
+            default="channel", description="norm over channels, the sample, the batch, or none"
+        )
         connector: Literal["before_attention", "after_attention"] = Field(
-            description="before: CBAM(connector(A)), paper fig. 2; after: connector(CBAM(A)), released code"
+            default="before_attention",
+            description="before: CBAM(connector(A)), paper fig. 2; after: connector(CBAM(A)), released code",
         )
-        attention: Attention = Field(description="of the student; none if neither channel nor spatial")
+        attention: Attention = Field(
+            default=Attention(), description="of the student; none if neither channel nor spatial"
+        )
         teacher_attention: Literal["trained", "parameter_free"] = Field(
+            default="trained",
             description="refined by the teacher's own CBAM, or by gates without weights; then which ones, "
-            "channel or spatial, attention says for both networks"
+            "channel or spatial, attention says for both networks",
         )
-        kd_weight: NonNegative = Field(description="factor of an added KD term at temperature 1; 0: without")
-        decay: float = Field(ge=0, le=1, description="last part of the training, in which weight falls to 0")
+        kd_weight: NonNegative = Field(
+            default=0, description="factor of an added KD term at temperature 1; 0: without"
+        )
+        decay: float = Field(
+            default=0, ge=0, le=1, description="last part of the training, in which weight falls to 0"
+        )
 
     config: Config
 
-    def __init__(self, config: Config, *, student: NetInfo, teacher: NetInfo) -> None:
-        super().__init__(config, student=student, teacher=teacher)
+    def __init__(self, student: NetInfo, teacher: NetInfo, config: Config | None = None) -> None:
+        super().__init__(student, teacher, config)
+        config = self.config
         self.student_taps = frozenset(config.taps)
         trained = config.teacher_attention == "trained"
-        self.target: dict[str, Tap] = {
+        self.teacher_tap: dict[str, Tap] = {
             layer: Tap(layer, "refined" if trained else "pre_relu") for layer in config.layers
         }
-        self.teacher_taps = frozenset(self.target.values())
+        self.teacher_taps = frozenset(self.teacher_tap.values())
         self.teacher_logits = config.kd_weight > 0
         self.refiners = nn.ModuleDict(
             {
@@ -105,9 +117,11 @@ class AttnFD(Distiller):
         )
 
     def forward(self, student: Output, teacher: Output, target: Tensor, progress: float) -> dict[str, Tensor]:
-        targets = self.targets(teacher.taps)
+        followed = self.followed(teacher.taps)
         losses = [
-            attnfd_loss(match_size(refined, targets[layer]), targets[layer], normalize=self.config.normalize)
+            attnfd_loss(
+                match_size(refined, followed[layer]), followed[layer], normalize=self.config.normalize
+            )
             for layer, refined in self.refine(student.taps).items()
         ]
         terms = {"attnfd": self.weight(progress) * torch.stack(losses).sum()}
@@ -127,8 +141,8 @@ class AttnFD(Distiller):
     def refine(self, taps: Mapping[Tap, Tensor]) -> dict[str, Tensor]:
         return {tap.layer: self.refiners[tap.layer](taps[tap]) for tap in self.config.taps}
 
-    def targets(self, taps: Mapping[Tap, Tensor]) -> dict[str, Tensor]:
-        return {layer: self.teacher_refiners[layer](taps[tap]) for layer, tap in self.target.items()}
+    def followed(self, taps: Mapping[Tap, Tensor]) -> dict[str, Tensor]:
+        return {layer: self.teacher_refiners[layer](taps[tap]) for layer, tap in self.teacher_tap.items()}
 
 
 def _refiner(in_channels: int, out_channels: int, config: AttnFD.Config) -> nn.Sequential:

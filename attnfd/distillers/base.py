@@ -6,13 +6,15 @@ A method is one file of this package: a pure loss function of tensors, a `Config
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
-from typing import ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from attnfd import discovery
 from attnfd.config.schema import Layer, Method
+from attnfd.config.section import Section, validate
 from attnfd.models.taps import NetInfo, Output, Tap
 
 
@@ -23,9 +25,9 @@ class Distiller(nn.Module, ABC):
     head's learning rate, are saved with a training checkpoint, and never with the student.
 
     Args:
-        config: the method's section of `params.yaml`.
         student: channels and classes of the student.
         teacher: the same of the frozen teacher, and its margins.
+        config: the method's section of `params.yaml`; None for the paper's values.
     """
 
     Config: ClassVar[type[Method]] = Method
@@ -39,9 +41,9 @@ class Distiller(nn.Module, ABC):
     teacher_logits: bool = False
     """Whether `forward` reads the teacher's logits. Without taps and logits the teacher does not run."""
 
-    def __init__(self, config: Method, *, student: NetInfo, teacher: NetInfo) -> None:
+    def __init__(self, student: NetInfo, teacher: NetInfo, config: Method | None = None) -> None:
         super().__init__()
-        self.config = config
+        self.config = self.Config() if config is None else config
 
     @abstractmethod
     def forward(self, student: Output, teacher: Output, target: Tensor, progress: float) -> dict[str, Tensor]:
@@ -58,7 +60,7 @@ class Distiller(nn.Module, ABC):
         """The student's refined maps (B, C, H, W) by layer, for pictures; empty without attention."""
         return {}
 
-    def targets(self, taps: Mapping[Tap, Tensor]) -> dict[str, Tensor]:
+    def followed(self, taps: Mapping[Tap, Tensor]) -> dict[str, Tensor]:
         """The teacher's maps (B, C, H, W) that those of `refine` follow, by layer, for pictures."""
         return {}
 
@@ -66,11 +68,43 @@ class Distiller(nn.Module, ABC):
 BASE = Distiller
 
 
+def distiller(name: str, student: NetInfo, teacher: NetInfo, **settings: Any) -> Distiller:
+    """The distiller of a method by its name, with the paper's settings.
+
+    Args:
+        name: a file of `attnfd/distillers/`, such as `cwd`.
+        student: channels and classes of the student.
+        teacher: the same of the teacher; `overhaul` needs the margins of a frozen one.
+        settings: that differ from the paper's.
+
+    Raises:
+        UserError: there is no such method, or a setting of it is unknown or out of range.
+
+    Example:
+        >>> info = NetInfo(channels={"encoder": 8}, classes=3)
+        >>> distiller("fitnet", info, info, weight=2).config.weight
+        2.0
+    """
+    kind = discovery.component("distillers", name)
+    plain = {
+        key: value.model_dump() if isinstance(value, Section) else value for key, value in settings.items()
+    }
+    made: Distiller = kind(student, teacher, validate(kind.Config, plain, name))
+    return made
+
+
+Layers = Annotated[
+    tuple[Layer, ...], Field(min_length=1, description="backbone, encoder, decoder: any of them")
+]
+
+
 class FeatureMethod(Method):
     """Options of a method that compares features."""
 
-    layers: tuple[Layer, ...] = Field(min_length=1, description="backbone, encoder, decoder: any of them")
-    tap: Literal["pre_relu", "post_relu"] = Field(description="features before or after their ReLU")
+    layers: Layers = ("encoder",)
+    point: Literal["pre_relu", "post_relu"] = Field(
+        default="pre_relu", description="features before or after their ReLU"
+    )
 
     @model_validator(mode="after")
     def _no_layer_twice(self) -> Self:
@@ -81,7 +115,7 @@ class FeatureMethod(Method):
     @property
     def taps(self) -> tuple[Tap, ...]:
         """The feature maps at `layers`, in that order (sums over a set would depend on its order)."""
-        return tuple(Tap(layer, self.tap) for layer in self.layers)
+        return tuple(Tap(layer, self.point) for layer in self.layers)
 
 
 class FeatureDistiller(Distiller):
@@ -93,10 +127,10 @@ class FeatureDistiller(Distiller):
     connects: ClassVar[bool] = True
     """Whether the loss needs the teacher's number of channels."""
 
-    def __init__(self, config: FeatureMethod, *, student: NetInfo, teacher: NetInfo) -> None:
-        super().__init__(config, student=student, teacher=teacher)
-        self.student_taps = self.teacher_taps = frozenset(config.taps)
-        layers = config.layers if self.connects else ()
+    def __init__(self, student: NetInfo, teacher: NetInfo, config: FeatureMethod | None = None) -> None:
+        super().__init__(student, teacher, config)
+        self.student_taps = self.teacher_taps = frozenset(self.config.taps)
+        layers = self.config.layers if self.connects else ()
         self.connectors = connectors(layers, student=student, teacher=teacher)
 
     def pairs(self, student: Output, teacher: Output) -> Iterator[tuple[Tensor, Tensor]]:

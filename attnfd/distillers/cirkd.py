@@ -223,26 +223,39 @@ class CIRKD(Distiller):
     """
 
     class Config(FeatureMethod):
-        kd_weight: NonNegative = Field(description="factor of the KD term")
-        kd_temperature: float = Field(gt=0, description="T of the KD term")
-        batch_weight: NonNegative = Field(description="factor of the mini-batch pixel-to-pixel term")
-        batch_temperature: float = Field(gt=0, description="τ of the mini-batch term")
-        pool: Positive = Field(description="side of the cells averaged for the mini-batch term")
-        pool_from: Positive = Field(description="maps with both sides at least this are pooled")
-        pixel_weight: NonNegative = Field(description="factor of the memory-based pixel-to-pixel term")
-        region_weight: NonNegative = Field(description="factor of the memory-based pixel-to-region term")
-        memory_temperature: float = Field(gt=0, description="τ of the memory terms")
-        pixel_queue: Positive = Field(description="pixel embeddings remembered per class")
-        region_queue: Positive = Field(description="region embeddings remembered per class")
-        pixel_samples: Positive = Field(description="n; n // K + 1 pixel embeddings per class are drawn")
-        region_samples: Positive = Field(description="n; n // K + 1 region embeddings per class are drawn")
-        pixels_per_image: Positive = Field(description="pixels of a class that an image adds to the memory")
+        kd_weight: NonNegative = Field(default=1, description="factor of the KD term")
+        kd_temperature: float = Field(default=1, gt=0, description="T of the KD term")
+        batch_weight: NonNegative = Field(
+            default=1, description="factor of the mini-batch pixel-to-pixel term"
+        )
+        batch_temperature: float = Field(default=0.1, gt=0, description="τ of the mini-batch term")
+        pool: Positive = Field(default=4, description="side of the cells averaged for the mini-batch term")
+        pool_from: Positive = Field(default=256, description="maps with both sides at least this are pooled")
+        pixel_weight: NonNegative = Field(
+            default=0.1, description="factor of the memory-based pixel-to-pixel term"
+        )
+        region_weight: NonNegative = Field(
+            default=0.1, description="factor of the memory-based pixel-to-region term"
+        )
+        memory_temperature: float = Field(default=0.1, gt=0, description="τ of the memory terms")
+        pixel_queue: Positive = Field(default=20000, description="pixel embeddings remembered per class")
+        region_queue: Positive = Field(default=2000, description="region embeddings remembered per class")
+        pixel_samples: Positive = Field(
+            default=4096, description="n; n // K + 1 pixel embeddings per class are drawn"
+        )
+        region_samples: Positive = Field(
+            default=1024, description="n; n // K + 1 region embeddings per class are drawn"
+        )
+        pixels_per_image: Positive = Field(
+            default=16, description="pixels of a class that an image adds to the memory"
+        )
 
     config: Config
     teacher_logits = True
 
-    def __init__(self, config: Config, *, student: NetInfo, teacher: NetInfo) -> None:
-        super().__init__(config, student=student, teacher=teacher)
+    def __init__(self, student: NetInfo, teacher: NetInfo, config: Config | None = None) -> None:
+        super().__init__(student, teacher, config)
+        config = self.config
         self.student_taps = self.teacher_taps = frozenset(config.taps)
         self.memories = nn.ModuleDict(
             {

@@ -4,7 +4,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from attnfd.config.schema import Method
+from attnfd.config.schema import Method, Weight
 from attnfd.data.labels import VOID
 from attnfd.distillers.base import Distiller
 from attnfd.losses import full_precision, same_shape
@@ -55,7 +55,8 @@ class CWD(Distiller):
     """Each class map of the student is spread over the image like the teacher's."""
 
     class Config(Method):
-        temperature: float = Field(gt=0, description="T, divides the logits of both")
+        weight: Weight = 3
+        temperature: float = Field(default=4, gt=0, description="T, divides the logits of both")
 
     config: Config
     teacher_logits = True

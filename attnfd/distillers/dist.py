@@ -87,10 +87,16 @@ class Dist(Distiller):
     """The student's predictions correlate with the teacher's, per pixel and per class."""
 
     class Config(Method):
-        beta: NonNegative = Field(description="factor of the inter-class term (the classes of a pixel)")
-        gamma: NonNegative = Field(description="factor of the intra-class term (the pixels of a class)")
-        tau: float = Field(gt=0, description="temperature, divides the logits of both")
-        ignore_void: bool = Field(description="leave void pixels out; the released code keeps them")
+        beta: NonNegative = Field(
+            default=1, description="factor of the inter-class term (the classes of a pixel)"
+        )
+        gamma: NonNegative = Field(
+            default=1, description="factor of the intra-class term (the pixels of a class)"
+        )
+        tau: float = Field(default=1, gt=0, description="temperature, divides the logits of both")
+        ignore_void: bool = Field(
+            default=True, description="leave void pixels out; the released code keeps them"
+        )
 
     config: Config
     teacher_logits = True

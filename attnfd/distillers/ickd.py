@@ -7,6 +7,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
+from attnfd.config.schema import Weight
 from attnfd.config.section import Positive
 from attnfd.distillers.base import FeatureDistiller, FeatureMethod
 from attnfd.errors import UserError
@@ -63,8 +64,9 @@ class ICKD(FeatureDistiller):
     """The channel correlations at the chosen layers, the student's behind a connector."""
 
     class Config(FeatureMethod):
+        weight: Weight = 2.5
         grid: Positive = Field(
-            description="correlations in grid × grid cells of the map; 1: in the whole map"
+            default=1, description="correlations in grid × grid cells of the map; 1: in the whole map"
         )
 
     config: Config

@@ -13,7 +13,7 @@ class KD(Distiller):
     """Logits follow the teacher's."""
 
     class Config(Method):
-        temperature: float = Field(gt=0, description="T, divides the logits of both")
+        temperature: float = Field(default=1, gt=0, description="T, divides the logits of both")
 
     config: Config
     teacher_logits = True

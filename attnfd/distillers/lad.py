@@ -6,6 +6,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from attnfd.config.schema import Weight
 from attnfd.config.section import NonNegative
 from attnfd.distillers.base import FeatureDistiller, FeatureMethod
 from attnfd.losses import full_precision, kd_loss, same_shape, unit_distance
@@ -52,13 +53,17 @@ class LAD(FeatureDistiller):
     """The student's features, through a connector, point where the teacher's do."""
 
     class Config(FeatureMethod):
-        dimension: Dimension = Field(description="an angle per sample, channel or pixel")
-        kd_weight: NonNegative = Field(description="factor of an added KD term at temperature 1; 0: without")
+        weight: Weight = 10
+        dimension: Dimension = Field(default="sample", description="an angle per sample, channel or pixel")
+        kd_weight: NonNegative = Field(
+            default=0, description="factor of an added KD term at temperature 1; 0: without"
+        )
 
     config: Config
 
-    def __init__(self, config: Config, *, student: NetInfo, teacher: NetInfo) -> None:
-        super().__init__(config, student=student, teacher=teacher)
+    def __init__(self, student: NetInfo, teacher: NetInfo, config: Config | None = None) -> None:
+        super().__init__(student, teacher, config)
+        config = self.config
         self.teacher_logits = config.kd_weight > 0
 
     def forward(self, student: Output, teacher: Output, target: Tensor, progress: float) -> dict[str, Tensor]:

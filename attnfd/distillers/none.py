@@ -12,7 +12,7 @@ class NoDistillation(Distiller):
     """Adds nothing to cross-entropy; the teacher does not run."""
 
     class Config(Method):
-        weight: float = Field(ge=0, le=0, description="0: there is no distillation loss")
+        weight: float = Field(default=0, ge=0, le=0, description="0: there is no distillation loss")
 
     def forward(self, student: Output, teacher: Output, target: Tensor, progress: float) -> dict[str, Tensor]:
         return {}

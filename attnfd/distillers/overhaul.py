@@ -6,7 +6,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from attnfd.config.schema import Method
+from attnfd.config.schema import Method, Weight
 from attnfd.distillers.base import Distiller, connectors, match_size
 from attnfd.errors import UserError
 from attnfd.losses import full_precision, same_shape
@@ -49,9 +49,15 @@ class Overhaul(Distiller):
     """Pre-ReLU maps, through connectors, follow the teacher's where its ReLU lets them pass."""
 
     class Config(Method):
-        layers: tuple[OverhaulLayer, ...] = Field(min_length=1, description="maps that are compared")
+        weight: Weight = 1e-5
+        layers: tuple[OverhaulLayer, ...] = Field(
+            default=("stage1", "stage2", "stage3", "backbone", "encoder", "decoder"),
+            min_length=1,
+            description="maps that are compared",
+        )
         divisors: dict[OverhaulLayer, Annotated[float, Field(gt=0)]] = Field(
-            description="what the sum of each layer is divided by"
+            default={"stage1": 8, "stage2": 4, "stage3": 2, "backbone": 1, "encoder": 1, "decoder": 16},
+            description="what the sum of each layer is divided by",
         )
 
         @model_validator(mode="after")
@@ -65,8 +71,9 @@ class Overhaul(Distiller):
 
     config: Config
 
-    def __init__(self, config: Config, *, student: NetInfo, teacher: NetInfo) -> None:
-        super().__init__(config, student=student, teacher=teacher)
+    def __init__(self, student: NetInfo, teacher: NetInfo, config: Config | None = None) -> None:
+        super().__init__(student, teacher, config)
+        config = self.config
         self.student_taps = self.teacher_taps = frozenset(map(Tap, config.layers))
         self.connectors = connectors(config.layers, student=student, teacher=teacher)
         margins = teacher.margins or {}

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from attnfd.distillers.base import FeatureDistiller
+from attnfd.config.schema import Weight
+from attnfd.distillers.base import FeatureDistiller, FeatureMethod
 from attnfd.losses import EPS, full_precision
 from attnfd.models.taps import Output
 
@@ -45,6 +46,11 @@ def _similarity(features: Tensor) -> Tensor:
 
 class SP(FeatureDistiller):
     """The similarities at the chosen layers; nothing is trained beside the student."""
+
+    class Config(FeatureMethod):
+        weight: Weight = 3000
+
+    config: Config
 
     connects = False
 

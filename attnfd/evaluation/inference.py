@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
 
+from attnfd.data.labels import VOID
 from attnfd.data.transforms import normalize
-from attnfd.evaluation.metrics import confusion_matrices
 
 
 @contextmanager
@@ -82,3 +82,30 @@ def confusion(
             matrices.append(confusion_matrices(classify(model, images), masks, classes))
             positions.append(indices)
     return torch.cat(matrices).cpu()[torch.cat(positions).argsort()].numpy()
+
+
+def confusion_matrices(pred: Tensor, target: Tensor, classes: int) -> Tensor:
+    r"""Confusion matrix of each image, computed on the device without waiting for it.
+
+    .. math:: M_{n,i,j} = |\{p : \text{target}_n(p) = i \wedge \text{pred}_n(p) = j\}|
+
+    Args:
+        pred: predicted classes (N, H, W), integers in [0, K).
+        target: ground truth (N, H, W), integers in [0, K), or 255 = void: these pixels count nowhere.
+        classes: K.
+
+    Returns:
+        int64 (N, K, K); rows are ground truth, columns predictions.
+
+    Example:
+        >>> confusion_matrices(torch.tensor([[[0, 1, 1]]]), torch.tensor([[[0, 0, 255]]]), 2)
+        tensor([[[1, 1],
+                 [0, 0]]])
+    """
+    # A bin of their own, cut off at the end, takes the void pixels: selecting the others by a mask, like
+    # torch.bincount, would make the host wait for the device.
+    void_bin = classes * classes
+    bins = torch.where(target == VOID, void_bin, target.long() * classes + pred).flatten(1)
+    counts = torch.zeros(len(bins), void_bin + 1, dtype=torch.int64, device=bins.device)
+    counts.scatter_add_(1, bins, torch.ones_like(counts[:1, :1]).expand_as(bins))
+    return counts[:, :void_bin].reshape(-1, classes, classes)

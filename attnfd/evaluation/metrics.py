@@ -1,13 +1,21 @@
-"""The confusion matrix, and every score that follows from it."""
+"""Every score that follows from a confusion matrix.
+
+To add a score, compute it in `scores` and give it a title in `SCORES`: it is then in `metrics.json`, in
+MLflow, in the report's `comparison.csv`, and in `attnfd compare`.
+"""
 
 from typing import TypedDict
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from attnfd.data.labels import VOID
+SCORES = {
+    "miou": "mIoU",
+    "mean_accuracy": "mean class accuracy",
+    "pixel_accuracy": "pixel accuracy",
+    "fw_iou": "frequency-weighted IoU",
+}
+"""The scores of a whole split, and their titles; the first one is the headline."""
 
 
 class Scores(TypedDict):
@@ -19,33 +27,6 @@ class Scores(TypedDict):
     fw_iou: float
     iou: list[float | None]
     accuracy: list[float | None]
-
-
-def confusion_matrices(pred: Tensor, target: Tensor, classes: int) -> Tensor:
-    r"""Confusion matrix of each image, computed on the device without waiting for it.
-
-    .. math:: M_{n,i,j} = |\{p : \text{target}_n(p) = i \wedge \text{pred}_n(p) = j\}|
-
-    Args:
-        pred: predicted classes (N, H, W), integers in [0, K).
-        target: ground truth (N, H, W), integers in [0, K), or 255 = void: these pixels count nowhere.
-        classes: K.
-
-    Returns:
-        int64 (N, K, K); rows are ground truth, columns predictions.
-
-    Example:
-        >>> confusion_matrices(torch.tensor([[[0, 1, 1]]]), torch.tensor([[[0, 0, 255]]]), 2)
-        tensor([[[1, 1],
-                 [0, 0]]])
-    """
-    # A bin of their own, cut off at the end, takes the void pixels: selecting the others by a mask, like
-    # torch.bincount, would make the host wait for the device.
-    void_bin = classes * classes
-    bins = torch.where(target == VOID, void_bin, target.long() * classes + pred).flatten(1)
-    counts = torch.zeros(len(bins), void_bin + 1, dtype=torch.int64, device=bins.device)
-    counts.scatter_add_(1, bins, torch.ones_like(counts[:1, :1]).expand_as(bins))
-    return counts[:, :void_bin].reshape(-1, classes, classes)
 
 
 def scores(matrix: NDArray[np.integer]) -> Scores:
@@ -81,6 +62,11 @@ def scores(matrix: NDArray[np.integer]) -> Scores:
         iou=_present(iou, union > 0),
         accuracy=_present(accuracy, target > 0),
     )
+
+
+def averages(found: Scores) -> dict[str, float]:
+    """Those of `SCORES`."""
+    return {name: found[name] for name in SCORES}  # type: ignore[literal-required]
 
 
 def collapsed(matrix: NDArray[np.integer]) -> bool:

@@ -17,7 +17,6 @@ from torchvision.models.feature_extraction import create_feature_extractor
 from attnfd.discovery import one_of
 from attnfd.errors import UserError
 from attnfd.models import weight_file
-from attnfd.models.kernels import ReLU6
 
 
 class Stage(NamedTuple):
@@ -209,9 +208,6 @@ def _activate_in_place(backbone: fx.GraphModule) -> None:
             calls = [other for other in backbone.graph.nodes if other.target == node.target]
             alone = all(len(source.users) == 1 for call in calls for source in call.all_input_nodes)
             module.inplace = alone  # type: ignore[union-attr]
-    for name, module in list(backbone.named_modules()):
-        if isinstance(module, nn.ReLU6):
-            backbone.set_submodule(name, ReLU6(module.inplace))
 
 
 def check_weights(name: str, weights: str) -> None:

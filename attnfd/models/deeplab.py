@@ -6,12 +6,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from attnfd.config.schema import Attention
+from attnfd.config.schema import LAYERS, Attention
 from attnfd.config.section import Positive, Probability, Section
 from attnfd.models import backbones
 from attnfd.models.cbam import CBAM
 from attnfd.models.kernels import AtrousConv, Dropout, JoiningConv, resize
-from attnfd.models.taps import STAGES, TAPS, NetInfo, Output, Tap
+from attnfd.models.taps import EARLY_LAYERS, NetInfo, Output, Tap
 
 WIDTH = 256
 LOW_LEVEL_WIDTH = 48
@@ -77,7 +77,7 @@ class DeepLabV3Plus(nn.Module):
         """Buffers of the frozen network, see `attnfd.models.frozen`."""
         self.attention = nn.ModuleDict()
         if attention is not None:
-            for layer in TAPS:
+            for layer in LAYERS:
                 self.attention[layer] = CBAM(self.info.channels[layer], **attention.model_dump())
         for head in (self.aspp, self.decoder, self.classifier, self.attention):
             initialise(head)
@@ -87,7 +87,7 @@ class DeepLabV3Plus(nn.Module):
         """Channels per layer and classes; the margins, too, once the network is frozen."""
         widths = (*(stage.channels for stage in self.spec.stages), WIDTH, WIDTH)
         return NetInfo(
-            channels=dict(zip((*STAGES, *TAPS), widths, strict=True)),
+            channels=dict(zip((*EARLY_LAYERS, *LAYERS), widths, strict=True)),
             classes=self.architecture.classes,
             margins=dict(self.margins.named_buffers()) if self.margins is not None else None,
         )
@@ -126,7 +126,7 @@ class DeepLabV3Plus(nn.Module):
         """
         outputs = self.backbone(images)
         *early, last = self.spec.stages
-        for layer, stage in zip(STAGES, early, strict=True):
+        for layer, stage in zip(EARLY_LAYERS, early, strict=True):
             yield Tap(layer, "pre_relu"), outputs[stage.pre_relu]
             yield Tap(layer, "post_relu"), outputs[stage.post_relu]
         deep = yield from self._tap("backbone", outputs[last.pre_relu], wanted, relu=self.spec.relu)

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.ops import StochasticDepth
 
+from attnfd.config.schema import LAYERS
 from attnfd.models.deeplab import DeepLabV3Plus
-from attnfd.models.taps import STAGES, TAPS, Tap
+from attnfd.models.taps import EARLY_LAYERS, Tap
 
 
 def freeze(model: DeepLabV3Plus) -> DeepLabV3Plus:
@@ -63,7 +64,7 @@ def _margins(model: DeepLabV3Plus) -> nn.Module:
     """A buffer (C,) per layer: `margin` of the BN before it; after a residual sum, of the last block's BN."""
     bns = [f"backbone.{stage.bn}" for stage in model.spec.stages] + ["aspp.project.bn", "decoder.refine.bn"]
     buffers = nn.Module()
-    for layer, name in zip((*STAGES, *TAPS), bns, strict=True):
+    for layer, name in zip((*EARLY_LAYERS, *LAYERS), bns, strict=True):
         bn = _bn(model, name)
         buffers.register_buffer(layer, margin(bn.bias.detach(), bn.weight.detach()))
     return buffers
@@ -106,8 +107,8 @@ def compare(live: DeepLabV3Plus, frozen: DeepLabV3Plus, images: Tensor) -> dict[
         The difference by name: `logits`, and `<layer>.<point>` of every tap.
     """
     assert not live.training, "BN in training mode differs from its folded self"
-    taps = [Tap(layer) for layer in (*STAGES, *TAPS)]
-    taps += [Tap(layer, "post_relu") for layer in (*STAGES, *TAPS)]
+    taps = [Tap(layer) for layer in (*EARLY_LAYERS, *LAYERS)]
+    taps += [Tap(layer, "post_relu") for layer in (*EARLY_LAYERS, *LAYERS)]
     taps += [Tap(layer, "refined") for layer in live.attention]
     a, b = live(images, taps), frozen(images, taps)
     pairs = {"logits": (a.logits, b.logits)}

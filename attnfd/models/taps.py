@@ -6,8 +6,8 @@ from typing import Literal, NamedTuple
 
 from torch import Tensor
 
-TAPS = ("backbone", "encoder", "decoder")
-STAGES = ("stage1", "stage2", "stage3")
+EARLY_LAYERS = ("stage1", "stage2", "stage3")
+"""Layers of the backbone before `LAYERS`."""
 
 
 class Tap(NamedTuple):
@@ -32,8 +32,8 @@ class Output(NamedTuple):
 class NetInfo:
     """What a distiller must know of a network before it sees a batch.
 
-    `channels`: per layer of `TAPS` and `STAGES`. `margins`: per layer, E[x | x < 0] of the channel's BN
-    (C,), frozen teacher only (Heo et al. 2019, eq. 5).
+    `channels`: per layer of `LAYERS` and `EARLY_LAYERS`. `margins`: per layer, E[x | x < 0] of the channel's
+    BN (C,), frozen teacher only (Heo et al. 2019, eq. 5).
     """
 
     channels: Mapping[str, int]

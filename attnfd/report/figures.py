@@ -10,7 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from attnfd.analysis.tables import LAYERS, TEACHER, signed, spread
+from attnfd.analysis.tables import signed, spread
+from attnfd.config.schema import LAYERS
+from attnfd.paths import TEACHER
 from attnfd.results.pictures import scale_curves, write_cells
 from attnfd.results.style import BASELINE, INK, OTHERS, OURS, PALE, WIDTH, colours, markers, styled
 

@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 from attnfd import paths
 from attnfd.analysis import statistics, tables
 from attnfd.analysis.reading import need, reading
-from attnfd.analysis.tables import TEACHER
 from attnfd.data.prepared import Prepared
-from attnfd.paths import Cell
+from attnfd.paths import TEACHER, Cell
 from attnfd.report import figures
 from attnfd.results import examples, pictures
 

@@ -5,7 +5,9 @@ from collections.abc import Iterable, Iterator, Mapping
 import pandas as pd
 
 from attnfd.analysis.statistics import sentence
-from attnfd.analysis.tables import LAYERS, TEACHER, difference, percent, signed, spread
+from attnfd.analysis.tables import difference, percent, signed, spread
+from attnfd.config.schema import LAYERS
+from attnfd.paths import TEACHER
 from attnfd.report.gallery import runners_up
 from attnfd.report.layout import Align, Column, Finding, Page, Picture, Section, Table, Value
 

@@ -5,7 +5,9 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from attnfd.analysis.tables import COMBINATIONS, LAYERS, TEACHER
+from attnfd.analysis.tables import COMBINATIONS
+from attnfd.config.schema import LAYERS
+from attnfd.paths import TEACHER
 
 METHODS = ("none", "kd", "at", "sp", "ickd", "overhaul", "dist", "cirkd", "lad", "attnfd")
 

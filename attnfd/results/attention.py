@@ -6,10 +6,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from attnfd.config.schema import LAYERS
 from attnfd.data.transforms import normalize
 from attnfd.distillers.base import Distiller, match_size
 from attnfd.models.deeplab import DeepLabV3Plus
-from attnfd.models.taps import TAPS, Tap
+from attnfd.models.taps import Tap
 
 
 @torch.no_grad()
@@ -28,8 +29,8 @@ def energies(
     """
     model.eval()
     device = next(model.parameters()).device
-    raw = [Tap(layer) for layer in TAPS]
-    refined = [Tap(layer, "refined") for layer in TAPS] if model.attention else []
+    raw = [Tap(layer) for layer in LAYERS]
+    refined = [Tap(layer, "refined") for layer in LAYERS] if model.attention else []
     wanted = {*raw, *refined, *(distiller.student_taps if distiller else ())}
     taps = model(normalize(images.to(device)), taps=wanted, logits=False).taps
     maps = {f"{tap.layer}/raw": taps[tap] for tap in raw} | {
@@ -58,9 +59,9 @@ def agreements(
         network.eval()
     pixels = normalize(images.to(next(student.parameters()).device))
     refined = distiller.refine(student(pixels, taps=distiller.student_taps, logits=False).taps)
-    targets = distiller.targets(teacher(pixels, taps=distiller.teacher_taps, logits=False).taps)
+    followed = distiller.followed(teacher(pixels, taps=distiller.teacher_taps, logits=False).taps)
     cosines = {
-        layer: F.cosine_similarity(match_size(features, targets[layer]), targets[layer])
+        layer: F.cosine_similarity(match_size(features, followed[layer]), followed[layer])
         for layer, features in refined.items()
     }
     return {f"{layer}/agreement": cosine.cpu().numpy() for layer, cosine in cosines.items()}

@@ -18,7 +18,7 @@ from attnfd.config.schema import Evaluate
 from attnfd.data.loaders import eval_loader
 from attnfd.data.prepared import Prepared
 from attnfd.evaluation.inference import classify, confusion, evaluating
-from attnfd.evaluation.metrics import Scores, collapsed, scores
+from attnfd.evaluation.metrics import averages, collapsed, scores
 from attnfd.results import examples, pictures, style
 from attnfd.results.cost import count_parameters, multiply_adds
 
@@ -59,7 +59,7 @@ def evaluate(model: nn.Module, prepared: Prepared, config: Evaluate, folder: Pat
     if config.resize is not None:
         shrunk = track(batches, f"Evaluating at {config.resize}")
         resized = confusion(model, shrunk, len(classes), device=device, resize=config.resize)
-        metrics["resized"] = {"short_side": config.resize, **_averages(scores(resized.sum(0)))}
+        metrics["resized"] = {"short_side": config.resize, **averages(scores(resized.sum(0)))}
 
     kept = examples.read(prepared, examples.choose(prepared, config.kept))
     preds = _predict(model, kept.images, config.batch_size, device)
@@ -82,7 +82,7 @@ def summary(matrices: NDArray[np.int64], classes: Sequence[str]) -> dict[str, An
     matrix = matrices.sum(0)
     found = scores(matrix)
     return {
-        **_averages(found),
+        **averages(found),
         "collapsed": collapsed(matrix),
         "images": len(matrices),
         "iou": dict(zip(classes, found["iou"], strict=True)),
@@ -148,12 +148,3 @@ def _predict(
         return np.concatenate(
             [classify(model, batch.to(device)).to("cpu", torch.uint8).numpy() for batch in batches]
         )
-
-
-def _averages(found: Scores) -> dict[str, float]:
-    return {
-        "miou": found["miou"],
-        "mean_accuracy": found["mean_accuracy"],
-        "pixel_accuracy": found["pixel_accuracy"],
-        "fw_iou": found["fw_iou"],
-    }

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.distributed.nn import functional as collective
 
+from attnfd.errors import UserError
+
 
 def count() -> int:
     """How many processes there are: 1 without `torchrun`."""
@@ -53,37 +55,24 @@ def everyones(mine: Any) -> list[Any]:
 
 
 def synchronise_bn(network: nn.Module) -> None:
-    """Let the BN of a network see the whole batch instead of a process' part of it."""
+    """Let the BN of a network see the whole batch instead of a process' part of it.
+
+    Raises:
+        UserError: there are several processes, and they are on a CPU.
+    """
     if count() == 1:
         return
-    if next(network.parameters()).is_cuda:
-        nn.SyncBatchNorm.convert_sync_batchnorm(network)  # In place, as the network itself is no BN.
+    if not next(network.parameters()).is_cuda:
+        raise UserError(
+            f"training.sync_bn: found true for {count()} processes on a CPU, where torch has no synchronised "
+            "BN; allowed: false, or one process"
+        )
+    nn.SyncBatchNorm.convert_sync_batchnorm(network)  # In place, as the network itself is no BN.
+
+
+def share_buffers(network: nn.Module) -> None:
+    """Give every process the buffers of the first one: without `synchronise_bn`, statistics of BN differ."""
+    if count() == 1:
         return
-    for module in network.modules():
-        if type(module) is nn.BatchNorm2d:
-            module.__class__ = SynchronousBN
-
-
-class SynchronousBN(nn.BatchNorm2d):
-    """`nn.SyncBatchNorm` for CPUs, which that one refuses."""
-
-    def forward(self, feature: Tensor) -> Tensor:
-        if not self.training:
-            return super().forward(feature)
-        axes = (0, 2, 3)
-        pixels = feature.numel() // feature.shape[1] * count()
-        given = feature.dtype
-        feature = feature.to(self.weight.dtype)  # Of a bfloat16 feature the statistics are float32.
-        mean = collective.all_reduce(feature.sum(axes)) / pixels
-        centred = feature - mean[:, None, None]
-        variance = collective.all_reduce(centred.square().sum(axes)) / pixels
-        with torch.no_grad():
-            assert self.running_mean is not None
-            assert self.running_var is not None
-            assert self.num_batches_tracked is not None
-            assert self.momentum is not None
-            self.num_batches_tracked += 1
-            self.running_mean.lerp_(mean, self.momentum)
-            self.running_var.lerp_(variance * pixels / (pixels - 1), self.momentum)
-        scale = self.weight * (variance + self.eps).rsqrt()
-        return (centred * scale[:, None, None] + self.bias[:, None, None]).to(given)
+    for buffer in network.buffers():
+        distributed.broadcast(buffer, src=0)

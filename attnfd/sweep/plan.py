@@ -93,8 +93,9 @@ def reasons(graph: Graph) -> dict[str, str]:
 
 def work(params: Params, cell: Cell) -> float:
     """What a training's time grows with: its epochs times the pixels of a crop."""
-    section = params.resolve(cell)[TRAINS[cell.stage]]
-    return _work(section["epochs"], section["crop"])
+    settings = params.resolve(cell)
+    training = settings.distill or settings.train_teacher
+    return _work(training.epochs, training.crop)
 
 
 def measurements(datasets: set[str]) -> list[Measured]:
@@ -154,26 +155,13 @@ def _cell(job: Job) -> Cell | None:
     """The model that a job trains, if it trains one."""
     if job.stage not in TRAINS:
         return None
-    options = job.options
-    return Cell(
-        stage=job.stage,
-        dataset=options["dataset"],
-        student=options.get("student"),
-        method="attnfd" if job.stage == "ablate" else options.get("method"),
-        variant=options.get("variant"),
-        seed=int(options["seed"]) if "seed" in options else None,
-    )
+    method = {"method": "attnfd"} if job.stage == "ablate" else {}
+    return Cell.of_tags({"stage": job.stage, **job.options, **method})
 
 
 def _measured(run: "Run") -> Measured:
     tags, params = run.data.tags, run.data.params
-    cell = Cell(
-        stage=tags["stage"],
-        dataset=tags["dataset"],
-        student=tags.get("student"),
-        method=tags.get("method"),
-        variant=tags.get("variant"),
-    )
+    cell = Cell.of_tags(tags)
     section = TRAINS[cell.stage]
     done = _work(int(params[f"{section}.epochs"]), json.loads(params[f"{section}.crop"]))
     here = tags.get("process", "").partition(" ")[0] == socket.gethostname()

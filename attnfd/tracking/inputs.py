@@ -29,7 +29,7 @@ def checkpoints(params: Params, cell: Cell) -> Checkpoints:
         UserError: the cell's inputs are not there.
     """
     inputs = {
-        "settings": params.resolve(cell),
+        "settings": params.resolve(cell).of_the_model(),
         "data": open_prepared(params, cell.dataset).card.sha256,
         "teacher": None if cell.student is None else checkpoint.fingerprint(paths.frozen(cell.dataset)),
         "code": _code(cell),

@@ -5,8 +5,8 @@ from typing import Any
 
 import pandas as pd
 
-from attnfd.analysis.tables import TEACHER, percent
-from attnfd.paths import Cell
+from attnfd.analysis.tables import percent
+from attnfd.paths import TEACHER, Cell
 
 # The tag that MLflow shows as a run's description.
 NOTE = "mlflow.note.content"

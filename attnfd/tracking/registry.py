@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from attnfd import paths
-from attnfd.analysis import tables
-from attnfd.paths import Cell
+from attnfd.paths import TEACHER, Cell
 from attnfd.tracking import notes, runs
 
 if TYPE_CHECKING:
@@ -26,7 +25,7 @@ def best(found: pd.DataFrame) -> pd.DataFrame:
     The best method is the one with the highest mean mIoU over its seeds, so that a lucky seed does not
     decide; of its seeds the one with the highest mIoU is taken. Ablations do not take part.
     """
-    students = found[(found["variant"] == "") & (found["student"] != tables.TEACHER)]
+    students = found[(found["variant"] == "") & (found["student"] != TEACHER)]
     means = students.groupby(["student", "method"])["miou"].transform("mean")
     ranked = students.assign(mean=means).sort_values(["mean", "miou"], ascending=False, kind="stable")
     return ranked.drop_duplicates("student")

@@ -12,6 +12,7 @@ import pandas as pd
 from attnfd import paths
 from attnfd.analysis import tables
 from attnfd.config.schema import Run
+from attnfd.paths import Cell
 from attnfd.tracking import costs, notes, registry, runs, store
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def publish(axes: Run, dataset: str) -> pd.DataFrame:
     Raises:
         UserError: the store does not answer.
     """
-    chosen = tables.cells(axes, dataset)
+    chosen = Cell.all(axes, dataset)
     found = tables.results(chosen)
     with store.errors():
         client, experiment = store.connect(dataset)

@@ -1,6 +1,37 @@
-"""The optimizer and the schedule of its learning rate."""
+"""The optimizer of a training, and the schedule of its learning rate."""
 
 import math
+from typing import Any
+
+import torch
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from attnfd.config.schema import Training
+from attnfd.training.objective import Objective
+
+
+def make_optimizer(objective: Objective, config: Training, *, fused: bool = True) -> Optimizer:
+    """SGD with momentum over all that an objective trains (paper sec. 4.2).
+
+    The backbone learns at `config.lr`; the head, connectors, projectors and attention learn at
+    `config.lr · config.head_lr_factor`.
+
+    Args:
+        fused: one kernel for all weights instead of several for each.
+    """
+    return torch.optim.SGD(
+        _parameter_groups(objective, config),
+        momentum=config.momentum,
+        weight_decay=config.weight_decay,
+        nesterov=config.nesterov,
+        fused=fused,
+    )
+
+
+def make_schedule(optimizer: Optimizer, config: Training, steps: int) -> LambdaLR:
+    """The learning rate over the `steps` of a whole training: `decay` times its first value."""
+    return LambdaLR(optimizer, lambda step: decay(config.schedule, step / steps))
 
 
 def decay(schedule: str, progress: float) -> float:
@@ -8,3 +39,13 @@ def decay(schedule: str, progress: float) -> float:
     if schedule == "poly":
         return (1 - progress) ** 0.9
     return (1 + math.cos(math.pi * progress)) / 2
+
+
+def _parameter_groups(objective: Objective, config: Training) -> list[dict[str, Any]]:
+    backbone = list(objective.model.backbone.parameters())
+    known = {id(parameter) for parameter in backbone}
+    rest = [parameter for parameter in objective.parameters() if id(parameter) not in known]
+    return [
+        {"params": backbone, "lr": config.lr},
+        {"params": rest, "lr": config.lr * config.head_lr_factor},
+    ]

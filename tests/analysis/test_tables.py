@@ -8,6 +8,7 @@ import pytest
 from attnfd import paths
 from attnfd.analysis import tables
 from attnfd.errors import UserError
+from attnfd.paths import Cell
 from attnfd.report import figures
 from tests.report import synthetic
 
@@ -147,7 +148,7 @@ def test_confusion_is_of_the_teacher_and_of_the_first_seed_with_and_without_attn
 
 def test_only_active_cells_are_read():
     synthetic.results(synthetic.params(seeds=[0, 1, 2]), synthetic.THREE_SEEDS)
-    found = tables.results(tables.cells(synthetic.params().run, "tiny"))
+    found = tables.results(Cell.all(synthetic.params().run, "tiny"))
     assert set(found["cell"]) == set(synthetic.ONE_SEED)
 
 

@@ -1,6 +1,7 @@
 """`attnfd bench`: what it compares is what it says, and its numbers are kept."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import mlflow
@@ -10,14 +11,14 @@ import torch
 from attnfd import discovery
 from attnfd.bench import steps, timing
 from attnfd.bench.rows import to_rows
-from attnfd.bench.run import PARTS, bench, setting
-from attnfd.bench.steps import OURS, VARIANTS, Setting
+from attnfd.bench.run import PARTS, bench
+from attnfd.bench.setting import OURS, VARIANTS, Setting, make_objective, make_teacher
 from attnfd.data.transforms import normalize
 from attnfd.errors import UserError
 from attnfd.training.objective import Objective
 from tests import miniature
 
-TINY = Setting("shapes", "mobilenetv2", "attnfd", (33, 33), 2, rounds=2)
+TINY = partial(Setting.load, "shapes", "mobilenetv2", "attnfd", (33, 33), 2, rounds=2)
 
 
 @pytest.fixture(scope="module")
@@ -40,9 +41,9 @@ def surroundings(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_only_the_released_step_goes_back_through_the_teacher() -> None:
     for kind, expected in ((steps.Released, True), (Objective, False)):
-        teacher = steps._teacher("shapes", frozen=False)
-        objective = steps.make_objective(TINY, kind, teacher)
-        images, target = steps._noise(TINY)
+        teacher = make_teacher(TINY(), frozen=False)
+        objective = make_objective(TINY(), teacher, kind)
+        images, target = TINY().noise()
         loss = torch.stack(list(objective(normalize(images), target, 0.0).values())).sum()
         loss.backward()
         grads = [parameter.grad for parameter in teacher.backbone.parameters()]
@@ -53,13 +54,13 @@ def test_ways_to_compute_the_step_differ_where_they_say(monkeypatch: pytest.Monk
     networks: list[tuple[torch.nn.Module, torch.nn.Module]] = []
     made = steps.make_objective
 
-    def objective(given, kind, teacher):
-        networks.append((teacher, made(given, kind, teacher)))
+    def objective(given, teacher, kind):
+        networks.append((teacher, made(given, teacher, kind)))
         return networks[-1][1]
 
     monkeypatch.setattr(steps, "make_objective", objective)
     for variant in VARIANTS.values():
-        steps.training_step(TINY, variant)()
+        steps.training_step(TINY(), variant)()
         teacher, trained = networks.pop()
         norms = [module for module in teacher.modules() if isinstance(module, torch.nn.BatchNorm2d)]
         assert bool(norms) != variant.frozen
@@ -88,13 +89,18 @@ def test_a_ratio_is_of_the_same_round(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_every_part_is_measured_and_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     numbers, plot = tmp_path / "new" / "bench.json", tmp_path / "bench.png"
-    bench(TINY, list(PARTS), numbers=numbers, plot=plot)
+    bench(TINY(), list(PARTS), numbers=numbers, plot=plot)
     content = json.loads(numbers.read_text())
     rows = {part: [row for row in content["rows"] if row["part"] == part] for part in PARTS}
     assert all(row["ms"] > 0 for row in content["rows"])
     assert [row["name"] for row in rows["step"]] == list(VARIANTS)
     assert all(row["memory_mib"] > 50 for row in rows["step"])
     assert {row["name"] for row in rows["methods"]} == set(discovery.names("distillers"))
+    assert [row["name"] for row in rows["kernels"]] == [
+        *("32-true", *(f"32-true without {kind.__name__}" for kind in steps.SHORTCUTS)),
+        *("bf16-mixed", *(f"bf16-mixed without {kind.__name__}" for kind in steps.SHORTCUTS)),
+        "bf16-mixed without cast_weights",
+    ]
     assert [row["name"] for row in rows["teacher"]] == ["none", "teacher"]
     assert [row["name"] for row in rows["sharing"]] == [
         f"{len(discovery.names('distillers')) - 1} students, a teacher each",
@@ -119,6 +125,6 @@ def test_every_part_is_measured_and_kept(tmp_path: Path, capsys: pytest.CaptureF
 
 def test_a_part_that_does_not_exist_is_named() -> None:
     with pytest.raises(UserError, match="PART: unknown name 'steps'"):
-        bench(TINY, ["steps"], numbers=None, plot=None)
+        bench(TINY(), ["steps"], numbers=None, plot=None)
     with pytest.raises(UserError, match="students"):
-        setting("shapes", "vgg", "attnfd", None, None, 1)
+        Setting.load("shapes", "vgg", "attnfd")

@@ -39,7 +39,7 @@ from attnfd.models.deeplab import DeepLabV3Plus
 from attnfd.tracking import store
 from stages.freeze import freeze
 from stages.prepare import prepare
-from tests import miniature
+from tests import miniature, tasks
 from tests.data.trees import camvid_tree
 from tests.readers.trees import cityscapes_tree, folder_tree, sbd_tree, voc_tree
 
@@ -104,7 +104,7 @@ def bed(tmp_path_factory: pytest.TempPathFactory) -> Path:
         sbd_tree(voc_tree(VOC))
         params = load_params()
         for dataset in ("shapes", "camvid"):
-            prepare(params, dataset)
+            prepare(tasks.of(params, dataset))
         train(params)
         store.connect("shapes")
     return project
@@ -124,7 +124,7 @@ def train(params: Params) -> None:
             network(torch.randn(4, 3, 33, 33))
         checkpoint.save(folder, network, card)
         write(folder / paths.HISTORY, history)
-    freeze(params, "shapes")
+    freeze(tasks.of(params, "shapes"))
     method = component("distillers", "none")(
         params.method("none", "shapes"),
         student=networks[STUDENT].info,

@@ -80,7 +80,7 @@ def test_sections_are_frozen() -> None:
 
 def test_a_cell_resolves_to_all_that_its_model_depends_on() -> None:
     cell = Cell(stage="distill", dataset="shapes", student="resnet18", method="attnfd", seed=0)
-    resolved = Params(SHIPPED).resolve(cell)
+    resolved = Params(SHIPPED).resolve(cell).of_the_model()
     assert resolved["method"]["normalize"] == "channel"
     assert resolved["student"]["backbone"] == "resnet18"
     assert resolved["distill"]["momentum"] == SHIPPED["training"]["momentum"]

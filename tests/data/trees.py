@@ -12,6 +12,7 @@ from attnfd import paths
 from attnfd.config.schema import Prepare, Training
 from attnfd.data.prepared import Prepared, dataset_root
 from stages.prepare import prepare
+from tests import tasks
 
 SIZES = ((12, 16), (9, 7), (12, 16), (5, 20), (9, 7))
 
@@ -38,13 +39,16 @@ def save(path: Path, pixels: np.ndarray) -> None:
 def params_of(reader: str, **options: Any) -> Any:
     """The part of `Params` that `prepare` reads."""
     settings = Prepare(reader=reader, **options)
-    return SimpleNamespace(source="params.yaml", prepare=lambda dataset: settings)
+    resolved = SimpleNamespace(prepare=settings)
+    return SimpleNamespace(
+        source="params.yaml", prepare=lambda dataset: settings, resolve=lambda cell: resolved
+    )
 
 
 def prepared_tree(root: Path, sizes: Mapping[str, tuple[tuple[int, int], ...]]) -> Prepared:
     """A tree below `root`, prepared as dataset `tiny` below the working directory."""
     params = params_of("camvid", root=str(camvid_tree(root, sizes)))
-    prepare(params, "tiny")
+    prepare(tasks.of(params, "tiny"))
     return Prepared.load(paths.prepared("tiny"), dataset_root(params.prepare("tiny"), paths.prepared("tiny")))
 
 

@@ -10,10 +10,11 @@ from torch.nn import functional as F
 
 from attnfd import discovery
 from attnfd.config.params import load_params
+from attnfd.config.schema import LAYERS
 from attnfd.config.section import validate
 from attnfd.distillers.base import Distiller
 from attnfd.models.cbam import CBAM
-from attnfd.models.taps import STAGES, TAPS, NetInfo, Output, Tap
+from attnfd.models.taps import EARLY_LAYERS, NetInfo, Output, Tap
 
 PARAMS = Path(__file__).parents[2] / "params.yaml"
 CLASSES = 3
@@ -23,7 +24,7 @@ def build(name: str, student: NetInfo, teacher: NetInfo, **changes: Any) -> Dist
     """The method with the settings of `params.yaml`, some of them changed."""
     kind = discovery.component("distillers", name)
     settings = load_params(PARAMS).method(name, "shapes").model_dump(mode="json") | changes
-    return kind(validate(kind.Config, settings, name), student=student, teacher=teacher)
+    return kind(student, teacher, validate(kind.Config, settings, name))
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:
@@ -42,10 +43,10 @@ class TinyNet(nn.Module):
         self.layers, self.attention = nn.ModuleDict(), nn.ModuleDict()
         channels, margins = {}, {}
         before = 3
-        for layer, step in zip((*STAGES, *TAPS), (2, 2, 1, stride // 4, 1, 1), strict=True):
+        for layer, step in zip((*EARLY_LAYERS, *LAYERS), (2, 2, 1, stride // 4, 1, 1), strict=True):
             conv = nn.Conv2d(before, width, 3, padding=1, stride=step, bias=False)
             self.layers[layer] = nn.Sequential(conv, nn.BatchNorm2d(width))
-            if attention and layer in TAPS:
+            if attention and layer in LAYERS:
                 self.attention[layer] = CBAM(width, reduction=2, kernel_size=3, channel=True, spatial=True)
             channels[layer], margins[layer] = width, -torch.linspace(0.2, 0.8, width)
             before, width = width, width + 1

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from attnfd import discovery
-from attnfd.config.schema import Attention
+from attnfd.config.schema import LAYERS, Attention
 from attnfd.distillers import cirkd
 from attnfd.distillers.at import at_loss
 from attnfd.distillers.base import Distiller
@@ -21,7 +21,7 @@ from attnfd.distillers.overhaul import overhaul_loss
 from attnfd.distillers.sp import sp_loss
 from attnfd.errors import UserError
 from attnfd.models.deeplab import DeepLabV3Plus
-from attnfd.models.taps import STAGES, TAPS, Output, Tap
+from attnfd.models.taps import EARLY_LAYERS, Output, Tap
 from tests.distillers.helpers import CLASSES, batch, build, random, tiny_student, tiny_teacher
 
 METHODS = discovery.names("distillers")
@@ -302,9 +302,11 @@ def real_outputs(backbone: str) -> tuple[DeepLabV3Plus, Output, Tensor]:
         attention = Attention(reduction=16, kernel_size=7, channel=True, spatial=True)
     net = DeepLabV3Plus("resnet18" if attention else backbone, CLASSES, attention=attention)
     images, target = batch(images=2, size=32)
-    wanted = [Tap(layer) for layer in (*STAGES, *TAPS)] + [Tap(layer, "post_relu") for layer in TAPS]
+    wanted = [Tap(layer) for layer in (*EARLY_LAYERS, *LAYERS)] + [
+        Tap(layer, "post_relu") for layer in LAYERS
+    ]
     if attention:
-        wanted += [Tap(layer, "refined") for layer in TAPS]
+        wanted += [Tap(layer, "refined") for layer in LAYERS]
     with torch.no_grad():
         logits, taps = net(images, taps=wanted)
     assert logits is not None

@@ -75,7 +75,7 @@ def test_shapes_must_agree() -> None:
 
 def test_kd_is_added_by_its_own_weight() -> None:
     info = NetInfo(channels={"encoder": 3}, classes=4)
-    config = LAD.Config(weight=10.0, layers=("encoder",), tap="pre_relu", dimension="sample", kd_weight=2.0)
+    config = LAD.Config(weight=10.0, layers=("encoder",), point="pre_relu", dimension="sample", kd_weight=2.0)
     distiller = LAD(config, student=info, teacher=info).double()
     student, teacher = (
         Output(random(2, 4, 3, 3, seed=seed), {Tap("encoder"): random(2, 3, 3, 3, seed=seed + 1)})

@@ -81,9 +81,9 @@ def test_layers_are_divided_and_summed() -> None:
     student_info = NetInfo(channels=channels, classes=3)
     margins = {layer: -random(count).abs() for layer, count in channels.items()}
     distiller = Overhaul(
+        student_info,
+        NetInfo(channels=channels, classes=3, margins=margins),
         Overhaul.Config(**OPTIONS),
-        student=student_info,
-        teacher=NetInfo(channels=channels, classes=3, margins=margins),
     ).double()
     student, teacher = (
         Output(None, {Tap(layer): random(2, count, 3, 3, seed=seed) for layer, count in channels.items()})

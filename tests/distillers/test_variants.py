@@ -22,7 +22,7 @@ def settings(variant: str | None) -> AttnFD.Config:
 def test_a_variant_takes_a_step(variant: str) -> None:
     torch.manual_seed(0)
     student, teacher = tiny_student(), tiny_teacher()
-    distiller = AttnFD(settings(variant), student=student.info, teacher=teacher.info)
+    distiller = AttnFD(student.info, teacher.info, settings(variant))
     parts = nn.ModuleList([student, distiller])
     images, target = batch()
     with torch.no_grad():

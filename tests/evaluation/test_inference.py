@@ -8,8 +8,7 @@ import torch
 from torch import nn
 
 from attnfd.data.transforms import normalize
-from attnfd.evaluation.inference import confusion
-from attnfd.evaluation.metrics import confusion_matrices
+from attnfd.evaluation.inference import confusion, confusion_matrices
 
 K = 3
 

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from sklearn import metrics as sklearn
 
-from attnfd.evaluation.metrics import collapsed, confusion_matrices, scores
+from attnfd.evaluation.inference import confusion_matrices
+from attnfd.evaluation.metrics import collapsed, scores
 
 K = 5  # No power of two: sums and bits are not the same then.
 SHAPE = (3, 4, 5)

@@ -8,12 +8,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from attnfd.config.schema import Attention
+from attnfd.config.schema import LAYERS, Attention
 from attnfd.errors import UserError
 from attnfd.models import backbones
 from attnfd.models.deeplab import DeepLabV3Plus
 from attnfd.models.kernels import AtrousConv, Dropout, JoiningConv
-from attnfd.models.taps import STAGES, TAPS, Tap
+from attnfd.models.taps import EARLY_LAYERS, Tap
 
 NAMES = backbones.names()
 ATTENTION = Attention(reduction=16, kernel_size=7, channel=True, spatial=True)
@@ -30,7 +30,7 @@ def images(batch=2, size=64):
 
 
 def all_taps(net):
-    taps = [Tap(layer, point) for layer in (*STAGES, *TAPS) for point in POINTS]
+    taps = [Tap(layer, point) for layer in (*EARLY_LAYERS, *LAYERS) for point in POINTS]
     return taps + [Tap(layer, "refined") for layer in net.attention]
 
 
@@ -64,7 +64,7 @@ def test_points_of_a_layer(name, attention):
     net = network(name, attention=attention).train()
     _, taps = net(images(), all_taps(net))
     linear = not backbones.entry(name).relu
-    for layer in (*STAGES, *TAPS):
+    for layer in (*EARLY_LAYERS, *LAYERS):
         last = taps.get(Tap(layer, "refined"), taps[Tap(layer, "pre_relu")])
         if linear and layer not in ("encoder", "decoder"):
             assert torch.equal(taps[Tap(layer, "post_relu")], last)
@@ -72,7 +72,7 @@ def test_points_of_a_layer(name, attention):
         else:
             assert torch.equal(taps[Tap(layer, "post_relu")], last.relu())
             assert (taps[Tap(layer, "pre_relu")] < 0).any(), "a ReLU has overwritten the feature"
-        if attention and layer in TAPS:
+        if attention and layer in LAYERS:
             refined = net.attention[layer](taps[Tap(layer, "pre_relu")])
             torch.testing.assert_close(refined, taps[Tap(layer, "refined")])
 
@@ -123,7 +123,7 @@ def test_logits_are_interpolated_with_aligned_corners():
 def test_nothing_is_computed_after_the_last_tap(taps, ran):
     net = network("mobilenetv2", attention=ATTENTION).eval()
     calls = []
-    for name in ("backbone", "aspp", "decoder", "classifier", *(f"attention.{layer}" for layer in TAPS)):
+    for name in ("backbone", "aspp", "decoder", "classifier", *(f"attention.{layer}" for layer in LAYERS)):
         net.get_submodule(name).register_forward_hook(lambda module, args, out, name=name: calls.append(name))
     output = net(images(), taps, logits=False)
     assert output.logits is None
@@ -164,7 +164,7 @@ def test_attention_without_weights_stands_beside_the_path():
     plain.load_state_dict(net.state_dict())
     found = net(images(), all_taps(net))
     assert torch.equal(found.logits, plain(images()).logits)
-    for layer in TAPS:
+    for layer in LAYERS:
         raw = plain(images(), [Tap(layer)]).taps[Tap(layer)]
         # σ(mean + maximum) of a channel, then of a position.
         raw = raw * torch.sigmoid(raw.flatten(2).mean(2) + raw.flatten(2).amax(2))[:, :, None, None]

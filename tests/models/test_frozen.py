@@ -6,12 +6,12 @@ import torch
 from scipy.integrate import quad
 from scipy.stats import norm
 from torch import nn
-from torch.nn import functional as F
 
+from attnfd.config.schema import LAYERS
 from attnfd.models import backbones
 from attnfd.models.frozen import compare, freeze, margin
-from attnfd.models.kernels import PackedConv, settle_weights
-from attnfd.models.taps import STAGES, TAPS, Tap
+from attnfd.models.kernels import cast_weights
+from attnfd.models.taps import EARLY_LAYERS, Tap
 from attnfd.runtime.fabric import start_fabric
 
 
@@ -102,11 +102,12 @@ def test_margin_at_the_limits():
 def test_margins_are_those_of_the_bn_before_the_tap(name, bns, trained):
     live = trained(name)
     modules = {
-        layer: live.backbone.get_submodule(bn) for layer, bn in zip((*STAGES, "backbone"), bns, strict=True)
+        layer: live.backbone.get_submodule(bn)
+        for layer, bn in zip((*EARLY_LAYERS, "backbone"), bns, strict=True)
     }
     modules |= {"encoder": live.aspp.project.bn, "decoder": live.decoder.refine.bn}
     margins = freeze(live).info.margins
-    assert set(margins) == {*STAGES, *TAPS}
+    assert set(margins) == {*EARLY_LAYERS, *LAYERS}
     for layer, bn in modules.items():
         beta, gamma = bn.bias.detach().double().numpy(), bn.weight.detach().double().numpy()
         expected = beta - gamma * norm.pdf(beta / gamma) / norm.cdf(-beta / gamma)
@@ -114,58 +115,21 @@ def test_margins_are_those_of_the_bn_before_the_tap(name, bns, trained):
         assert margins[layer].shape == (live.info.channels[layer],)
 
 
-@pytest.mark.parametrize(("precision", "rounding"), [("32-true", 1e-4), ("bf16-mixed", 0.02)])
 @pytest.mark.parametrize("name", backbones.names())
-def test_settled_weights_answer_the_same(name, precision, rounding, trained, attention, images):
-    """Also for images of another shape than the first, for which the weights lie."""
-    fabric = start_fabric(precision)
-    taught = freeze(trained(name, attention=attention)).to(memory_format=torch.channels_last)
-    settled = copy.deepcopy(taught)
-    settle_weights(settled, fabric)
-    assert settled.info.channels == taught.info.channels
-    assert settled.info.classes == taught.info.classes
-    taps = [Tap(layer, "refined") for layer in TAPS]
-    for size in (64, 33, 64, 97):
-        batch = F.interpolate(images, size).contiguous(memory_format=torch.channels_last)
-        with torch.no_grad(), fabric.autocast():
-            expected, found = taught(batch, taps), settled(batch, taps)
-        pairs = [(found.logits, expected.logits), *((found.taps[tap], expected.taps[tap]) for tap in taps)]
-        for mine, theirs in pairs:
-            assert mine.dtype == theirs.dtype
-            assert (mine - theirs).abs().max() < rounding * theirs.abs().max()
-
-
-def test_cast_weights_give_the_bits_of_autocast(trained, attention, images, monkeypatch):
-    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+def test_cast_weights_give_the_bits_of_autocast(name, trained, attention, images):
     fabric = start_fabric("bf16-mixed")
-    taught = freeze(trained("resnet18", attention=attention))
+    taught = freeze(trained(name, attention=attention))
     settled = copy.deepcopy(taught)
-    settle_weights(settled, fabric)
+    cast_weights(settled, fabric)
     assert settled.classifier.weight.dtype == torch.bfloat16
-    taps = [Tap(layer, "refined") for layer in TAPS]
+    taps = [Tap(layer, "refined") for layer in LAYERS]
     with torch.no_grad(), fabric.autocast():
         expected, found = taught(images, taps), settled(images, taps)
     assert torch.equal(found.logits, expected.logits)
     assert all(torch.equal(found.taps[tap], expected.taps[tap]) for tap in taps)
 
 
-def test_settled_weights_are_held_once(trained, images):
-    """Packed for oneDNN, and the plain ones are gone; those of other modules are cast."""
-    fabric = start_fabric("bf16-mixed")
-    settled = freeze(trained("resnet18"))
-    settle_weights(settled, fabric)
-    with torch.no_grad(), fabric.autocast():
-        settled(images)
-    packed = [module for module in settled.modules() if isinstance(module, PackedConv)]
-    assert len(packed) > 20
-    assert all(module._weight.is_mkldnn for module in packed)
-    assert not any(list(module.parameters()) for module in packed)
-    assert settled.aspp.atrous[0].conv.weight.dtype == torch.bfloat16
-
-
-def test_weights_stay_plain_without_onednn(trained, monkeypatch):
-    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
-    settled = freeze(trained("resnet18"))
-    settle_weights(settled, start_fabric("32-true"))
-    assert not any(isinstance(module, PackedConv) for module in settled.modules())
-    assert {value.dtype for value in settled.parameters()} == {torch.float32}
+def test_weights_stay_float32_where_nothing_is_cast(trained):
+    frozen = freeze(trained("resnet18"))
+    cast_weights(frozen, start_fabric("32-true"))
+    assert all(parameter.dtype == torch.float32 for parameter in frozen.parameters())

@@ -12,6 +12,7 @@ from attnfd.data.prepared import Prepared
 from attnfd.errors import UserError
 from attnfd.readers.cityscapes import Cityscapes
 from stages.prepare import prepare
+from tests import tasks
 from tests.data.trees import params_of
 from tests.readers.trees import cityscapes_tree, write
 
@@ -25,7 +26,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def prepared(root: Path) -> Prepared:
-    prepare(params_of("cityscapes", root=str(root)), "cityscapes")
+    prepare(tasks.of(params_of("cityscapes", root=str(root)), "cityscapes"))
     return Prepared.load(paths.prepared("cityscapes"), root)
 
 

@@ -15,6 +15,7 @@ from attnfd.data.prepared import Prepared
 from attnfd.errors import UserError
 from attnfd.readers.folder import Folder, labels_of, stratify
 from stages.prepare import prepare
+from tests import tasks
 from tests.data.trees import params_of
 from tests.readers.trees import folder_tree, noise, write
 
@@ -30,7 +31,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def prepared(root: Path, **options: Any) -> Prepared:
-    prepare(params_of("folder", root=str(root), **options), "mine")
+    prepare(tasks.of(params_of("folder", root=str(root), **options), "mine"))
     return Prepared.load(paths.prepared("mine"), root)
 
 

@@ -11,6 +11,7 @@ from attnfd.data.prepared import Prepared
 from attnfd.errors import UserError
 from attnfd.readers.voc import Voc
 from stages.prepare import prepare
+from tests import tasks
 from tests.data.trees import params_of
 from tests.readers.trees import lined, noise, sbd_mask, sbd_tree, voc_tree, write
 
@@ -24,7 +25,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def prepared(root: Path, **options: object) -> Prepared:
-    prepare(params_of("voc", root=str(root), **options), "voc")
+    prepare(tasks.of(params_of("voc", root=str(root), **options), "voc"))
     return Prepared.load(paths.prepared("voc"), root)
 
 

@@ -11,7 +11,6 @@ import pandas as pd
 from PIL import Image
 
 from attnfd import paths
-from attnfd.analysis import tables
 from attnfd.config.schema import Prepare, Report, Run
 from attnfd.data.prepared import Card, Prepared, Split
 from attnfd.paths import Cell
@@ -111,7 +110,7 @@ def write(cell: Cell, miou: float, *, collapsed: bool = False) -> None:
 
 def results(settings: Any, mious: Mapping[str, float], collapsed: Sequence[str] = ()) -> list[Cell]:
     """Results of every cell that the axes name, by the cell's name."""
-    cells = tables.cells(settings.run, "tiny")
+    cells = Cell.all(settings.run, "tiny")
     assert {cell.name for cell in cells} == set(mious)
     for cell in cells:
         write(cell, mious[cell.name], collapsed=cell.name in collapsed)

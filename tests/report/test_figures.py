@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from attnfd.analysis.tables import LAYERS
+from attnfd.config.schema import LAYERS
 from attnfd.report import figures
 from attnfd.results import style
 

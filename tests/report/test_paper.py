@@ -6,7 +6,8 @@ import pandas as pd
 import pytest
 
 from attnfd import discovery
-from attnfd.analysis.tables import COMBINATIONS, LAYERS
+from attnfd.analysis.tables import COMBINATIONS
+from attnfd.config.schema import LAYERS
 from attnfd.report import paper
 
 

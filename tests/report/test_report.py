@@ -15,6 +15,7 @@ from attnfd.data.prepared import Prepared
 from attnfd.errors import UserError
 from attnfd.results import style
 from stages.report import report
+from tests import tasks
 from tests.report import synthetic
 
 FOLDER = Path("reports/tiny")
@@ -33,7 +34,7 @@ def test_the_folder():
     }
     synthetic.dataset()
     synthetic.results(settings, synthetic.ONE_SEED | more)
-    report(settings, "tiny")
+    report(tasks.of(settings, "tiny"))
     names = ("comparison", "ablation", "networks")
     assert {name for name in contents() if not name.startswith("figures/")} == {
         "report.md", "report.html", "plots/curves.csv", "plots/per_class.csv", "plots/confusion.csv",
@@ -57,7 +58,7 @@ def test_the_folder():
 def test_the_page_needs_no_other_file():
     synthetic.dataset()
     synthetic.results(synthetic.params(), synthetic.ONE_SEED)
-    report(synthetic.params(), "tiny")
+    report(tasks.of(synthetic.params(), "tiny"))
     text = (FOLDER / "report.html").read_text()
     embedded = [b64decode(found) for found in re.findall(r'src="data:image/png;base64,([^"]*)"', text)]
     assert sorted(embedded) == sorted(file.read_bytes() for file in (FOLDER / "figures").iterdir())
@@ -67,7 +68,7 @@ def test_the_page_needs_no_other_file():
 def test_the_metrics_are_one_number_per_student_and_method():
     synthetic.dataset()
     synthetic.results(synthetic.params(), synthetic.ONE_SEED)
-    report(synthetic.params(), "tiny")
+    report(tasks.of(synthetic.params(), "tiny"))
     found = json.loads(paths.summary("tiny").read_text())
     assert list(found) == ["teacher", "resnet18"]
     assert found["resnet18"] == {method: {"miou": miou} for method, miou in (
@@ -79,7 +80,7 @@ def test_three_seeds():
     settings = synthetic.params(seeds=[0, 1, 2])
     synthetic.dataset()
     synthetic.results(settings, synthetic.THREE_SEEDS)
-    report(settings, "tiny")
+    report(tasks.of(settings, "tiny"))
     assert "| resnet18 | attnfd | **72.00 ± 2.65** | +10.00 |" in (FOLDER / "report.md").read_text()
     assert "& \\textbf{72.00 $\\pm$ 2.65} & +10.00 &" in (FOLDER / "tables/comparison.tex").read_text()
     table = pd.read_csv(FOLDER / "tables/comparison.csv").set_index("method")
@@ -91,7 +92,7 @@ def test_the_paper_is_found_by_the_reader_of_the_card():
     voc = prepared.card.model_copy(update={"reader": "voc"})
     Prepared(voc, prepared.index, prepared.root).write(prepared.root)
     synthetic.results(synthetic.params(), synthetic.ONE_SEED)
-    report(synthetic.params(), "tiny")
+    report(tasks.of(synthetic.params(), "tiny"))
     table = pd.read_csv(FOLDER / "tables/comparison.csv").set_index("method")
     assert table.loc["attnfd", "paper_miou"] == pytest.approx(0.7309)
     layers = pd.read_csv(FOLDER / "tables/ablation.csv").set_index("variant")
@@ -102,11 +103,11 @@ def test_equal_results_give_equal_bytes(monkeypatch):
     settings = synthetic.params()
     synthetic.dataset()
     synthetic.results(settings, synthetic.ONE_SEED)
-    report(settings, "tiny")
+    report(tasks.of(settings, "tiny"))
     first = contents()
     monkeypatch.setenv("MPLBACKEND", "svg")
     with style.matplotlib.rc_context({"font.size": 30, "axes.facecolor": "red"}):
-        report(settings, "tiny")
+        report(tasks.of(settings, "tiny"))
     assert contents() == first
     assert str(Path.cwd()).encode() not in b"".join(first.values())
 
@@ -120,7 +121,7 @@ def test_only_none_is_enough():
     }
     synthetic.dataset()
     synthetic.results(settings, kept)
-    report(settings, "tiny")
+    report(tasks.of(settings, "tiny"))
     assert list(pd.read_csv(FOLDER / "tables/ablation.csv")["variant"]) == ["none", "b", "ed"]
     assert {name for name in contents() if "gains" in name or "attention" in name} == set()
 
@@ -130,7 +131,7 @@ def test_ablations_of_one_kind_are_enough():
     settings = synthetic.params(methods=["kd"], ablate=axes)
     synthetic.dataset()
     synthetic.results(settings, {"teacher": 0.8, "resnet18-kd-0": 0.5, "mobilenetv2-attnfd-plain-0": 0.6})
-    report(settings, "tiny")
+    report(tasks.of(settings, "tiny"))
     assert list(pd.read_csv(FOLDER / "tables/settings.csv")["variant"]) == ["plain"]
     assert {name for name in contents() if "ablation" in name} == set()
     assert Image.open(FOLDER / "figures/settings.png").format == "PNG"
@@ -143,7 +144,7 @@ def test_a_missing_cell_writes_nothing():
     cells = synthetic.results(settings, synthetic.ONE_SEED)
     (cells[0].results / "predictions.npz").unlink()
     with pytest.raises(UserError, match=r"results/tiny/teacher/predictions.npz: not found: teacher"):
-        report(settings, "tiny")
+        report(tasks.of(settings, "tiny"))
     assert not FOLDER.exists()
 
 
@@ -201,7 +202,7 @@ def test_damaged_results_are_told_in_a_line_and_nothing_is_written(file, harm, r
     synthetic.results(synthetic.params(), synthetic.ONE_SEED)
     harm(file)
     with pytest.raises(UserError) as refused:
-        report(synthetic.params(), "tiny")
+        report(tasks.of(synthetic.params(), "tiny"))
     message = str(refused.value)
     assert message.startswith(f"{file}: damaged ({reason}")
     assert message.endswith("restore it: dvc checkout --force")

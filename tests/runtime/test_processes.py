@@ -76,6 +76,10 @@ def test_a_batch_that_cannot_be_shared_is_refused(tmp_path: Path) -> None:
     done = miniature.run(folder, *TORCHRUN, "--module", "attnfd", "train_teacher", "--dataset", "shapes")
     assert done.returncode != 0
     assert "error: training.batch_size: found 3 for 2 processes; allowed: a multiple" in done.stderr
+    miniature.change(folder, {"recipes": {"shapes": {"training": {"batch_size": 4}}}})
+    done = miniature.run(folder, *TORCHRUN, "--module", "attnfd", "train_teacher", "--dataset", "shapes")
+    assert done.returncode != 0
+    assert "error: training.sync_bn: found true for 2 processes on a CPU" in done.stderr
     done = miniature.run(folder, *TORCHRUN, "--module", "attnfd", "freeze", "--dataset", "shapes")
     assert done.returncode != 0
     assert "error: torchrun: found attnfd freeze; allowed: train_teacher, distill, ablate" in done.stderr
@@ -85,7 +89,9 @@ def test_a_batch_that_cannot_be_shared_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("method", ["attnfd", "cirkd"])
 def test_cells_by_torchrun_are_cells_like_others(tmp_path: Path, method: str) -> None:
     folder = miniature.clone(tmp_path)
-    miniature.change(folder, {"recipes": {"shapes": {"training": {"precision": "32-true"}}}})
+    miniature.change(
+        folder, {"recipes": {"shapes": {"training": {"precision": "32-true", "sync_bn": False}}}}
+    )
     assert miniature.run(folder, "dvc", "repro", "freeze").returncode == 0
     cell = ("--dataset", "shapes", "--student", "mobilenetv2", "--method", method, "--seed", "0")
     done = miniature.run(folder, *TORCHRUN, "--module", "attnfd", "distill", *cell)

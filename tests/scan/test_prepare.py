@@ -13,6 +13,7 @@ from attnfd import paths
 from attnfd.data.prepared import Prepared, dataset_root
 from attnfd.errors import UserError
 from stages.prepare import prepare
+from tests import tasks
 from tests.data.trees import SIZES, camvid_tree, params_of, prepared_tree, save
 
 
@@ -26,7 +27,7 @@ def _in_scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_index_and_card_say_what_the_files_hold(tmp_path: Path) -> None:
     root = camvid_tree(tmp_path / "tree", {"train": ((2, 3),), "val": ((4, 4),)})
     save(root / "trainannot/0.png", np.array([[0, 0, 3], [11, 3, 3]]))
-    prepare(params_of("camvid", root="tree"), "tiny")
+    prepare(tasks.of(params_of("camvid", root="tree"), "tiny"))
     prepared = Prepared.load(Path("data/tiny"), root)
 
     row = prepared.split("train").iloc[0]
@@ -57,7 +58,7 @@ def test_equal_trees_give_equal_bytes_wherever_they_lie(
         monkeypatch.chdir(tmp_path / home)
         camvid_tree(Path(root), sizes)
         for _ in range(2):
-            prepare(params_of("camvid", root=root), "tiny")
+            prepare(tasks.of(params_of("camvid", root=root), "tiny"))
             written.append({file.name: file.read_bytes() for file in Path("data/tiny").iterdir()})
     assert set(written[0]) == {"index.csv", "card.json"}
     assert all(files == written[0] for files in written)
@@ -67,7 +68,7 @@ def test_content_hash_follows_the_content(tmp_path: Path) -> None:
     sizes = {"train": SIZES, "val": SIZES[:1]}
     before = prepared_tree(tmp_path / "tree", sizes).card.sha256
     save(tmp_path / "tree/trainannot/1.png", np.zeros((9, 7)))
-    prepare(params_of("camvid", root="tree"), "tiny")
+    prepare(tasks.of(params_of("camvid", root="tree"), "tiny"))
     after = Prepared.load(Path("data/tiny"), tmp_path / "tree").card.sha256
     assert before != after
 
@@ -86,7 +87,7 @@ def test_every_fault_is_listed_at_once_and_nothing_is_written(tmp_path: Path) ->
         listed.write("val/1.png valannot/1.png\n")
 
     with pytest.raises(UserError) as raised:
-        prepare(params_of("camvid", root="tree"), "tiny")
+        prepare(tasks.of(params_of("camvid", root="tree"), "tiny"))
     first, *faults = str(raised.value).splitlines()
     assert first.startswith("tiny: ")
     assert "(8)" in first
@@ -112,11 +113,11 @@ def test_a_mask_that_exif_left_behind_is_explained(tmp_path: Path) -> None:
     exif[0x0112] = 6
     Image.open(root / "train/0.png").save(root / "train/0.png", exif=exif)
     with pytest.raises(UserError, match=r"4×6, its image 6×4 after its EXIF orientation; turn the mask"):
-        prepare(params_of("camvid", root="tree"), "tiny")
+        prepare(tasks.of(params_of("camvid", root="tree"), "tiny"))
     Image.open(root / "trainannot/0.png").transpose(Image.Transpose.ROTATE_270).save(
         root / "trainannot/0.png"
     )
-    prepare(params_of("camvid", root="tree"), "tiny")
+    prepare(tasks.of(params_of("camvid", root="tree"), "tiny"))
 
 
 def test_a_long_list_of_faults_is_cut(tmp_path: Path) -> None:
@@ -124,7 +125,7 @@ def test_a_long_list_of_faults_is_cut(tmp_path: Path) -> None:
     for number in range(23):
         (root / f"train/{number}.png").unlink()
     with pytest.raises(UserError) as raised:
-        prepare(params_of("camvid", root="tree"), "tiny")
+        prepare(tasks.of(params_of("camvid", root="tree"), "tiny"))
     lines = str(raised.value).splitlines()
     assert len(lines) == 1 + 20 + 1
     assert lines[-1].strip() == "and 3 more"
@@ -133,7 +134,7 @@ def test_a_long_list_of_faults_is_cut(tmp_path: Path) -> None:
 def test_an_empty_split_is_a_fault(tmp_path: Path) -> None:
     camvid_tree(tmp_path / "tree", {"train": ((2, 2),), "val": ()})
     with pytest.raises(UserError, match="split val: found no image"):
-        prepare(params_of("camvid", root="tree"), "tiny")
+        prepare(tasks.of(params_of("camvid", root="tree"), "tiny"))
 
 
 def test_a_failure_keeps_what_was_prepared_before(tmp_path: Path) -> None:
@@ -141,13 +142,13 @@ def test_a_failure_keeps_what_was_prepared_before(tmp_path: Path) -> None:
     before = Path("data/tiny/index.csv").read_bytes()
     (tmp_path / "tree/train/0.png").unlink()
     with pytest.raises(UserError):
-        prepare(params_of("camvid", root="tree"), "tiny")
+        prepare(tasks.of(params_of("camvid", root="tree"), "tiny"))
     assert Path("data/tiny/index.csv").read_bytes() == before
 
 
 def test_options_are_checked(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"params.yaml: recipes.tiny.prepare.folder: unknown key.*root"):
-        prepare(params_of("camvid", root="tree", folder="x"), "tiny")
+        prepare(tasks.of(params_of("camvid", root="tree", folder="x"), "tiny"))
 
 
 def test_loading_notices_changed_and_missing_files(tmp_path: Path) -> None:
@@ -200,7 +201,7 @@ def test_camvid_as_published(monkeypatch: pytest.MonkeyPatch) -> None:
     if not root.is_dir():
         pytest.skip("needs CamVid: set ATTNFD_CAMVID_ROOT")
     params = params_of("camvid", root=str(root))
-    prepare(params, "camvid")
+    prepare(tasks.of(params, "camvid"))
     prepared = Prepared.load(paths.prepared("camvid"), root)
     assert {name: split.images for name, split in prepared.card.splits.items()} == {"train": 367, "val": 101}
     for split in prepared.card.splits.values():

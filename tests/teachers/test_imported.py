@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from attnfd.config.params import load_params
-from attnfd.config.schema import Attention, TrainTeacher
+from attnfd.config.schema import LAYERS, Attention, TrainTeacher
 from attnfd.config.section import validate
 from attnfd.errors import UserError
 from attnfd.models import checkpoint
 from attnfd.models.deeplab import DeepLabV3Plus
 from attnfd.models.frozen import freeze
-from attnfd.models.taps import TAPS, Tap
+from attnfd.models.taps import Tap
 from attnfd.teachers.imported import check_teacher, fingerprint, import_teacher
 from tests.distillers.helpers import PARAMS
 
@@ -160,11 +160,11 @@ def test_new_attention_changes_no_bit(file: Path) -> None:
     free = import_teacher(settings(file, attention=FREE), CLASSES).model
     assert list(learned.attention.parameters())
     assert not list(free.attention.parameters())
-    taps = [Tap(layer, point) for layer in TAPS for point in ("pre_relu", "refined")]
+    taps = [Tap(layer, point) for layer in LAYERS for point in ("pre_relu", "refined")]
     with torch.no_grad():
         a, b = learned(images(), taps), free(images(), taps)
     assert torch.equal(a.logits, b.logits)
-    for layer in TAPS:
+    for layer in LAYERS:
         assert torch.equal(4 * a.taps[Tap(layer, "refined")], a.taps[Tap(layer)])
         assert not torch.equal(b.taps[Tap(layer, "refined")], b.taps[Tap(layer)])
 
@@ -174,7 +174,7 @@ def test_the_loss_trains_new_attention(file: Path) -> None:
     model.attention.requires_grad_(True).train()
     logits = model(images()).logits
     F.cross_entropy(logits, torch.zeros(2, 49, 65, dtype=torch.long)).backward()
-    for layer in TAPS:
+    for layer in LAYERS:
         for last in ("channel.mlp.2.weight", "channel.mlp.2.bias", "spatial.bn.weight", "spatial.bn.bias"):
             grad = model.attention.get_parameter(f"{layer}.{last}").grad
             assert grad is not None
@@ -201,7 +201,7 @@ def test_our_own_network_without_attention_gets_some(
     checkpoint.save(tmp_path, student, {})
     model, new_attention = import_teacher(settings(tmp_path), CLASSES)
     assert new_attention
-    assert set(model.attention) == set(TAPS)
+    assert set(model.attention) == set(LAYERS)
     assert torch.equal(model(images()).logits, student(images()).logits)
 
 

@@ -89,7 +89,7 @@ def versions(dataset: str) -> dict[str, Any]:
 
 class TestReport:
     def test_is_a_run_with_its_files_and_means(self, dataset: str) -> None:
-        write(tables.cells(axes(), dataset), {"teacher": 0.75, "resnet18-kd-0": 0.5})
+        write(Cell.all(axes(), dataset), {"teacher": 0.75, "resnet18-kd-0": 0.5})
         summary.publish(axes(), dataset)
         (run,) = reports(dataset)
         assert run.info.run_name == "report"
@@ -103,7 +103,7 @@ class TestReport:
         assert (folder / "report.md").read_text() == "# Report"
 
     def test_unchanged_is_not_logged_again(self, dataset: str) -> None:
-        write(tables.cells(axes(), dataset), {})
+        write(Cell.all(axes(), dataset), {})
         summary.publish(axes(), dataset)
         summary.publish(axes(), dataset)
         assert len(reports(dataset)) == 1
@@ -112,7 +112,7 @@ class TestReport:
         assert len(reports(dataset)) == 2
 
     def test_with_a_gap_is_logged_again(self, dataset: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        write(tables.cells(axes(), dataset), {})
+        write(Cell.all(axes(), dataset), {})
         with monkeypatch.context() as patch:
             patch.setattr(mlflow.MlflowClient, "log_artifacts", full)
             with pytest.raises(UserError, match="disk is full"):
@@ -123,7 +123,7 @@ class TestReport:
     def test_survives_a_store_out_of_reach(
         self, dataset: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        write(tables.cells(axes(), dataset), {})
+        write(Cell.all(axes(), dataset), {})
         with socket.create_server(("127.0.0.1", 0)) as server:
             port = server.getsockname()[1]
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
@@ -144,7 +144,7 @@ class TestCosts:
     @pytest.fixture
     def table(self, dataset: str) -> Any:
         """Seed 0 of `none` was trained twice, seed 1 of `kd` elsewhere; the teacher's run has no costs."""
-        chosen = tables.cells(axes(seeds=(0, 1), ablate={"variants": ["b"]}), dataset)
+        chosen = Cell.all(axes(seeds=(0, 1), ablate={"variants": ["b"]}), dataset)
         write(chosen, {})
         by_name = {cell.name: cell for cell in chosen}
         train(by_name["teacher"])
@@ -187,7 +187,7 @@ class TestCosts:
 
 class TestBest:
     def found(self, **mious: float) -> Any:
-        chosen = tables.cells(axes(seeds=(0, 1), students=("resnet18", "mobilenetv2")), "tiny")
+        chosen = Cell.all(axes(seeds=(0, 1), students=("resnet18", "mobilenetv2")), "tiny")
         write(chosen, {name.replace("_", "-"): miou for name, miou in mious.items()})
         return registry.best(tables.results(chosen))
 
@@ -210,7 +210,7 @@ class TestBest:
 class TestRegistry:
     @pytest.fixture
     def cells(self, dataset: str) -> dict[str, Cell]:
-        chosen = tables.cells(axes(students=("resnet18", "mobilenet.v2")), dataset)
+        chosen = Cell.all(axes(students=("resnet18", "mobilenet.v2")), dataset)
         write(chosen, {"resnet18-kd-0": 0.6, "mobilenet.v2-none-0": 0.5})
         return {cell.name: cell for cell in chosen}
 
@@ -276,7 +276,7 @@ class TestRegistry:
 
 
 def test_a_benchmark_is_a_run_and_enters_the_next_report(dataset: str) -> None:
-    write(tables.cells(axes(), dataset), {})
+    write(Cell.all(axes(), dataset), {})
     summary.publish(axes(), dataset)
     cost = Cost("models:/a@best", "PyTorch", "cpu", 5, 7, 8.0, 9.0, 125.0, 0.5)
     content = describe([cost], size=(32, 48), batch=1, rounds=2)

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from attnfd.config.params import Params, load_params
+from attnfd.config.task import Task
 from attnfd.errors import PartlyError, UserError
 from attnfd.models import checkpoint
 from attnfd.paths import Cell
@@ -15,7 +16,6 @@ from attnfd.runtime import processes
 from attnfd.tracking import inputs, store
 from attnfd.tracking.trainings import train
 from attnfd.training.checkpoints import Checkpoints
-from attnfd.training.loop import Tracked
 from tests.tracking.test_runs import write_outs
 
 mlflow = store.library()
@@ -34,23 +34,25 @@ def cells(monkeypatch: pytest.MonkeyPatch) -> list[Cell]:
 
     monkeypatch.setattr(inputs, "checkpoints", checkpoints)
     seed = next(SEEDS)
-    return [
-        Cell(stage="distill", dataset="shapes", student="resnet18", method=method, seed=seed)
-        for method in ("none", "kd", "attnfd")
-    ]
+    return [Cell.distilled("shapes", "resnet18", method, seed) for method in ("none", "kd", "attnfd")]
 
 
-def learn(params: Params, tracked: Sequence[Tracked]) -> list[str | UserError]:
+def learn(tasks: Sequence[Task]) -> list[str | UserError]:
     """A stage in which KD fails."""
     found: list[str | UserError] = []
-    for number, (cell, log, _) in enumerate(tracked):
-        log.metrics({"epoch/loss": number}, step=1)
+    for number, task in enumerate(tasks):
+        cell = task.cell
+        task.log.metrics({"epoch/loss": number}, step=1)
         if cell.method == "kd":
             found.append(UserError("epoch 2, step 1: kd is nan"))
         else:
             write_outs(cell)
             found.append(checkpoint.fingerprint(cell.model))
     return found
+
+
+def tasks_of(cells: Sequence[Cell]) -> list[Task]:
+    return [Task(PARAMS, cell) for cell in cells]
 
 
 def status(cell: Cell) -> tuple[str, bool, float]:
@@ -65,7 +67,7 @@ def status(cell: Cell) -> tuple[str, bool, float]:
 
 def test_each_has_a_run_and_one_that_fails_fails_alone(cells: list[Cell]) -> None:
     with pytest.raises(PartlyError) as raised:
-        train(PARAMS, cells, learn)
+        train(tasks_of(cells), learn)
     name = f"resnet18-kd-{cells[0].seed}"
     wanted = f"1 of 3 failed, the others are complete: {name}: epoch 2, step 1: kd is nan"
     assert str(raised.value) == wanted
@@ -81,7 +83,7 @@ def test_each_has_a_run_and_one_that_fails_fails_alone(cells: list[Cell]) -> Non
 
 def test_a_failure_without_company_is_told_as_it_is(cells: list[Cell]) -> None:
     with pytest.raises(UserError, match=r"^epoch 2, step 1: kd is nan$") as raised:
-        train(PARAMS, cells[1:2], learn)
+        train(tasks_of(cells[1:2]), learn)
     assert raised.value.status == 2
     assert status(cells[1]) == ("FAILED", False, 0.0)
 
@@ -92,7 +94,7 @@ def test_a_run_has_the_precision_that_auto_stands_for(
 ) -> None:
     monkeypatch.setenv("ATTNFD_DEVICE", "cpu")
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": native})
-    train(PARAMS, cells[:1], learn)
+    train(tasks_of(cells[:1]), learn)
     (run,) = mlflow.search_runs(
         search_all_experiments=True, filter_string=f"tags.seed = '{cells[0].seed}'", output_format="list"
     )
@@ -100,12 +102,12 @@ def test_a_run_has_the_precision_that_auto_stands_for(
 
 
 def test_what_breaks_the_stage_ends_all_runs(cells: list[Cell]) -> None:
-    def broken(params: Params, tracked: Sequence[Tracked]) -> list[str]:
-        learn(params, tracked)
+    def broken(tasks: Sequence[Task]) -> list[str]:
+        learn(tasks)
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train(PARAMS, cells, broken)
+        train(tasks_of(cells), broken)
     assert [status(cell)[:2] for cell in cells] == [("KILLED", False)] * 3
     assert all(Path("checkpoints", cell.name).exists() for cell in cells)
 
@@ -114,7 +116,7 @@ def test_a_cell_twice_or_several_processes_are_refused(
     cells: list[Cell], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(UserError, match="found one twice; allowed: each once"):
-        train(PARAMS, [cells[0], cells[1], cells[0]], learn)
+        train(tasks_of([cells[0], cells[1], cells[0]]), learn)
     monkeypatch.setattr(processes, "count", lambda: 2)
     with pytest.raises(UserError, match="torchrun: found 3 trainings in one command; allowed: one"):
-        train(PARAMS, cells, learn)
+        train(tasks_of(cells), learn)

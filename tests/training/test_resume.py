@@ -24,6 +24,8 @@ from attnfd.tracking import inputs
 from attnfd.training import interrupts, loop
 from attnfd.training.checkpoints import Checkpoints
 from attnfd.training.objective import Objective
+from attnfd.training.randomness import random_state
+from attnfd.training.state import Trainee, TrainState
 from tests.data import trees
 from tests.training.test_training import Curves
 
@@ -48,34 +50,26 @@ def objective(method: str) -> Objective:
     teacher = freeze(DeepLabV3Plus("mobilenetv2", classes=11, attention=ATTENTION).eval())
     student = DeepLabV3Plus("mobilenetv2", classes=11)
     distiller = discovery.component("distillers", method)(
-        params.method(method, "shapes"), student=student.info, teacher=teacher.info
+        student.info, teacher.info, params.method(method, "shapes")
     )
     return Objective(student, distiller, teacher)
 
 
 def fit(trained: Objective, prepared: Prepared, log: Curves, folder: str) -> pd.DataFrame:
-    return loop.fit(
-        trained,
-        prepared,
-        trees.training(**SETTINGS),
-        seed=3,
-        fabric=start_fabric("32-true"),
-        log=log,
-        title="test",
-        checkpoints=Checkpoints(Path(folder)),
-    )
+    trainee = Trainee(trained, log, "test", Checkpoints(Path(folder)), random_state())
+    return loop.fit(trainee, prepared, trees.training(**SETTINGS), seed=3, fabric=start_fabric("32-true"))
 
 
 def after_step(number: int, do: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
     """Have something happen right after a training's step."""
-    step = loop._Fitting.step
+    step = TrainState.step
 
-    def stepping(self: loop._Fitting, *batch: torch.Tensor) -> None:
+    def stepping(self: TrainState, *batch: torch.Tensor) -> None:
         step(self, *batch)
         if self.done == number:
             do()
 
-    monkeypatch.setattr(loop._Fitting, "step", stepping)
+    monkeypatch.setattr(TrainState, "step", stepping)
 
 
 def same_weights(one: Objective, other: Objective) -> bool:
@@ -123,9 +117,9 @@ def test_a_killed_training_goes_on_from_its_last_epoch(
         after_step(8, kill, patched)
         with pytest.raises(Killed):
             fit(objective("cirkd"), prepared, Curves(), "killed")
-    step = loop._Fitting.step
+    step = TrainState.step
     monkeypatch.setattr(
-        loop._Fitting, "step", lambda self, *batch: (steps.append(self.done), step(self, *batch))
+        TrainState, "step", lambda self, *batch: (steps.append(self.done), step(self, *batch))
     )
     resumed = objective("cirkd")
     pd.testing.assert_frame_equal(fit(resumed, prepared, Curves(), "killed"), expected)

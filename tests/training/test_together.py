@@ -24,6 +24,7 @@ from attnfd.training.checkpoints import Checkpoints
 from attnfd.training.loop import Trainee
 from attnfd.training.objective import Objective, SharedTeacher
 from attnfd.training.randomness import random_state
+from attnfd.training.state import TrainState
 from tests.data import trees
 from tests.training.test_training import Curves
 
@@ -62,7 +63,7 @@ def trainees(teacher: Teacher, *methods: str) -> list[Trainee]:
         student = DeepLabV3Plus("mobilenetv2", classes=11)
         method = discovery.component("distillers", name)
         settings = params.method(name, "shapes")
-        distiller = method(settings, student=student.info, teacher=teacher.network.info)
+        distiller = method(student.info, teacher.network.info, settings)
         found.append((name, student, distiller, random_state()))
     serving = SharedTeacher(teacher.network, [distiller for _, _, distiller, _ in found])
     return [
@@ -91,14 +92,14 @@ def assert_same(one: Trainee, other: Trainee) -> None:
 
 def after_step(number: int, title: str, do: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
     """Have something happen right after a step of one of the trainings."""
-    step = loop._Fitting.step
+    step = TrainState.step
 
-    def stepping(self: loop._Fitting, *batch: Tensor) -> None:
+    def stepping(self: TrainState, *batch: Tensor) -> None:
         step(self, *batch)
         if self.done == number and self.title == title:
             do()
 
-    monkeypatch.setattr(loop._Fitting, "step", stepping)
+    monkeypatch.setattr(TrainState, "step", stepping)
 
 
 def test_every_method_gets_the_bits_that_it_would_get_alone(prepared: Prepared) -> None:
@@ -123,9 +124,9 @@ def test_one_that_stands_further_back_catches_up(prepared: Prepared, monkeypatch
     # One of them has lost its last checkpoint, and goes on from the epoch before.
     Checkpoints(Path("together/cirkd")).files()[0].unlink()
     taken: list[tuple[str, int]] = []
-    step = loop._Fitting.step
+    step = TrainState.step
     monkeypatch.setattr(
-        loop._Fitting, "step", lambda self, *b: (taken.append((self.title, self.done)), step(self, *b))
+        TrainState, "step", lambda self, *b: (taken.append((self.title, self.done)), step(self, *b))
     )
     resumed = trainees(Teacher(), "attnfd", "cirkd")
     fit(resumed, prepared)

@@ -20,9 +20,11 @@ from attnfd.models.frozen import freeze
 from attnfd.models.taps import Tap
 from attnfd.results.attention import agreements, energies
 from attnfd.runtime.fabric import start_fabric
-from attnfd.training import loop, optimizer
+from attnfd.training import loop, optimizer, state
 from attnfd.training.checkpoints import Checkpoints
 from attnfd.training.objective import Objective
+from attnfd.training.randomness import random_state
+from attnfd.training.state import Trainee
 from tests.data import trees
 from tests.distillers.helpers import build
 
@@ -30,7 +32,7 @@ ATTENTION = Attention(reduction=16, kernel_size=7, channel=True, spatial=True)
 ATTNFD = AttnFD.Config(
     weight=1,
     layers=("backbone", "encoder", "decoder"),
-    tap="pre_relu",
+    point="pre_relu",
     normalize="channel",
     connector="before_attention",
     attention=ATTENTION,
@@ -73,22 +75,14 @@ def network(attention: Attention | None = None) -> DeepLabV3Plus:
 def distillation() -> Objective:
     torch.manual_seed(0)
     teacher, student = freeze(network(ATTENTION).eval()), network()
-    return Objective(student, AttnFD(ATTNFD, student=student.info, teacher=teacher.info), teacher)
+    return Objective(student, AttnFD(student.info, teacher.info, ATTNFD), teacher)
 
 
 def fit(objective: Objective, prepared: Prepared, log: Curves, **changes: object):
     fabric = start_fabric("32-true")
     config = settings(**changes)
-    return loop.fit(
-        objective,
-        prepared,
-        config,
-        seed=3,
-        fabric=fabric,
-        log=log,
-        title="test",
-        checkpoints=Checkpoints(Path("none")),
-    )
+    trainee = Trainee(objective, log, "test", Checkpoints(Path("none")), random_state())
+    return loop.fit(trainee, prepared, config, seed=3, fabric=fabric)
 
 
 def test_cross_entropy_is_the_mean_over_pixels_that_are_not_void() -> None:
@@ -121,7 +115,8 @@ def test_rates_fall_from_one_to_zero() -> None:
 
 def test_every_parameter_is_in_one_group_and_only_the_backbone_at_its_rate() -> None:
     objective = distillation()
-    slow, fast = objective.parameter_groups(settings(lr=0.02, head_lr_factor=5.0))
+    made = optimizer.make_optimizer(objective, settings(lr=0.02, head_lr_factor=5.0))
+    slow, fast = made.param_groups
     assert (slow["lr"], fast["lr"]) == (0.02, pytest.approx(0.1))
     grouped = [id(parameter) for group in (slow, fast) for parameter in group["params"]]
     assert sorted(grouped) == sorted(id(parameter) for parameter in objective.parameters())
@@ -149,7 +144,7 @@ def test_a_teacher_that_nobody_reads_does_not_run(monkeypatch: pytest.MonkeyPatc
 
     student, teacher = network(), network(ATTENTION)
     monkeypatch.setattr(teacher, "forward", lambda *args, **kwargs: pytest.fail("the teacher ran"))
-    none = NoDistillation(NoDistillation.Config(weight=0), student=student.info, teacher=teacher.info)
+    none = NoDistillation(student.info, teacher.info)
     objective = Objective(student, none, teacher)
     assert set(objective(torch.randn(2, 3, 33, 33), torch.zeros(2, 33, 33).long(), 0.0)) == {"ce"}
 
@@ -187,7 +182,7 @@ def test_the_best_validation_is_kept(prepared: Prepared, monkeypatch: pytest.Mon
         seen.append({name: value.clone() for name, value in model.state_dict().items()})
         return next(given)
 
-    monkeypatch.setattr(loop, "validate", validate)
+    monkeypatch.setattr(state, "validate", validate)
     torch.manual_seed(0)
     objective = Objective(network())
     fit(objective, prepared, Curves(), epochs=3)
@@ -241,7 +236,7 @@ def test_agreement_is_what_the_loss_leaves() -> None:
     """By the norm over the channels, a layer's loss is the mean of 2 − 2 cos."""
     torch.manual_seed(0)
     student, teacher = network(), network(ATTENTION)
-    distiller = AttnFD(ATTNFD, student=student.info, teacher=teacher.info)
+    distiller = AttnFD(student.info, teacher.info, ATTNFD)
     images = torch.randint(0, 256, (2, 3, 33, 33), dtype=torch.uint8)
     objective, target = (
         Objective(student, distiller, teacher),

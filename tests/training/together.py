@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
+from torch.distributed.nn import functional as collective
 
 from attnfd import discovery, paths
 from attnfd.data.loaders import eval_loader
@@ -49,7 +50,7 @@ def train(name: str, fabric: Fabric) -> dict[str, Tensor]:
     mine = slice(part * processes.rank(), part * (processes.rank() + 1))
     distiller = build(name, student.info, teacher.info).double()
     objective = Objective(student, distiller, teacher).train()  # type: ignore[arg-type]
-    processes.synchronise_bn(objective.model)
+    synchronise_bn(objective.model)
     optimizer = torch.optim.SGD(objective.parameters(), lr=1e-3)
     wrapped, stepping = fabric.setup(objective, optimizer)
     for _ in range(STEPS):
@@ -63,11 +64,43 @@ def train(name: str, fabric: Fabric) -> dict[str, Tensor]:
     return state | {f"gradient {key}": value.clone() for key, value in gradients.items() if value is not None}
 
 
+def synchronise_bn(network: nn.Module) -> None:
+    if processes.count() > 1:
+        for module in network.modules():
+            if type(module) is nn.BatchNorm2d:
+                module.__class__ = SynchronousBN
+
+
+class SynchronousBN(nn.BatchNorm2d):
+    """What `nn.SyncBatchNorm` does on GPUs, for a CPU, which that one refuses."""
+
+    def forward(self, feature: Tensor) -> Tensor:
+        if not self.training:
+            return super().forward(feature)
+        axes = (0, 2, 3)
+        pixels = feature.numel() // feature.shape[1] * processes.count()
+        given = feature.dtype
+        feature = feature.to(self.weight.dtype)  # Of a bfloat16 feature the statistics are float32.
+        mean = collective.all_reduce(feature.sum(axes)) / pixels
+        centred = feature - mean[:, None, None]
+        variance = collective.all_reduce(centred.square().sum(axes)) / pixels
+        with torch.no_grad():
+            assert self.running_mean is not None
+            assert self.running_var is not None
+            assert self.num_batches_tracked is not None
+            assert self.momentum is not None
+            self.num_batches_tracked += 1
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance * pixels / (pixels - 1), self.momentum)
+        scale = self.weight * (variance + self.eps).rsqrt()
+        return (centred * scale[:, None, None] + self.bias[:, None, None]).to(given)
+
+
 def normalised() -> dict[str, Tensor]:
     torch.manual_seed(0)
     network = nn.Sequential(nn.BatchNorm2d(3))
     feature = 2 + 3 * torch.randn(IMAGES, 3, 5, 7)
-    processes.synchronise_bn(network)
+    synchronise_bn(network)
     part = feature.chunk(processes.count())[processes.rank()]
     output = processes.gather(network(part.bfloat16()))
     return {"output": output.detach(), **dict(network.named_buffers())}

@@ -1,0 +1,155 @@
+"""What is measured: a cell with its settings, and the ways to compute its step."""
+
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, Self
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from attnfd.config.params import Settings, load_params
+from attnfd.config.schema import Distill, TrainTeacher
+from attnfd.models.deeplab import DeepLabV3Plus
+from attnfd.models.frozen import freeze
+from attnfd.models.kernels import cast_weights
+from attnfd.paths import Cell
+from attnfd.students.student import make_student
+from attnfd.training.objective import Objective, SharedTeacher
+
+CLASSES = 21
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A student and a method on a recipe, crops (height, width) in batches, and how often each is timed."""
+
+    cell: Cell
+    settings: Settings
+    size: tuple[int, int]
+    batch: int
+    rounds: int
+
+    @classmethod
+    def load(
+        cls,
+        dataset: str,
+        student: str,
+        method: str,
+        size: tuple[int, int] | None = None,
+        batch: int | None = None,
+        rounds: int = 10,
+    ) -> Self:
+        """Out of `params.yaml`; where no crop or batch is given, the recipe's.
+
+        Raises:
+            UserError: there is no such dataset, student or method.
+        """
+        cell = Cell.distilled(dataset, student, method, seed=0)
+        settings = load_params().resolve(cell)
+        assert settings.distill is not None
+        training = settings.distill
+        return cls(cell, settings, size or training.crop, batch or training.batch_size, rounds)
+
+    def by(self, method: str) -> Self:
+        """The same of another method."""
+        cell = replace(self.cell, method=method)
+        return replace(self, cell=cell, settings=load_params().resolve(cell))
+
+    @property
+    def training(self) -> Distill:
+        """Of the student."""
+        assert self.settings.distill is not None
+        return self.settings.distill
+
+    @property
+    def teacher(self) -> TrainTeacher:
+        """Of the teacher."""
+        return self.settings.train_teacher
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """For the terminal, and for a run in MLflow."""
+        cell = self.cell
+        return {
+            "dataset": cell.dataset,
+            "student": cell.student,
+            "method": cell.method,
+            "size": self.size,
+            "batch": self.batch,
+            "rounds": self.rounds,
+        }
+
+    def noise(self) -> tuple[Tensor, Tensor]:
+        """A batch of random pixels, uint8 (B, 3, H, W), and random labels (B, H, W)."""
+        generator = torch.Generator().manual_seed(0)
+        pixels = torch.randint(256, (self.batch, 3, *self.size), dtype=torch.uint8, generator=generator)
+        return pixels, torch.randint(CLASSES, (self.batch, *self.size), generator=generator)
+
+
+class Variant(NamedTuple):
+    """A way to compute the step.
+
+    `released`: the teacher trains along, as in the authors' code, and no kernel of ours is used.
+    `tf32`: a GPU may round what it multiplies.
+    """
+
+    released: bool
+    frozen: bool
+    channels_last: bool
+    precision: str
+    tf32: bool = False
+    compiled: bool = False
+
+    @property
+    def layout(self) -> torch.memory_format:
+        """Of images, features and weights."""
+        return torch.channels_last if self.channels_last else torch.contiguous_format
+
+
+OURS = Variant(False, True, True, "32-true")
+VARIANTS = {
+    "released code's": Variant(True, False, False, "32-true"),
+    "teacher without gradient": Variant(False, False, False, "32-true"),
+    "teacher frozen, BN folded": Variant(False, True, False, "32-true"),
+    "channels last: 32-true": OURS,
+    "bf16-mixed": OURS._replace(precision="bf16-mixed"),
+}
+GPU_VARIANTS = {
+    "TF32": OURS._replace(tf32=True),
+    "bf16-mixed, compiled": OURS._replace(precision="bf16-mixed", compiled=True),
+}
+"""A CPU has no TF32, and compiling does not pay there (docs/performance.md)."""
+
+
+def make_teacher(given: Setting, *, frozen: bool) -> DeepLabV3Plus:
+    """A teacher of random weights."""
+    teacher = DeepLabV3Plus(given.teacher.backbone, CLASSES, attention=given.teacher.attention)
+    with torch.no_grad():
+        for _ in range(3):  # without statistics of its BN, a deep network overflows in eval mode
+            teacher(torch.randn(2, 3, 65, 65))
+    return freeze(teacher.eval()) if frozen else teacher
+
+
+def make_serving_teacher(given: Setting, fabric: Fabric) -> DeepLabV3Plus:
+    """A frozen teacher as a training has it."""
+    teacher = make_teacher(given, frozen=True).to(fabric.device).to(memory_format=OURS.layout)
+    cast_weights(teacher, fabric)
+    return teacher
+
+
+def make_objective(given: Setting, teacher: DeepLabV3Plus, kind: type[Objective] = Objective) -> Objective:
+    """The student and the method beside a teacher."""
+    pair = make_student(given.cell, given.settings, CLASSES, teacher.info, weights="none")
+    return kind(*pair, teacher).train()
+
+
+def make_objectives_beside(teacher: DeepLabV3Plus, apart: list[Objective]) -> list[Objective]:
+    """The same students and methods, which share the forward passes of one teacher."""
+    shared = SharedTeacher(teacher, [one.distiller for one in apart if one.distiller])
+    return [Objective(one.model, one.distiller, shared).train() for one in apart]
+
+
+def wait(device: torch.device) -> None:
+    """Until a GPU has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

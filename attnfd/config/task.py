@@ -1,0 +1,60 @@
+"""What a stage is given."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Protocol
+
+from attnfd.config.params import Params, Settings
+from attnfd.paths import Cell
+
+if TYPE_CHECKING:
+    from attnfd.training.checkpoints import Checkpoints
+
+
+class Log(Protocol):
+    """Takes the curves of a training."""
+
+    def metrics(self, values: Mapping[str, float], step: int) -> None:
+        """Log values of one step or epoch."""
+
+    def flush(self) -> None:
+        """Write what is not written yet."""
+
+
+class Silent:
+    """A log that keeps nothing."""
+
+    def metrics(self, values: Mapping[str, float], step: int) -> None:
+        """Not logged."""
+
+    def flush(self) -> None:
+        """Nothing waits."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One cell for a stage to work on. Every stage is a function `stage(tasks) -> list`, an item per task.
+
+    Attributes:
+        params: the whole of `params.yaml`.
+        cell: what to work on; stages of a whole dataset use its `dataset` alone.
+        log: where the curves of a training go.
+        checkpoints: of the cell's training; None for stages that train nothing.
+    """
+
+    params: Params
+    cell: Cell
+    log: Log = Silent()  # noqa: RUF009 - it has no state
+    checkpoints: "Checkpoints | None" = None
+
+    @property
+    def own_checkpoints(self) -> "Checkpoints":
+        """The checkpoints of a task that trains."""
+        assert self.checkpoints is not None, "a task that trains needs checkpoints"
+        return self.checkpoints
+
+    @cached_property
+    def settings(self) -> Settings:
+        """The cell's settings, resolved once."""
+        return self.params.resolve(self.cell)

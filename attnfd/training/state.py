@@ -1,0 +1,224 @@
+"""One training: what changes from step to step, what is logged of it, and what a checkpoint keeps."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from typing import Any, NamedTuple
+
+import pandas as pd
+import torch
+from lightning_fabric import Fabric
+from rich.progress import Progress
+from torch import Tensor
+
+from attnfd.config.schema import Training
+from attnfd.config.task import Log
+from attnfd.errors import UserError
+from attnfd.evaluation import inference
+from attnfd.evaluation.metrics import scores
+from attnfd.models.deeplab import DeepLabV3Plus
+from attnfd.runtime import machine, processes
+from attnfd.training.checkpoints import Checkpoints
+from attnfd.training.meter import Meter
+from attnfd.training.objective import Objective
+from attnfd.training.optimizer import make_optimizer, make_schedule
+from attnfd.training.randomness import RandomState, random_state, set_random_state
+
+
+class Trainee(NamedTuple):
+    """A network to be trained, and what belongs to its training alone.
+
+    `random`: the random states that the training begins with.
+    """
+
+    objective: Objective
+    log: Log
+    title: str
+    checkpoints: Checkpoints
+    random: RandomState
+
+
+class TrainState:
+    """A training in progress.
+
+    Resumes from the newest checkpoint of the trainee, if there is one.
+
+    Args:
+        alone: whether nothing else trains beside it, so that its costs can be measured.
+    """
+
+    def __init__(
+        self,
+        trainee: Trainee,
+        config: Training,
+        fabric: Fabric,
+        *,
+        classes: int,
+        steps_per_epoch: int,
+        alone: bool,
+    ) -> None:
+        self.objective, self.log, self.title = trainee.objective, trainee.log, trainee.title
+        self.config, self.fabric, self.classes, self.alone = config, fabric, classes, alone
+        self.steps_per_epoch, self.steps = steps_per_epoch, steps_per_epoch * config.epochs
+        optimizer = make_optimizer(self.objective, config)
+        self.schedule = make_schedule(optimizer, config, self.steps)
+        if config.sync_bn:
+            processes.synchronise_bn(self.objective.to(fabric.device).model)
+        self.objective.to(memory_format=torch.channels_last)
+        self.wrapped, self.optimizer = fabric.setup(self.objective, optimizer)
+
+        self.epoch = 0
+        self.terms: list[dict[str, Tensor]] = []  # of the loss, of each step of this epoch
+        self.history: list[dict[str, float]] = []
+        self.best: float = -1.0
+        self.best_weights: dict[str, Tensor] = {}
+        self.random = trainee.random
+        self.error: UserError | None = None
+        self.checkpoints = trainee.checkpoints
+        state = self.checkpoints.load()
+        self.meter = Meter(fabric.device, before=state["seconds"] if state else 0)
+        if state:
+            self.load_state_dict(state)
+        elif processes.rank() > 0:  # Dropout must differ between the parts of a batch.
+            with self.own_random():
+                torch.manual_seed(torch.initial_seed() + processes.rank())
+        self.saved = time.monotonic()
+
+    @property
+    def done(self) -> int:
+        """Number of steps so far."""
+        return self.epoch * self.steps_per_epoch + len(self.terms)
+
+    @contextmanager
+    def own_random(self) -> Iterator[None]:
+        """Draw from the random states of this training, whatever was drawn for others meanwhile."""
+        set_random_state(self.random)
+        yield
+        self.random = random_state()
+
+    def show_on(self, bar: Progress) -> None:
+        self.bar, self.task = bar, bar.add_task(self.title, total=self.steps, completed=self.done, note="")
+
+    def step(self, images: Tensor, target: Tensor) -> None:
+        """Forward pass, backward pass, update."""
+        self.optimizer.zero_grad()  # First: gradients and activations need not be in memory at once.
+        with self.own_random():
+            terms = self.wrapped(images, target, self.done / self.steps)
+        self.fabric.backward(sum(terms.values()))
+        self.optimizer.step()
+        self.schedule.step()
+        self.terms.append({name: term.detach() for name, term in terms.items()})
+        self.meter.count(len(target) * processes.count())
+        self.bar.advance(self.task)
+
+    def end_epoch(self, validation: Any) -> None:
+        """Read the epoch's terms, validate and save if it is time to, and log; what fails is the `error`."""
+        self.bar.update(self.task, note="validating")
+        try:
+            self._end_epoch(validation)
+        except UserError as error:
+            self.error = error
+
+    def _end_epoch(self, validation: Any) -> None:
+        curves = self.read()
+        first = self.done - len(self.terms) + 1
+        self.epoch, self.terms = self.epoch + 1, []
+        if self.alone:
+            self.log.metrics(self.meter.epoch(), self.epoch)
+        for step, values in enumerate(curves.to_dict("records"), start=first):
+            self.log.metrics({f"step/{name}": value for name, value in values.items()}, step)
+        row = {str(name): float(value) for name, value in curves.mean().items()}
+        row["lr"] = self.optimizer.param_groups[0]["lr"]
+        last = self.epoch == self.config.epochs
+        if self.epoch % self.config.validate_every == 0 or last:
+            row["miou"] = validate(self.objective.model, validation, self.classes, self.fabric)
+            if row["miou"] > self.best:
+                self.best, self.best_weights = row["miou"], deepcopy(self.objective.state_dict())
+        self.log.metrics({f"epoch/{name}": value for name, value in row.items()}, self.epoch)
+        self.history.append({"epoch": self.epoch, **row})
+        self.bar.update(self.task, note=f"loss {row['loss']:.3f}, best mIoU {100 * self.best:.1f} %")
+        if last and self.alone:
+            self.log.metrics({"speed/training_seconds": self.meter.seconds}, self.epoch)
+        self.save_if_due()
+
+    def finish(self) -> pd.DataFrame:
+        """Leave the network with the weights of its best validation; returns the history."""
+        self.objective.load_state_dict(self.best_weights)
+        return pd.DataFrame(self.history)
+
+    def read(self) -> pd.DataFrame:
+        """The terms of this epoch's steps and their sum, a row per step; its one transfer from the device.
+
+        Raises:
+            UserError: one is not finite.
+        """
+        names = list(self.terms[0])
+        terms = [torch.stack([step[name].float() for name in names]) for step in self.terms]
+        values = torch.stack(terms).cpu()
+        for step, name in (~values.isfinite()).nonzero().tolist():
+            good = next((str(file) for file in self.checkpoints.files()), "none yet")
+            raise UserError(
+                f"epoch {self.epoch + 1}, step {step + 1}: {names[name]} is {values[step, name].item()}; "
+                f"try a lower lr, a lower weight of the method, or precision: 32-true; "
+                f"last good checkpoint: {good}"
+            )
+        curves = pd.DataFrame(values.numpy(), columns=names)
+        curves.insert(0, "loss", curves.sum(axis=1))
+        return curves
+
+    def save_if_due(self) -> None:
+        """Write a checkpoint if the last one is old; the end needs none, the weights are written at once."""
+        elapsed = time.monotonic() - self.saved
+        due = self.epoch < self.config.epochs and elapsed >= machine.settings().checkpoint_seconds
+        if any(processes.everyones(due)):
+            self.save()
+
+    def save(self) -> None:
+        """Write a checkpoint.
+
+        Raises:
+            UserError: it cannot be written, or a term of this epoch is not finite.
+        """
+        if self.terms:
+            self.read()  # A state that is no longer finite is not worth keeping.
+        self.log.flush()  # First: what a checkpoint has left behind is not logged again.
+        state = self.state_dict()
+        if processes.rank() == 0:
+            self.checkpoints.save(state, self.done)
+        self.saved = time.monotonic()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "objective": self.objective.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "precision": self.fabric.strategy.precision.state_dict(),  # the scaler of 16-mixed
+            "epoch": self.epoch,
+            "terms": self.terms,
+            "history": self.history,
+            "best": self.best,
+            "best_weights": self.best_weights,
+            "seconds": self.meter.seconds,
+            "random": processes.everyones(self.random),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.objective.load_state_dict(state["objective"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.fabric.strategy.precision.load_state_dict(state["precision"])
+        # A checkpoint is read on the CPU; the next steps' terms are on the device.
+        self.terms = self.fabric.to_device(state["terms"])
+        for name in ("epoch", "history", "best", "best_weights"):
+            setattr(self, name, state[name])
+        states = state["random"]
+        self.random = states[processes.rank() % len(states)]
+
+
+def validate(model: DeepLabV3Plus, loader: Any, classes: int, fabric: Fabric) -> float:
+    """mIoU of a network on the batches of a split, in the arithmetic that it trains in."""
+    processes.share_buffers(model)
+    with fabric.autocast():
+        matrices = inference.confusion(model, loader, classes, device=fabric.device)
+    return scores(processes.total(matrices.sum(0)))["miou"]
