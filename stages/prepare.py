@@ -11,17 +11,21 @@ from rich.progress import track
 from attnfd import paths
 from attnfd.config.params import Params
 from attnfd.config.section import validate
-from attnfd.data.prepared import Prepared, dataset_root
+from attnfd.data.prepared import Prepared, dataset_root, write_warnings
 from attnfd.discovery import component
+from attnfd.scan.doubts import doubts
 from attnfd.scan.files import scan
 from attnfd.scan.index import describe, to_index
+from attnfd.scan.show import show
+from attnfd.scan.trainable import check_trainable
 
 
 def prepare(params: Params, dataset: str) -> None:
-    """Write the index and card of a dataset, or nothing.
+    """Write the index and card of a dataset, or nothing, and print what it holds.
 
     Raises:
-        UserError: an option does not hold, the dataset is not there, or files of it are faulty.
+        UserError: an option is not valid, the dataset is not there, files of it are faulty, or nothing can be
+            trained on it.
     """
     settings = params.prepare(dataset)
     kind = component("readers", settings.reader)
@@ -32,10 +36,14 @@ def prepare(params: Params, dataset: str) -> None:
         reader.draw()
         pairs = reader.pairs()
         images = sum(map(len, pairs.values()))
-        findings = track(scan(reader, pairs), description=f"Checking {dataset}", total=images)
+        findings = list(track(scan(reader, pairs), description=f"Checking {dataset}", total=images))
         index = to_index(findings, reader, dataset)
         card = describe(dataset, settings, reader, index)
+        check_trainable(card, reader, findings)
+        warnings = doubts(card, findings)
         Prepared(card, index, reader.root).write(folder)
+        write_warnings(folder, warnings)
+    show(card, warnings)
 
 
 @contextmanager

@@ -4,7 +4,9 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
+from attnfd import paths
 from attnfd.config.params import Params
+from attnfd.data.prepared import Card
 from attnfd.errors import PartlyError, UserError
 from attnfd.paths import Cell
 from attnfd.runtime import processes
@@ -39,6 +41,8 @@ def train(params: Params, cells: Sequence[Cell], stage: Stage) -> None:
             opened.enter_context(runs.open_run(cell, _settings(params, cell), kept))
             for cell, kept in zip(cells, checkpoints, strict=True)
         ]
+        for cell, run in zip(cells, tracks, strict=True):
+            run.data(Card.load(paths.prepared(cell.dataset)))
         outcomes = stage(params, [Tracked(*one) for one in zip(cells, tracks, checkpoints, strict=True)])
         for cell, run, outcome in zip(cells, tracks, outcomes, strict=True):
             if isinstance(outcome, UserError):

@@ -30,6 +30,9 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def prepared(root: Path, **options: Any) -> Prepared:
+    if "val" in options:  # Lists and a share are two ways to split.
+        for name in ("train.txt", "val.txt"):
+            (root / name).unlink(missing_ok=True)
     prepare(params_of("folder", root=str(root), **options), "mine")
     return Prepared.load(paths.prepared("mine"), root)
 
@@ -63,6 +66,8 @@ def test_splits_are_listed_and_classes_come_from_the_card(root: Path) -> None:
 
 def test_classes_may_stand_in_the_params(root: Path) -> None:
     (root / "classes.yaml").unlink()
+    (root / "val.txt").write_text("3\n4\n5\n")
+    (root / "train.txt").write_text("0\n1\n2\n")
     found = prepared(root, classes={"animal": 10, "ground": 0}, void=[20])
     assert found.card.classes == ("animal", "ground")
     assert (found.card.splits["val"].pixels["animal"], found.card.splits["val"].void) == (48, 48)
@@ -154,13 +159,16 @@ def test_a_duplicate_in_both_splits_is_refused(root: Path) -> None:
     [
         (
             lambda root: (root / "masks/3.png").unlink(),
-            r"masks: found no mask \(.*\) for 1 images, such as 3",
+            r"masks: found no mask \(.*\) for 1 image, such as 3",
         ),
         (lambda root: (root / "val.txt").unlink(), r"val.txt: not found; .*prepare.val"),
         (lambda root: (root / "val.txt").write_text("4\nnine\n"), r"val.txt, line 2: found 'nine'; allowed"),
         (lambda root: write(root / "images/4.png", noise("4")), r"found 4.jpg and 4.png; allowed: one"),
         (lambda root: (root / "classes.yaml").write_text("a: [\n"), r"classes.yaml, line 2: expected"),
-        (lambda root: (root / "classes.yaml").write_text("- a\n"), r"classes.yaml: found list; allowed"),
+        (
+            lambda root: (root / "classes.yaml").write_text("- a\n"),
+            r"classes.yaml: found no `classes`; allowed",
+        ),
         (lambda root: (root / "classes.yaml").write_text("classes: {a: 0, b: 0}"), r"classes.b: found 0"),
         (
             lambda root: (root / "classes.yaml").write_text("classes: {a: 0, b: 1}\nviod: []"),
