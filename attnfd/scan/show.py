@@ -32,7 +32,7 @@ def table(card: Card) -> Table:
             f"The {LISTED} rarest of {len(card.classes)} classes; data/{card.name}/card.json has all."
         )
         drawn.caption_justify = "left"
-    drawn.add_column("pixels in %", overflow="ellipsis", no_wrap=True)
+    drawn.add_column("pixels in %", overflow="ellipsis", no_wrap=True, max_width=40)
     for name in card.splits:
         drawn.add_column(escape(name), justify="right")
     drawn.add_row("images", *(str(split.images) for split in card.splits.values()), end_section=True)

@@ -337,4 +337,4 @@ def test_markdown_and_html_show_the_same_cells():
     lines = [line for line in markdown.write(described).splitlines() if re.match(r"\| (?!:--|--:)", line)]
     cells = [[re.sub(r"\*\*|</?ins>", "", cell).strip() for cell in line.split("|")[1:-1]] for line in lines]
     assert cells == reader.rows
-    assert len(cells) == 4 + 1 + 4 + 1 + 2 + 1
+    assert len(cells) == 4 + 1 + 4 + 1 + 2 + 1 + 4 + 1

@@ -16,13 +16,6 @@ from stages.prepare import prepare
 from tests.data.trees import SIZES, camvid_tree, params_of, prepared_tree, save
 
 
-@pytest.fixture(autouse=True)
-def _in_scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("DVC_ROOT", raising=False)
-    monkeypatch.delenv("ATTNFD_CAMVID_ROOT", raising=False)
-
-
 def test_index_and_card_say_what_the_files_hold(tmp_path: Path) -> None:
     root = camvid_tree(tmp_path / "tree", {"train": ((2, 3),), "val": ((4, 4),)})
     save(root / "trainannot/0.png", np.array([[0, 0, 3], [11, 3, 3]]))
