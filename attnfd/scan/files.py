@@ -101,10 +101,12 @@ def _listed(unknown: list[int]) -> str:
 
 
 def _why(unknown: list[int]) -> str:
-    """What a mask with many labels makes likely."""
-    if len(unknown) <= SHOWN_LABELS:
-        return ""
-    return "; was the mask resized, smoothed or saved as JPEG, or does every object have a number of its own?"
+    """What several unknown labels in a mask make likely, as a question."""
+    if 1 < len(unknown) == unknown[-1] - unknown[0] + 1:
+        return "; do the values number the objects of an image (instances)?"
+    if len(unknown) > SHOWN_LABELS:
+        return "; was the mask resized, smoothed or saved as JPEG?"
+    return ""
 
 
 def spelled(labels: Iterable[int]) -> str:

@@ -99,6 +99,16 @@ def test_unknown_colours_are_named_and_a_flood_of_them_is_cut(root: Path) -> Non
     write(root / "masks/0.png", noise("flood", (20, 30)))
     with pytest.raises(UserError, match=r"\] and 592 more; allowed"):
         prepared(root, classes=COLOURS)
+    with pytest.raises(UserError, match=r"#0ac81e; was the mask resized, smoothed or saved as JPEG\?"):
+        prepared(root, classes=COLOURS)
+
+
+def test_numbers_of_objects_are_asked_about(root: Path) -> None:
+    write(root / "masks/0.png", Image.fromarray(np.arange(48).reshape(6, 8).astype(np.uint8) % 5))
+    with pytest.raises(
+        UserError, match=r"found labels \[1, 2, 3, 4\]; allowed: 0, 10, 20, 255; do the values num"
+    ):
+        prepared(root)
 
 
 def test_hidden_files_are_passed_over_and_suffixes_may_be_capitals(root: Path) -> None:
