@@ -1,4 +1,4 @@
-"""What a dataset can be trained with, and what its author should know before: one line each."""
+"""What does not stop a training, but what you should know before it: a warning each."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
