@@ -11,20 +11,24 @@ from rich.progress import track
 from attnfd import paths
 from attnfd.config.section import validate
 from attnfd.config.task import Task
-from attnfd.data.prepared import Card, Prepared, dataset_root
+from attnfd.data.prepared import Card, Prepared, dataset_root, write_warnings
 from attnfd.discovery import component
+from attnfd.scan.doubts import doubts
 from attnfd.scan.files import scan
 from attnfd.scan.index import describe, to_index
+from attnfd.scan.show import show
+from attnfd.scan.trainable import check_trainable
 
 
 def prepare(tasks: Sequence[Task]) -> list[Card]:
-    """Write the index and card of each dataset, or nothing.
+    """Write the index and card of each dataset, or nothing, and print what it contains.
 
     Returns:
         The cards.
 
     Raises:
-        UserError: an option is not valid, the dataset is not there, or files of it are faulty.
+        UserError: an option is not valid, the dataset is not there, files of it are faulty, or nothing can be
+            trained on it.
     """
     return [_prepare(task) for task in tasks]
 
@@ -40,10 +44,14 @@ def _prepare(task: Task) -> Card:
         reader.draw()
         pairs = reader.pairs()
         images = sum(map(len, pairs.values()))
-        findings = track(scan(reader, pairs), description=f"Checking {dataset}", total=images)
+        findings = list(track(scan(reader, pairs), description=f"Checking {dataset}", total=images))
         index = to_index(findings, reader, dataset)
         card = describe(dataset, settings, reader, index)
+        check_trainable(card, reader, findings)
+        warnings = doubts(card, findings)
         Prepared(card, index, reader.root).write(folder)
+        write_warnings(folder, warnings)
+    show(card, warnings)
     return card
 
 

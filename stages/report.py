@@ -10,7 +10,7 @@ from attnfd import paths
 from attnfd.analysis import tables
 from attnfd.config.params import Params
 from attnfd.config.task import Task
-from attnfd.data.prepared import Prepared, open_prepared
+from attnfd.data.prepared import Prepared, open_prepared, read_warnings
 from attnfd.paths import Cell
 from attnfd.report import gallery, html, latex, markdown, paper
 from attnfd.report.page import page
@@ -43,6 +43,7 @@ def _report(params: Params, dataset: str) -> Path:
         "ablation": paper.ablation(tables.ablation(found, params, dataset), prepared.card.reader),
         "settings": tables.settings(found, params),
         "networks": tables.networks(comparison),
+        "data": tables.data(prepared.card),
     }
     plots = {
         "curves": tables.curves(cells),
@@ -51,7 +52,8 @@ def _report(params: Params, dataset: str) -> Path:
     }
     drawn = gallery.draw(prepared, cells, comparison, frames["ablation"], frames["settings"], plots["curves"])
     captions = {name: picture.caption for name, picture in drawn.items()}
-    described = page(f"{params.report.title}: {dataset}", _subtitle(prepared), found, frames, captions)
+    title, warnings = f"{params.report.title}: {dataset}", read_warnings(paths.prepared(dataset))
+    described = page(title, _subtitle(prepared), found, frames, captions, warnings)
 
     folder = paths.report(dataset)
     for part in (folder / TABLES, folder / FIGURES, folder / PLOTS, paths.summary(dataset).parent):
@@ -75,8 +77,11 @@ def _report(params: Params, dataset: str) -> Path:
 
 def _subtitle(prepared: Prepared) -> str:
     card = prepared.card
-    images, classes = card.splits["val"].images, len(card.classes)
-    return f"{images} validation images of {classes} classes; data {card.sha256[:12]}, read by {card.reader}"
+    others = [f"{split.images} in {name}" for name, split in card.splits.items() if name != "val"]
+    return (
+        f"{card.splits['val'].images} validation images of {len(card.classes)} classes"
+        f"{' beside ' * bool(others)}{', '.join(others)}; data {card.sha256[:12]}, read by {card.reader}"
+    )
 
 
 def _write_csv(frame: pd.DataFrame, file: Path) -> None:

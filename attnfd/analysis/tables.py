@@ -15,6 +15,7 @@ from attnfd.analysis.reading import need, reading
 from attnfd.analysis.statistics import Difference
 from attnfd.config.params import Params
 from attnfd.config.schema import LAYERS, Layer
+from attnfd.data.prepared import Card
 from attnfd.errors import UserError
 from attnfd.evaluation.metrics import SCORES
 from attnfd.paths import TEACHER, Cell
@@ -148,6 +149,19 @@ def settings(found: pd.DataFrame, params: Params) -> pd.DataFrame:
     table = aggregate(_ablated(found, params, variants), "variant", baseline="attnfd")
     table.insert(2, "changed", [changed.get(variant, "") for variant in table["variant"]])
     return table
+
+
+def data(card: Card) -> pd.DataFrame:
+    """A row per class and one for void: pixels in every split, and their share of the split's."""
+    shares = {name: split.shares() for name, split in card.splits.items()}
+    rows = []
+    for key in (*card.classes, "void"):
+        row: dict[str, Any] = {"class": key}
+        for name, split in card.splits.items():
+            row[f"{name}_pixels"] = {**split.pixels, "void": split.void}[key]
+            row[f"{name}_share"] = shares[name][key]
+        rows.append(row)
+    return pd.DataFrame(rows)
 
 
 def networks(table: pd.DataFrame) -> pd.DataFrame:

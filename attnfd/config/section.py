@@ -3,7 +3,8 @@
 import difflib
 import json
 from collections.abc import Mapping
-from typing import Annotated, Any, TypeVar, get_args
+from types import UnionType
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -42,8 +43,12 @@ def typed(kind: type[SectionT], raw: Mapping[str, Any]) -> SectionT:
 
 
 def explain(kind: type[Section], error: ValidationError) -> str:
-    first = error.errors()[0]
+    """The first thing that is wrong, in the words of YAML."""
+    first, *others = error.errors()
     path = [str(part) for part in first["loc"]]
+    choice = bool(path) and _is_choice(kind, path[0])
+    if choice:
+        path = path[:1]  # The next part names a type of several that are allowed.
     key = ".".join(path)
     if first["type"] == "extra_forbidden":
         if path[-1] in RENAMED:
@@ -56,8 +61,32 @@ def explain(kind: type[Section], error: ValidationError) -> str:
         return f"{key}: missing; give it a value"
     if first["type"] == "value_error":
         return ".".join([*path, str(first["ctx"]["error"])])
-    message = first["msg"].removeprefix("Input should be ").removeprefix("a valid ")
-    return f"{key}: found {json.dumps(first['input'])}; allowed: {message}"
+    same = [first, *(other for other in others if choice and other["loc"][0] == path[0])]
+    return f"{key}: found {json.dumps(first['input'])}; allowed: {', or '.join(map(_wanted, same))}"
+
+
+def _is_choice(kind: type[Section], key: str) -> bool:
+    """Whether a key takes values of several types, None aside."""
+    field = kind.model_fields.get(key)
+    return field is not None and sum(one is not type(None) for one in _alternatives(field.annotation)) > 1
+
+
+def _alternatives(annotation: Any) -> tuple[Any, ...]:
+    return get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+
+
+def _wanted(error: Any) -> str:
+    """What pydantic wants, with an example where its word is not YAML's."""
+    found = json.dumps(error["input"])
+    if error["type"] in ("list_type", "tuple_type"):
+        return f"a list, such as {found if isinstance(error['input'], list) else f'[{found}]'}"
+    if error["type"] in ("dict_type", "model_type", "model_attributes_type"):
+        return "keys with values, such as {a: 0, b: 1}"
+    if error["type"] in ("too_short", "too_long"):
+        least = error["type"] == "too_short"
+        count = error["ctx"]["min_length" if least else "max_length"]
+        return f"at {'least' if least else 'most'} {count} {'value' if count == 1 else 'values'}"
+    return error["msg"].removeprefix("Input should be ").removeprefix("a valid ")
 
 
 def _keys(kind: type[Section], path: list[str]) -> tuple[str, ...]:

@@ -5,11 +5,13 @@ Training and evaluation read these two and the files that the index names; the r
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Self
 
+import numpy as np
 import pandas as pd
 
 from attnfd import discovery, paths
@@ -20,6 +22,7 @@ from attnfd.errors import UserError
 from attnfd.runtime import machine
 
 INDEX = "index.csv"
+WARNINGS = "warnings.json"
 SPLITS = ("train", "val")
 """Every dataset has these; further ones can be named in `training.splits`."""
 TEXT_COLUMNS = ("split", "id", "image", "mask", "image_sha256", "mask_sha256")
@@ -39,6 +42,12 @@ class Split(Section):
     void: int
     pixels: dict[str, int]
 
+    def shares(self) -> dict[str, float]:
+        """Of all pixels, those of every class, and at the end those of void."""
+        counts = {**self.pixels, "void": self.void}
+        total = max(1, sum(counts.values()))
+        return {name: count / total for name, count in counts.items()}
+
 
 class Card(Section):
     """What a dataset is. `sha256` is that of the index, and so covers the content of every file."""
@@ -51,6 +60,20 @@ class Card(Section):
     labels: dict[int, int]
     splits: dict[str, Split]
     sha256: str
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read the card that `prepare` wrote.
+
+        Raises:
+            UserError: there is none, or it is damaged.
+        """
+        file = folder / paths.CARD
+        written = _written(file)
+        try:
+            return validate(cls, json.loads(written), paths.CARD)
+        except ValueError as error:
+            raise UserError(f"{file}: damaged ({error}); run dvc repro -f prepare@{folder.name}") from None
 
 
 @dataclass(frozen=True)
@@ -69,18 +92,11 @@ class Prepared:
             UserError: the dataset is not prepared, its card or index is damaged or edited, or a file is
                 missing or changed since.
         """
-        stage = f"prepare@{folder.name}"
-        try:
-            described, listed = (folder / paths.CARD).read_bytes(), (folder / INDEX).read_bytes()
-        except OSError as error:
-            raise UserError(f"{error.filename}: not found; prepare the dataset: dvc repro {stage}") from None
-        try:
-            card = validate(Card, json.loads(described), paths.CARD)
-        except ValueError as error:
-            raise UserError(f"{folder / paths.CARD}: damaged ({error}); run dvc repro -f {stage}") from None
+        card, listed = Card.load(folder), _written(folder / INDEX)
         if hashlib.sha256(listed).hexdigest() != card.sha256:
             raise UserError(
-                f"{folder / INDEX}: damaged or edited since it was written; run dvc repro -f {stage}"
+                f"{folder / INDEX}: damaged or edited since it was written; "
+                f"run dvc repro -f prepare@{folder.name}"
             )
         text = dict.fromkeys(TEXT_COLUMNS, str)
         index = pd.read_csv(BytesIO(listed), dtype=text, keep_default_na=False)
@@ -152,6 +168,49 @@ class Prepared:
         return UserError(f"{path}: {found}: changed since prepare; run dvc repro -f prepare@{self.card.name}")
 
 
+def read_warnings(folder: Path) -> list[str]:
+    """What `prepare` warned of.
+
+    Raises:
+        UserError: its file is missing or damaged.
+    """
+    file = folder / WARNINGS
+    written = _written(file)
+    try:
+        return [str(line) for line in json.loads(written)]
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{file}: damaged ({error}); run dvc repro -f prepare@{folder.name}") from None
+
+
+def write_warnings(folder: Path, warnings: Sequence[str]) -> None:
+    """Keep the warnings beside the card: training does not depend on them, the report does."""
+    text = json.dumps(list(warnings), indent=2, ensure_ascii=False)
+    (folder / WARNINGS).write_text(text + "\n", encoding="utf-8")
+
+
+def _written(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError:
+        raise UserError(
+            f"{file}: not found; prepare the dataset: dvc repro prepare@{file.parent.name}"
+        ) from None
+
+
+def per_cent(share: float) -> str:
+    """A share of pixels in per cent; few are not none.
+
+    Example:
+        >>> per_cent(0), per_cent(1.2e-6), per_cent(0.25)
+        ('none', '0.0001', '25.00')
+    """
+    if share == 0:
+        return "none"
+    if share >= 1e-4:
+        return f"{100 * share:.2f}"
+    return np.format_float_positional(100 * share, precision=1, fractional=False, trim="-")
+
+
 def dataset_root(settings: Prepare, folder: Path) -> Path:
     """The folder that a dataset's paths start from.
 
@@ -161,7 +220,7 @@ def dataset_root(settings: Prepare, folder: Path) -> Path:
     option = settings.options.get("root")
     if option is None:
         return folder
-    return paths.main_root() / (machine.root(settings.reader) or option)
+    return paths.main_root() / Path(machine.root(settings.reader) or option).expanduser()
 
 
 def to_csv(index: pd.DataFrame) -> bytes:

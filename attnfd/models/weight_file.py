@@ -31,6 +31,8 @@ NUMPY_NUMBERS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
     )
 ]
 
+STATE_DICT = "replace it by a state dict: where it can be loaded, torch.save(model.state_dict(), file)"
+
 
 def read(file: Path) -> Mapping[str, Tensor]:
     """The state dict in a `.safetensors` file, or in one that `torch.save` wrote; never runs code out of it.
@@ -47,10 +49,14 @@ def read(file: Path) -> Mapping[str, Tensor]:
             found = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise UserError(
-            f"{file}: cannot be read as weights (it is damaged, or holds more than tensors and numbers); "
-            "replace the file"
+            f"{file}: cannot be read as weights (it is damaged, or holds more than tensors and numbers, "
+            f"such as a whole model); {STATE_DICT}"
         ) from None
     except Exception as error:  # a damaged or malicious file can raise anything
+        if "TorchScript" in str(error):
+            raise UserError(
+                f"{file}: holds a TorchScript program in place of weights; {STATE_DICT}"
+            ) from None
         reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise UserError(f"{file}: cannot be read as weights ({reason}); replace the file") from None
     if isinstance(found, Mapping):

@@ -26,6 +26,9 @@ class Reader(ABC):
     Options: ClassVar[type[Section]]
     """The keys of `recipes.<dataset>.prepare` beside `reader`."""
 
+    own_classes: ClassVar[bool] = False
+    """Whether the recipe names the classes; those of a published dataset are given, also for a part of it."""
+
     classes: tuple[str, ...]
     palette: tuple[tuple[int, int, int], ...]
     """An RGB colour per class."""
@@ -52,11 +55,24 @@ class Reader(ABC):
         """
 
 
-def read_list(path: Path, mend: str) -> list[str]:
+def original(image: Path) -> Path:
+    """The image that this one is a copy of by its name, or itself.
+
+    Roboflow's augmentation writes several copies of `frame.jpg`, called `frame_jpg.rf.<hash>.jpg`.
+
+    Example:
+        >>> original(Path("train/frame_jpg.rf.0c1e.jpg")).name
+        'frame_jpg'
+    """
+    name, is_copy, _ = image.name.partition(".rf.")
+    return Path(name) if is_copy else image
+
+
+def read_list(path: Path, fix: str) -> list[str]:
     """The lines of a file that lists images.
 
     Args:
-        mend: what to do if it is not there.
+        fix: what to do if it is not there.
 
     Raises:
         UserError: it is not there, or is no text in UTF-8.
@@ -64,7 +80,7 @@ def read_list(path: Path, mend: str) -> list[str]:
     try:
         return path.read_text(encoding="utf-8-sig").splitlines()
     except OSError:
-        raise UserError(f"{path}: not found; {mend}") from None
+        raise UserError(f"{path}: not found; {fix}") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: no text in UTF-8 ({error}); save it as UTF-8") from None
 

@@ -1,7 +1,9 @@
 """A folder of your own images and masks."""
 
 import colorsys
-from collections.abc import Mapping, Sequence
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,11 +18,26 @@ from attnfd.data.images import UNREADABLE, read_classes
 from attnfd.data.labels import COLOUR, VOID, label_table
 from attnfd.data.prepared import COLUMNS
 from attnfd.errors import UserError
-from attnfd.readers.base import Pair, Reader, read_list
+from attnfd.readers.base import Pair, Reader, original, read_list
 
 IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 MASKS = (".png", ".bmp", ".tif", ".tiff")
 """Suffixes, in any case; of masks only those that keep every pixel as it was."""
+
+CLASS_FILE = "classes: {ground: 0, cat: 1}"
+"""What the shortest YAML file of classes holds."""
+
+ROOT_HINT = (
+    "name the dataset's folder in the recipe's prepare.root, or in ATTNFD_FOLDER_ROOT; "
+    "docs/your-data.md shows how"
+)
+POLYGONS = "draw its polygons into PNG masks"
+TO_MASKS = {
+    ".npy": "save each array by Image.fromarray(array.astype('uint8')).save('a.png')",
+    **dict.fromkeys((".jpg", ".jpeg"), "JPEG changes pixels, so export the masks as PNG"),
+    **dict.fromkeys((".json", ".xml", ".txt"), POLYGONS),
+}
+"""How masks of another format become PNG, by suffix; what is not listed needs no hint."""
 
 
 class Classes(Section):
@@ -58,11 +75,16 @@ class Options(Section):
     seed: Seed = Field(default=0, description="of the split by share")
 
     @model_validator(mode="after")
-    def _classes_hold(self) -> "Options":
+    def _agree(self) -> "Options":
         if isinstance(self.classes, dict):
             labels_of(self.classes, self.void)
         elif self.void:
             raise ValueError(f"void: found {self.void}; allowed: nothing, since {self.classes} says it")
+        if Path(self.images) == Path(self.masks) and not self.mask_suffix:
+            raise ValueError(
+                f"masks: found {self.masks}, the folder of the images; allowed: another folder, or beside it "
+                "mask_suffix, such as _mask for a.jpg and a_mask.png"
+            )
         return self
 
 
@@ -70,9 +92,12 @@ class Folder(Reader):
     """`images/a.jpg` and `masks/a.png`, and further ones in folders below; hidden files are left out."""
 
     Options = Options
+    own_classes = True
 
     def __init__(self, options: Any, root: Path) -> None:
         super().__init__(options, root)
+        if not root.is_dir():
+            raise UserError(f"{root}: no such folder; {ROOT_HINT}")
         card = self._card()
         self.classes = tuple(card.classes)
         self.labels = labels_of(card.classes, card.void)
@@ -84,7 +109,9 @@ class Folder(Reader):
     def pairs(self) -> dict[str, list[Pair]]:
         images = self._found(self.options.images, IMAGES)
         masks = self._found(self.options.masks, MASKS)
+        images = self._without_masks(images, masks)
         if self.options.val is not None:
+            self._refuse_lists(self.options.val)
             return self._divided(self._paired(list(images), images, masks), self.options.val)
         return {
             split: self._paired(self._listed(self.root / f"{split}.txt", images), images, masks)
@@ -99,47 +126,61 @@ class Folder(Reader):
             text = path.read_text(encoding="utf-8")
         except OSError:
             raise UserError(
-                f"{path}: not found; list the classes there or in the recipe's prepare.classes, and name the "
-                "dataset's folder in prepare.root, or in ATTNFD_FOLDER_ROOT; docs/your-data.md shows how"
+                f"{path}: not found; list the classes there, such as `{CLASS_FILE}`, or in the recipe's "
+                "prepare.classes; docs/your-data.md shows how"
             ) from None
         except UnicodeDecodeError as error:
             raise UserError(f"{path}: no text in UTF-8 ({error}); save it as UTF-8") from None
         raw = load_yaml(text, str(path))
-        if not isinstance(raw, dict):
-            raise UserError(f"{path}: found {type(raw).__name__}; allowed: classes and void")
+        if not isinstance(raw, dict) or "classes" not in raw:
+            raise UserError(
+                f"{path}: found no `classes`; allowed: a YAML file such as `{CLASS_FILE}`; or write the same "
+                "mapping as prepare.classes into the recipe"
+            )
         return validate(Classes, raw, str(path))
 
     def _found(self, folder: str, suffixes: tuple[str, ...]) -> dict[str, Path]:
         """Files of a folder, relative to the root, by their path below the folder without suffix."""
         found: dict[str, Path] = {}
         home = self.root / folder
-        for path in sorted(home.rglob("*")):
+        for path in _visible(home):
             inside = path.relative_to(home)
-            if path.suffix.lower() not in suffixes or any(part.startswith(".") for part in inside.parts):
+            if path.suffix.lower() not in suffixes:
                 continue
             name = inside.with_suffix("").as_posix()
             if name in found:
                 raise UserError(f"{home}: found {found[name].name} and {path.name}; allowed: one of them")
             found[name] = Path(folder) / inside
         if not found:
-            raise UserError(
-                f"{home}: found no file {', '.join(suffixes)}; name the dataset's folder in the recipe's "
-                "prepare.root, or in ATTNFD_FOLDER_ROOT; docs/your-data.md shows how"
-            )
+            raise _none_of(suffixes, home, "masks" if suffixes is MASKS else "images")
         return found
 
+    def _without_masks(self, images: Mapping[str, Path], masks: Mapping[str, Path]) -> dict[str, Path]:
+        """Leave out what is another image's mask, for layouts with both in one folder or one in the other."""
+        taken = {masks.get(name + self.options.mask_suffix): name for name in images}
+        return {name: image for name, image in images.items() if taken.get(image, name) == name}
+
+    def _refuse_lists(self, share: float) -> None:
+        lists = [name for name in ("train.txt", "val.txt") if (self.root / name).exists()]
+        if lists:
+            raise UserError(
+                f"{self.root}: found {' and '.join(lists)}, and prepare.val: {share} in the recipe; allowed: "
+                "one of both: take `val` out of the recipe to use the lists, or move the lists elsewhere"
+            )
+
     def _listed(self, path: Path, images: Mapping[str, Path]) -> list[str]:
-        mend = (
+        fix = (
             "list the images of the split there, a name per line, or set prepare.val to the share that "
             "validates"
         )
-        lines = read_list(path, mend)
+        lines = read_list(path, fix)
         names = []
         for number, line in enumerate(map(str.strip, lines), start=1):
             name = line if line in images or not line else Path(line).with_suffix("").as_posix()
             if name and name not in images:
                 raise UserError(
-                    f"{path}, line {number}: found {line!r}; allowed: an image below {self.options.images}"
+                    f"{path}, line {number}: found {line!r}; allowed: one image a line, by its name relative "
+                    f"to {self.root / self.options.images}, such as {_meant(line, images)}"
                 )
             names.append(name)
         return list(filter(None, names))
@@ -147,20 +188,25 @@ class Folder(Reader):
     def _paired(
         self, names: Sequence[str], images: Mapping[str, Path], masks: Mapping[str, Path]
     ) -> list[Pair]:
-        wanted = [name + self.options.mask_suffix for name in names]
-        bare = [name for name in wanted if name not in masks]
+        suffix = self.options.mask_suffix
+        bare = [name for name in names if name + suffix not in masks]
         if bare:
+            count = "1 image" if len(bare) == 1 else f"{len(bare)} images"
             raise UserError(
-                f"{self.root / self.options.masks}: found no mask ({', '.join(MASKS)}) for {len(bare)} "
-                f"images, such as {bare[0]}; add them, take the images away, or set prepare.mask_suffix"
+                f"{self.root / self.options.masks}: found no mask ({', '.join(MASKS)}) for {count}, "
+                f"such as {bare[0]}{suffix}{_near(bare[0], suffix, masks)}; add them, take the images away, "
+                "or set prepare.mask_suffix"
             )
-        return [Pair(images[name], masks[mask]) for name, mask in zip(names, wanted, strict=True)]
+        return [Pair(images[name], masks[name + suffix]) for name in names]
 
     def _divided(self, pairs: Sequence[Pair], share: float) -> dict[str, list[Pair]]:
+        """Split by share; copies of one original stay together."""
         table = label_table(self.labels)
         with ThreadPoolExecutor() as pool:
             present = list(pool.map(lambda pair: self._present(table, pair), pairs))
-        validates = stratify(np.array(present), share, self.options.seed)
+        numbers: dict[Path, int] = {}
+        groups = np.array([numbers.setdefault(original(pair.image), len(numbers)) for pair in pairs])
+        validates = stratify(np.array(present), share, self.options.seed, groups)
         return {
             "train": [pair for pair, held in zip(pairs, validates, strict=True) if not held],
             "val": [pair for pair, held in zip(pairs, validates, strict=True) if held],
@@ -217,7 +263,9 @@ def _shade(index: int) -> tuple[int, int, int]:
     return round(255 * red), round(255 * green), round(255 * blue)
 
 
-def stratify(present: NDArray[np.bool_], share: float, seed: int) -> NDArray[np.bool_]:
+def stratify(
+    present: NDArray[np.bool_], share: float, seed: int, groups: NDArray[np.int_] | None = None
+) -> NDArray[np.bool_]:
     """Choose a `share` of the images in which every class occurs as often as in the rest.
 
     Iterative stratification (Sechidis et al. 2011): the images of the rarest class are dealt out first, each
@@ -227,20 +275,69 @@ def stratify(present: NDArray[np.bool_], share: float, seed: int) -> NDArray[np.
         present: which classes (N, K) occur in an image.
         share: of the images chosen, 0 to 1.
         seed: of the order in which the images of a class are dealt out.
+        groups: of the images (N,), from 0; images of one group are dealt out together. Unset: one by one.
 
     Returns:
         Whether an image is chosen (N,).
     """
     rng = np.random.default_rng(seed)
+    groups = np.arange(len(present)) if groups is None else groups
     # A last class that every image has: it deals out those without any other.
-    present = np.column_stack([present, np.ones(len(present), dtype=bool)])
-    lacking = np.outer([1 - share, share], present.sum(0))
-    chosen, dealt = np.zeros(len(present), dtype=bool), np.zeros(len(present), dtype=bool)
+    images = np.column_stack([present, np.ones(len(present), dtype=bool)])
+    counts = np.zeros((groups.max() + 1, images.shape[1]), dtype=int)
+    np.add.at(counts, groups, images)
+    lacking = np.outer([1 - share, share], counts.sum(0))
+    chosen, dealt = np.zeros(len(counts), dtype=bool), np.zeros(len(counts), dtype=bool)
     while not dealt.all():
-        left = present[~dealt].sum(0)
+        left = counts[~dealt].sum(0)
         rarest = np.where(left > 0, left, len(present) + 1).argmin()
-        for row in rng.permutation(np.flatnonzero(present[:, rarest] & ~dealt)):
+        for row in rng.permutation(np.flatnonzero((counts[:, rarest] > 0) & ~dealt)):
             side = max((0, 1), key=lambda side: (lacking[side, rarest], lacking[side, -1]))
-            lacking[side] -= present[row]
+            lacking[side] -= counts[row]
             chosen[row], dealt[row] = side, True
-    return chosen
+    return chosen[groups]
+
+
+def _none_of(suffixes: Iterable[str], home: Path, kind: str) -> UserError:
+    """Says what a folder holds in place of images or masks."""
+    if not home.is_dir():
+        return UserError(f"{home}: no such folder; name it in prepare.{kind}, or {ROOT_HINT}")
+    there = Counter(path.suffix.lower() or path.name for path in _visible(home) if path.is_file())
+    if not there:
+        return UserError(f"{home}: holds no file; name another folder in prepare.{kind}, or {ROOT_HINT}")
+    most = [f"{count} × {suffix}" for suffix, count in there.most_common(3)]
+    hint = TO_MASKS.get(there.most_common(1)[0][0], "convert them to PNG")
+    return UserError(
+        f"{home}: holds {', '.join(most)}; allowed: {kind} of {', '.join(suffixes)}; "
+        f"{hint if kind == 'masks' else 'convert them to PNG'}, or name another folder in prepare.{kind}; "
+        "docs/your-data.md shows how"
+    )
+
+
+def _visible(home: Path) -> Iterator[Path]:
+    """What is below a folder, sorted, without hidden files and without what is in hidden folders."""
+    for path in sorted(home.rglob("*")):
+        if not any(part.startswith(".") for part in path.relative_to(home).parts):
+            yield path
+
+
+def _meant(line: str, images: Mapping[str, Path]) -> str:
+    """The name of the image that a line of another form means, else that of the first image."""
+    first = Path((line.split() or [""])[0].replace("\\", "/")).with_suffix("")
+    tails = (Path(*first.parts[start:]).as_posix() for start in range(len(first.parts)))
+    return next((tail for tail in tails if tail in images), next(iter(images)))
+
+
+def _near(name: str, suffix: str, masks: Iterable[str]) -> str:
+    """A hint at the mask of an image if there is one of almost the name that is wanted."""
+    for mask in masks:
+        rest = mask.removeprefix(name)
+        if mask.startswith(name) and not rest[:1].isalnum():
+            return f" (there is {mask}: set prepare.mask_suffix to {rest!r}?)"
+        if _folded(mask) == _folded(name + suffix):
+            return f" (there is {mask}, which differs in case or in the form of its Unicode: rename it?)"
+    return ""
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()

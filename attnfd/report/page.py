@@ -7,11 +7,13 @@ import pandas as pd
 from attnfd.analysis.statistics import sentence
 from attnfd.analysis.tables import difference, percent, signed, spread
 from attnfd.config.schema import LAYERS
+from attnfd.data.prepared import per_cent
 from attnfd.paths import TEACHER
 from attnfd.report.gallery import runners_up
 from attnfd.report.layout import Align, Column, Finding, Page, Picture, Section, Table, Value
 
 COMPARISON, ABLATION, SETTINGS, NETWORKS = "Comparison", "Distilled layers", "Other settings", "Networks"
+DATA = "Data"
 SECTIONS = {
     "comparison": COMPARISON,
     "ablation": ABLATION,
@@ -24,6 +26,7 @@ SECTIONS = {
     "attention": "Attention",
     "sizes": NETWORKS,
     "networks": NETWORKS,
+    "data": DATA,
 }
 """In their order, the section of a table or picture by what its name starts with."""
 
@@ -55,13 +58,16 @@ def page(
     found: pd.DataFrame,
     frames: Mapping[str, pd.DataFrame],
     captions: Mapping[str, str],
+    warnings: Iterable[str] = (),
 ) -> Page:
     """The page of a dataset.
 
     Args:
         found: of `attnfd.analysis.tables.results`.
-        frames: by name, of the functions `comparison`, `ablation`, `settings` and `networks` of that module.
+        frames: by name, of the functions `comparison`, `ablation`, `settings`, `networks` and `data` of that
+            module.
         captions: of the pictures, by name; `SECTIONS` tells where each stands.
+        warnings: of `prepare`.
     """
     tables = list(_tables(frames))
     pictures = [Picture(*item) for item in captions.items()]
@@ -80,7 +86,7 @@ def page(
         title,
         subtitle,
         (
-            Section("Findings", findings=tuple(_findings(found, comparison))),
+            Section("Findings", findings=(*_findings(found, comparison), *_doubts(warnings))),
             *(section for section in sections if section.tables or section.pictures),
             Section("Notes", text=notes),
         ),
@@ -98,6 +104,7 @@ def _tables(frames: Mapping[str, pd.DataFrame]) -> Iterator[Table]:
     if not frames["settings"].empty:
         yield _settings(frames["settings"])
     yield _networks(frames["networks"])
+    yield _data(frames["data"])
 
 
 def _findings(found: pd.DataFrame, comparison: pd.DataFrame) -> Iterator[Finding]:
@@ -127,6 +134,11 @@ def _findings(found: pd.DataFrame, comparison: pd.DataFrame) -> Iterator[Finding
         )
     if distilled.loc[distilled["student"] != TEACHER, "seed"].nunique() == 1:
         yield Finding("warning", ONE_SEED)
+
+
+def _doubts(warnings: Iterable[str]) -> Iterator[Finding]:
+    for warning in warnings:
+        yield Finding("warning", warning)
 
 
 def _verdicts(rows: pd.DataFrame) -> str:
@@ -181,6 +193,16 @@ def _networks(frame: pd.DataFrame) -> Table:
         _column("of the teacher's", "right", frame["multiply_adds_share"].map(_share)),
     )
     return Table("networks", "Size of the networks, and their work on one image.", columns, (len(frame),))
+
+
+def _data(frame: pd.DataFrame) -> Table:
+    splits = [name.removesuffix("_share") for name in map(str, frame) if name.endswith("_share")]
+    columns = (
+        _column("class", "left", frame["class"]),
+        *(_column(f"{split}, %", "right", frame[f"{split}_share"].map(per_cent)) for split in splits),
+    )
+    caption = "Pixels of every class, as prepare counted them, in per cent of all pixels of a split."
+    return Table("data", caption, columns, (len(frame) - 1, 1))
 
 
 def _scores(frame: pd.DataFrame, baseline: str) -> Iterator[Column]:

@@ -10,21 +10,33 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from attnfd.data.images import UNREADABLE, decode_image, decode_mask, is_turned
 from attnfd.data.labels import COLOUR, VOID, label_table
 from attnfd.readers.base import Pair, Reader
+from attnfd.scan import likeness
 
 SHOWN_LABELS = 8
 """Unknown labels that a fault names."""
+SHOWN_ALLOWED = 16
+"""Allowed labels that a fault names, after those that follow each other have become ranges."""
 
 
 @dataclass
 class Finding:
-    """What a pair turned out to be: a row of the index, and what is wrong with it."""
+    """What a pair turned out to be: a row of the index, and what is wrong with it.
+
+    `levels` are the least and the greatest value of the image, `looks` are its `likeness.differences`, and
+    `labels` are the values that occur in the mask, and `colours` are some of a mask that should have numbers.
+    """
 
     row: dict[str, Any]
     faults: list[str] = field(default_factory=list)
+    levels: tuple[int, int] = (0, 255)
+    looks: NDArray[np.int16] = field(default_factory=lambda: np.empty(0, np.int16))
+    labels: tuple[int, ...] = ()
+    colours: list[list[int]] = field(default_factory=list)
 
 
 def scan(reader: Reader, pairs: Mapping[str, Iterable[Pair]]) -> Iterator[Finding]:
@@ -52,13 +64,20 @@ def _inspect(reader: Reader, table: np.ndarray, split: str, pair: Pair) -> Findi
     mask = _decoded(reader.root, pair.mask, "mask", decode, finding)
     if image is not None:
         row["height"], row["width"] = image.shape[:2]
+        finding.levels = int(image.min()), int(image.max())
+        finding.looks = likeness.differences(image)
     if mask is not None:
-        unknown = sorted(set(np.unique(mask).tolist()) - set(reader.labels))
+        finding.labels = tuple(np.unique(mask).tolist())
+        unknown = [label for label in finding.labels if label not in reader.labels]
         if unknown:
-            finding.faults.append(f"{pair.mask}: found {_listed(unknown)}; allowed: {_names(reader.labels)}")
+            finding.faults.append(
+                f"{pair.mask}: found {_listed(unknown)}; allowed: {spelled(reader.labels)}{_why(unknown)}"
+            )
         counts = np.bincount(table[mask].ravel(), minlength=256)
         row.update(zip(reader.classes, counts.tolist(), strict=False))
         row["void"] = int(counts[VOID])
+    elif reader.own_classes and len(table) == COLOUR:
+        finding.colours = _colours(reader.root / pair.mask)
     if image is not None and mask is not None and image.shape[:2] != mask.shape:
         sizes = f"{mask.shape[0]}×{mask.shape[1]}, its image {image.shape[0]}×{image.shape[1]}"
         turned = (
@@ -81,9 +100,40 @@ def _listed(unknown: list[int]) -> str:
     return f"labels [{_names(unknown[:SHOWN_LABELS])}]{more}"
 
 
+def _why(unknown: list[int]) -> str:
+    """What several unknown labels in a mask make likely, as a question."""
+    if 1 < len(unknown) == unknown[-1] - unknown[0] + 1:
+        return "; do the values number the objects of an image (instances)?"
+    if len(unknown) > SHOWN_LABELS:
+        return "; was the mask resized, smoothed or saved as JPEG?"
+    return ""
+
+
+def spelled(labels: Iterable[int]) -> str:
+    """Labels in order, `0 to 149, 255` where they follow each other, and cut if there are too many."""
+    runs: list[list[int]] = []
+    for label in sorted(labels):
+        if runs and label < COLOUR and label == runs[-1][-1] + 1:
+            runs[-1].append(label)
+        else:
+            runs.append([label])
+    parts = [_names(run) if len(run) < 3 else f"{run[0]} to {run[-1]}" for run in runs]
+    more = f" and {len(parts) - SHOWN_ALLOWED} more" if len(parts) > SHOWN_ALLOWED else ""
+    return ", ".join(parts[:SHOWN_ALLOWED]) + more
+
+
 def _names(labels: Iterable[int]) -> str:
     """Labels as their dataset's author wrote them: numbers, or colours as #RRGGBB."""
     return ", ".join(str(label) if label < COLOUR else f"#{label - COLOUR:06x}" for label in labels)
+
+
+def _colours(mask: Path) -> list[list[int]]:
+    """The first two colours of a mask that cannot be read by numbers; none if it has no colours either."""
+    try:
+        found = np.unique(decode_mask(mask, colours=True))[:2] - COLOUR
+    except UNREADABLE:
+        return []
+    return [list(int(colour).to_bytes(3, "big")) for colour in found]
 
 
 def _decoded(

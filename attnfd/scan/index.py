@@ -1,7 +1,7 @@
 """The index and the card of a dataset, and what makes a dataset unusable as a whole."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import pandas as pd
 
@@ -16,31 +16,35 @@ SHOWN = 20
 """Faults that a message lists."""
 
 
-def to_index(findings: Iterable[Finding], reader: Reader, name: str) -> pd.DataFrame:
+def to_index(findings: Sequence[Finding], reader: Reader, name: str) -> pd.DataFrame:
     """The index of a dataset without fault, sorted by split and id.
 
     Raises:
-        UserError: anything is wrong; the message lists every faulty file, up to 20, one per line.
+        UserError: a split is empty, all masks have colours while the classes have numbers, or files are
+            faulty; then the message lists them, up to 20, one per line.
     """
-    found = list(findings)
-    rows = pd.DataFrame([finding.row for finding in found], columns=[*COLUMNS, *reader.classes])
-    faults = [fault for finding in found for fault in finding.faults]
-    faults += [*_empty(rows), *_repeated(rows), *_leaked(rows)]
+    if findings and all(finding.colours for finding in findings):
+        colours = " and ".join(map(str, findings[0].colours))
+        raise UserError(
+            f"{name}: the masks in {reader.root} have colours, such as {colours}; the classes have numbers: "
+            "give each its colour in prepare.classes, such as {ground: [0, 0, 0], cat: [200, 40, 40]}"
+        )
+    rows = pd.DataFrame([finding.row for finding in findings], columns=[*COLUMNS, *reader.classes])
+    faults = [fault for finding in findings for fault in finding.faults]
+    faults += [*_repeated(rows), *_leaked(rows)]
     if faults:
         more = [f"and {len(faults) - SHOWN} more"] if len(faults) > SHOWN else []
         lines = "".join(f"\n  {line}" for line in [*faults[:SHOWN], *more])
         raise UserError(
             f"{name}: faults in {reader.root} ({len(faults)}); mend or unlist these files:{lines}"
         )
+    for split in SPLITS:
+        if split not in set(rows["split"]):
+            raise UserError(
+                f"{name}: split {split}: found no image among the {len(rows)} of {reader.root}; at least one "
+                "is needed: list some for it, or add images, or change the share that validates"
+            )
     return rows.sort_values(["split", "id"], ignore_index=True)
-
-
-def _empty(rows: pd.DataFrame) -> list[str]:
-    return [
-        f"split {split}: found no image; at least one is needed"
-        for split in SPLITS
-        if split not in set(rows["split"])
-    ]
 
 
 def _repeated(rows: pd.DataFrame) -> list[str]:

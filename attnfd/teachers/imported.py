@@ -94,7 +94,7 @@ def _read(config: TrainTeacher) -> tuple[Architecture, Mapping[str, Tensor]]:
     file = _file(config)
     if not file.is_file():
         raise UserError(f"train_teacher.checkpoint: {file}: no such file; allowed: a checkpoint, or null")
-    if file.name != paths.MODEL:
+    if file.name != paths.MODEL or not (file.parent / paths.CARD).is_file():
         return _read_published(file, config)
     model, card = checkpoint.load(file.parent)
     if card["frozen"]:
@@ -109,9 +109,11 @@ def _read_published(file: Path, config: TrainTeacher) -> tuple[Architecture, Map
     given = {key.removeprefix("module."): value for key, value in weight_file.read(file).items()}
     given = {key: value for key, value in given.items() if ".cbam." not in key}
     if CLASSIFIER not in given:
+        card = f" and no {paths.CARD} beside it" if file.name == paths.MODEL else ""
         raise UserError(
-            f"{file}: no {CLASSIFIER} in it; allowed: a folder that train_teacher wrote, or a DeepLabV3+ in "
-            "the layout of the AttnFD authors"
+            f"{file}: no {CLASSIFIER} in it{card}; allowed: a folder that train_teacher wrote, or weights of "
+            "a DeepLabV3+ in the layout of the AttnFD authors; other networks cannot be teachers "
+            "(docs/bring-your-teacher.md)"
         )
     architecture = Architecture(
         backbone=config.backbone, classes=len(given[CLASSIFIER]), dropout=config.dropout, attention=None

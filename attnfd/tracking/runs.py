@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from attnfd import paths
 from attnfd.errors import StoppedError, UserError
 from attnfd.paths import CARD, HISTORY, Cell
 from attnfd.tracking import notes, store
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Metric
     from torch import nn
 
+    from attnfd.data.prepared import Card
     from attnfd.results.write import Evaluated
     from attnfd.training.checkpoints import Checkpoints
 
@@ -89,6 +91,11 @@ class Run:
                 self._buffer.append(Metric(key, float(value), now, step))
         if time.monotonic() >= self._next_flush:
             self.flush()
+
+    def data(self, card: "Card") -> None:
+        """Log what `prepare` counted: images, void pixels and pixels per class of every split."""
+        counts = {name: split.model_dump() for name, split in card.splits.items()}
+        self.metrics(_numbers("data", counts), step=0)
 
     def go_on(self) -> None:
         """Leave out from now on what a training logged between its last checkpoint and its end."""
@@ -188,6 +195,9 @@ class Silent(Run):
     def metrics(self, values: Mapping[str, float], step: int) -> None:
         """Not logged."""
 
+    def data(self, card: "Card") -> None:
+        """Not logged."""
+
     def flush(self) -> None:
         """Nothing waits."""
 
@@ -245,6 +255,7 @@ def resume_run(cell: Cell, params: Mapping[str, Any]) -> Iterator[Run]:
     """
     import pandas as pd
 
+    from attnfd.data.prepared import Card
     from attnfd.models import checkpoint
 
     weights = checkpoint.fingerprint(cell.model)
@@ -259,6 +270,7 @@ def resume_run(cell: Cell, params: Mapping[str, Any]) -> Iterator[Run]:
             run = _create(client, experiment, cell, params, again, {})
     with _ending(run):
         if not found:
+            run.data(Card.load(paths.prepared(cell.dataset)))
             run.trained(weights)
             for row in pd.read_csv(cell.model / HISTORY).to_dict("records"):
                 epoch = int(row.pop("epoch"))

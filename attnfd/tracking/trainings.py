@@ -5,7 +5,9 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from attnfd import paths
 from attnfd.config.task import Task
+from attnfd.data.prepared import Card
 from attnfd.errors import PartlyError, UserError
 from attnfd.runtime import processes
 from attnfd.runtime.fabric import chosen_precision
@@ -38,6 +40,8 @@ def train(tasks: Sequence[Task], stage: Stage) -> None:
             opened.enter_context(runs.open_run(task.cell, tracked_settings(task), kept))
             for task, kept in zip(tasks, checkpoints, strict=True)
         ]
+        for task, run in zip(tasks, tracks, strict=True):
+            run.data(Card.load(paths.prepared(task.cell.dataset)))
         tracked = zip(tasks, tracks, checkpoints, strict=True)
         outcomes = stage([replace(task, log=run, checkpoints=kept) for task, run, kept in tracked])
         for task, run, outcome in zip(tasks, tracks, outcomes, strict=True):

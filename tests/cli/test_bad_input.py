@@ -336,7 +336,69 @@ def not_utf8() -> None:
     for folder, suffix in (("images", ".jpg"), ("masks", ".png")):
         source = next(iter((MINE / folder).glob(f"0{suffix}")))
         shutil.copy(source, os.path.join(os.fsencode(source.parent), b"caf\xe9" + suffix.encode()))
+    by_share()
+
+
+def by_share() -> None:
+    """A recipe that splits by share, and no list beside it."""
+    for name in ("train.txt", "val.txt"):
+        (MINE / name).unlink()
     params(recipes={"mine": {"prepare": {"val": 0.5}}})()
+
+
+def masks_of(colour: Any, mode: str = "L") -> Harm:
+    """All masks of one value."""
+
+    def harm() -> None:
+        for path in MINE.glob("masks/*"):
+            path.unlink()
+            Image.new(mode, (8, 6), colour).save(path)
+
+    return harm
+
+
+def binary(value: int) -> Harm:
+    """Masks of two values, and classes for 0 and 1."""
+
+    def harm() -> None:
+        for path in MINE.glob("masks/*"):
+            mask = Image.new("L", (8, 6))
+            mask.paste(value, (0, 0, 3, 6))
+            path.unlink()
+            mask.save(path)
+        write(MINE / "classes.yaml", b"classes: {ground: 0, cat: 1}")
+
+    return harm
+
+
+def renamed(folder: str, suffix: str) -> Harm:
+    def harm() -> None:
+        for path in (MINE / folder).iterdir():
+            path.rename(path.with_suffix(suffix))
+
+    return harm
+
+
+def pretrained() -> None:
+    """A folder as `save_pretrained` writes it."""
+    save_file({"encoder.weight": torch.zeros(2)}, _made(Path("other")) / "model.safetensors")
+    write(Path("other/config.json"), b"{}")
+    teacher("other")()
+
+
+def whole_model() -> None:
+    torch.save(torch.nn.Linear(2, 2), "whole.pth")
+    teacher("whole.pth")()
+
+
+def program() -> None:
+    torch.jit.script(torch.nn.Linear(2, 2)).save("program.pth")
+    teacher("program.pth")()
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
 
 
 def teacher(checkpoint: str, **changes: Any) -> Harm:
@@ -558,6 +620,72 @@ DATA_CASES = {
     "an unlisted image": Case(OWN, text(MINE / "val.txt", b"9\n"), ("val.txt, line 1: found '9'", "images")),
     "a list of the folder is no text": Case(OWN, text(MINE / "val.txt", b"\xe9\n"), ("val.txt", "UTF-8")),
     "an image without mask": Case(OWN, gone(MINE / "masks/1.png"), ("masks: found no mask", "such as 1")),
+    "objects of 255 in a dataset of 0 and 1": Case(
+        OWN, binary(255), ("mine: no mask has a pixel of class cat (1)", "hold 0, 255", "`cat: 255`")
+    ),
+    "names shifted by one": Case(
+        OWN,
+        text(MINE / "classes.yaml", b"classes: {ground: 0, cat: 10, dog: 20, cow: 30}"),
+        ("no mask has a pixel of class cow (30)", "hold 0, 10, 20", "shifted by one", "take it out"),
+    ),
+    "masks of nothing but ground": Case(
+        OWN, masks_of(0), ("no mask has a pixel of 2 classes: cat (10), dog (20)", "take them out")
+    ),
+    "masks of nothing but void": Case(OWN, masks_of(255), ("3 classes: ground (0)", "The masks hold 255.")),
+    "a split of one class": Case(
+        OWN,
+        both(text(MINE / "val.txt", b"0\n"), text(MINE / "train.txt", b"1\n2\n3\n")),
+        ("mine: split val: its masks show nothing but ground", "two classes", "other classes into it"),
+    ),
+    "colours for classes of numbers": Case(
+        OWN,
+        masks_of((9, 9, 9), "RGB"),
+        ("the masks in", "colours, such as [9, 9, 9]", "numbers", "{ground: [0, 0, 0]"),
+    ),
+    "masks are arrays": Case(OWN, renamed("masks", ".npy"), ("masks: holds 6 × .npy", ".png", "fromarray")),
+    "masks are JPEG": Case(OWN, renamed("masks", ".jpg"), ("masks: holds 6 × .jpg", "as PNG")),
+    "images of another format": Case(OWN, renamed("images", ".heic"), ("images: holds 6 × .heic", "convert")),
+    "no such root": Case(
+        OWN,
+        params(recipes={"mine": {"prepare": {"root": "~/none"}}}),
+        ("none: no such folder", "prepare.root", "ATTNFD_FOLDER_ROOT"),
+    ),
+    "a share beside lists": Case(
+        OWN,
+        params(recipes={"mine": {"prepare": {"val": 0.2}}}),
+        ("found train.txt and val.txt", "prepare.val: 0.2", "one of both"),
+    ),
+    "a list with the folder's name": Case(
+        OWN, text(MINE / "val.txt", b"images/4.jpg\n"), ("line 1: found 'images/4.jpg'", "such as 4")
+    ),
+    "a list of images and masks": Case(
+        OWN,
+        text(MINE / "val.txt", b"/Set/4.jpg /Set/4.png\n"),
+        ("line 1: found '/Set/4.jpg /Set/4.png'", "one image a line", "such as 4"),
+    ),
+    "a table for a file of classes": Case(
+        OWN, text(MINE / "classes.yaml", b"Pixel Value, Class\n"), ("no `classes`", "{ground: 0, cat: 1}")
+    ),
+    "classes are a list": Case(
+        OWN,
+        params(recipes={"mine": {"prepare": {"classes": ["ground", "cat"]}}}),
+        ('mine.prepare.classes: found ["ground", "cat"]; allowed: keys with values, such as {a: 0', "string"),
+    ),
+    "void is a number": Case(
+        OWN,
+        params(recipes={"mine": {"prepare": {"classes": {"a": 0, "b": 1}, "void": 255}}}),
+        ("prepare.void: found 255; allowed: a list, such as [255]",),
+    ),
+    "images and masks of one name in one folder": Case(
+        CHECK,
+        params(recipes={"mine": {"prepare": {"masks": "images"}}}),
+        ("prepare.masks: found images", "mask_suffix"),
+    ),
+    "a share of too few": Case(
+        OWN,
+        both(by_share, params(recipes={"mine": {"prepare": {"val": 0.01}}})),
+        ("mine: split val: found no image among the 6", "change the share"),
+    ),
     "a mask of SBD that breaks off": Case(
         READ_VOC,
         cut(VOC / "benchmark_RELEASE/dataset/cls/2008_000001.mat"),
@@ -656,6 +784,11 @@ MODEL_CASES = {
     "checkpoint is a pickle": Case(CHECK, both(teacher("t.pth"), trap(Path("t.pth"))), ("t.pth", "replace")),
     "checkpoint is a packed pickle": Case(
         CHECK, both(teacher("t.pth"), zipped_trap(Path("t.pth"))), ("t.pth", "replace")
+    ),
+    "checkpoint is a whole model": Case(CHECK, whole_model, ("whole.pth", "a whole model", "state_dict()")),
+    "checkpoint is a program": Case(CHECK, program, ("program.pth", "TorchScript", "state_dict()")),
+    "checkpoint is of another library": Case(
+        CHECK, pretrained, ("other/model.safetensors", "no card.json beside it", "docs/bring-your-teacher.md")
     ),
     "checkpoint is frozen": Case(CHECK, teacher(str(FROZEN)), ("is frozen", "give the folder")),
     "checkpoint has another backbone": Case(

@@ -11,7 +11,7 @@ from attnfd import paths
 from attnfd.data.images import read_classes
 from attnfd.data.labels import label_table
 from attnfd.data.loaders import Segmentation
-from attnfd.data.prepared import Prepared
+from attnfd.data.prepared import SPLITS, Prepared
 from attnfd.errors import UserError
 from attnfd.readers.folder import Folder, labels_of, stratify
 from stages.prepare import prepare
@@ -31,6 +31,9 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def prepared(root: Path, **options: Any) -> Prepared:
+    if "val" in options:  # Lists and a share are two ways to split.
+        for name in ("train.txt", "val.txt"):
+            (root / name).unlink(missing_ok=True)
     prepare(tasks.of(params_of("folder", root=str(root), **options), "mine"))
     return Prepared.load(paths.prepared("mine"), root)
 
@@ -64,6 +67,8 @@ def test_splits_are_listed_and_classes_come_from_the_card(root: Path) -> None:
 
 def test_classes_may_stand_in_the_params(root: Path) -> None:
     (root / "classes.yaml").unlink()
+    (root / "val.txt").write_text("3\n4\n5\n")
+    (root / "train.txt").write_text("0\n1\n2\n")
     found = prepared(root, classes={"animal": 10, "ground": 0}, void=[20])
     assert found.card.classes == ("animal", "ground")
     assert (found.card.splits["val"].pixels["animal"], found.card.splits["val"].void) == (48, 48)
@@ -95,6 +100,16 @@ def test_unknown_colours_are_named_and_a_flood_of_them_is_cut(root: Path) -> Non
     write(root / "masks/0.png", noise("flood", (20, 30)))
     with pytest.raises(UserError, match=r"\] and 592 more; allowed"):
         prepared(root, classes=COLOURS)
+    with pytest.raises(UserError, match=r"#0ac81e; was the mask resized, smoothed or saved as JPEG\?"):
+        prepared(root, classes=COLOURS)
+
+
+def test_numbers_of_objects_are_asked_about(root: Path) -> None:
+    write(root / "masks/0.png", Image.fromarray(np.arange(48).reshape(6, 8).astype(np.uint8) % 5))
+    with pytest.raises(
+        UserError, match=r"found labels \[1, 2, 3, 4\]; allowed: 0, 10, 20, 255; do the values num"
+    ):
+        prepared(root)
 
 
 def test_hidden_files_are_passed_over_and_suffixes_may_be_capitals(root: Path) -> None:
@@ -140,6 +155,71 @@ def test_rare_classes_are_shared_out_evenly() -> None:
         assert present[chosen].sum(0).tolist() == [40, 4, 2, 1]
 
 
+def test_a_group_goes_to_one_side_as_a_whole() -> None:
+    groups = np.arange(90) // 3
+    present = np.column_stack([np.ones(90, dtype=bool), groups % 5 == 0])
+    for seed in range(5):
+        chosen = stratify(present, 0.2, seed, groups)
+        assert chosen.sum() == 18
+        assert chosen[present[:, 1]].sum() == 3
+        assert all(len(set(chosen[groups == group])) == 1 for group in range(30))
+
+
+@pytest.mark.parametrize("folders", [("",), ("first/", "second/")], ids=["one folder", "two exports"])
+def test_copies_of_one_original_are_on_one_side(root: Path, folders: tuple[str, ...]) -> None:
+    for path in [*root.glob("images/*"), *root.glob("masks/*")]:
+        path.unlink()
+    for number in range(90):
+        name = f"{folders[number % len(folders)]}frame_{number // 3:04}_jpg.rf.{number:032x}"
+        write(root / f"images/{name}.jpg", noise(name))
+        write(root / f"masks/{name}_mask.png", Image.fromarray(np.full((6, 8), 10 * (number % 3), np.uint8)))
+    found = prepared(root, val=0.2, mask_suffix="_mask")
+    train, val = ({name.split(".rf.")[0].split("/")[-1] for name in ids(found, split)} for split in SPLITS)
+    assert (len(ids(found, "val")), len(val)) == (18, 6)
+    assert not train & val
+
+
+def test_a_share_and_lists_are_two_ways_to_split(root: Path) -> None:
+    options = {"root": str(root), "val": 0.5}
+    with pytest.raises(
+        UserError, match=r"found train.txt and val.txt, and prepare.val: 0.5 in the recipe; .*"
+    ):
+        prepare(tasks.of(params_of("folder", **options), "mine"))
+    (root / "train.txt").unlink()
+    with pytest.raises(UserError, match=r"found val.txt, and prepare.val: 0.5"):
+        prepare(tasks.of(params_of("folder", **options), "mine"))
+    (root / "val.txt").unlink()
+    prepare(tasks.of(params_of("folder", **options), "mine"))
+
+
+@pytest.mark.parametrize(("images", "masks"), [("both", "both"), (".", "."), ("both", "./both")])
+def test_masks_beside_their_images_are_no_images(root: Path, images: str, masks: str) -> None:
+    (root / "images").rename(root / "both")
+    for path in (root / "masks").iterdir():
+        path.rename(root / "both" / f"{path.stem}_mask.png")
+    below = "both/" if images == "." else ""
+    found = prepared(root, images=images, masks=masks, mask_suffix="_mask", val=0.5)
+    assert sorted(found.index["image"]) == [f"both/{number}.jpg" for number in range(6)]
+    (root / "train.txt").write_text("".join(f"{below}{number}\n" for number in range(4)))
+    (root / "val.txt").write_text(f"{below}4_mask\n")
+    with pytest.raises(UserError, match=f"found '{below}4_mask'; allowed"):
+        prepared(root, images=images, masks=masks, mask_suffix="_mask")
+
+
+def test_masks_in_a_folder_below_the_images_are_no_images(root: Path) -> None:
+    for path in (root / "images").iterdir():
+        path.rename(root / path.name)
+    found = prepared(root, images=".", val=0.5)
+    assert sorted(found.index["image"]) == [f"{number}.jpg" for number in range(6)]
+
+
+def test_home_is_spelled_out(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(root.parent))
+    prepare(tasks.of(params_of("folder", root="~/mine"), "mine"))
+    monkeypatch.setenv("ATTNFD_FOLDER_ROOT", "~/mine")
+    prepare(tasks.of(params_of("folder", root="nowhere"), "mine"))
+
+
 def test_images_without_class_are_shared_out_too() -> None:
     assert stratify(np.zeros((10, 3), dtype=bool), 0.3, 0).sum() == 3
 
@@ -155,13 +235,85 @@ def test_a_duplicate_in_both_splits_is_refused(root: Path) -> None:
     [
         (
             lambda root: (root / "masks/3.png").unlink(),
-            r"masks: found no mask \(.*\) for 1 images, such as 3",
+            r"masks: found no mask \(.*\) for 1 image, such as 3",
+        ),
+        (
+            lambda root: [path.rename(path.with_suffix(".npy")) for path in root.glob("masks/*")],
+            r"masks: holds 6 × .npy; allowed: masks of .png, .*; save each array by Image.fromarray",
+        ),
+        (
+            lambda root: [path.rename(path.with_suffix(".JPEG")) for path in root.glob("masks/*")],
+            r"masks: holds 6 × .jpeg; allowed: masks of .png, .*; JPEG changes pixels, so export the masks",
+        ),
+        (
+            lambda root: [path.rename(path.with_suffix(".json")) for path in root.glob("masks/*")],
+            r"masks: holds 6 × .json; .*; draw its polygons into PNG masks",
+        ),
+        (
+            lambda root: [path.rename(path.with_suffix(".heic")) for path in root.glob("images/*")],
+            r"images: holds 6 × .heic; allowed: images of .jpg, .*; convert them to PNG, or .*prepare.images",
+        ),
+        (
+            lambda root: [path.unlink() for path in root.glob("masks/*")],
+            r"masks: holds no file; name another folder in prepare.masks, or",
+        ),
+        (
+            lambda root: (root / "masks").rename(root / "labels"),
+            r"masks: no such folder; name it in prepare.masks",
+        ),
+        (
+            lambda root: [path.rename(path.with_stem(f"{path.stem}_seg")) for path in root.glob("masks/*")],
+            r"for 4 images, such as 0 \(there is 0_seg: set prepare.mask_suffix to '_seg'\?\)",
+        ),
+        (
+            lambda root: [
+                path.rename(path.with_name(f"{path.stem}.jpg.png")) for path in root.glob("masks/*")
+            ],
+            r"such as 0 \(there is 0.jpg: set prepare.mask_suffix to '.jpg'\?\)",
+        ),
+        (
+            lambda root: [
+                (root / "images/3.jpg").rename(root / "images/caf\u00e9.jpg"),
+                (root / "masks/3.png").rename(root / "masks/cafe\u0301.png"),
+                (root / "train.txt").write_text("0\ncaf\u00e9\n"),
+            ],
+            r"such as caf. \(there is cafe., which differs in case or in the form of its Unicode: rename",
+        ),
+        (
+            lambda root: (root / "val.txt").write_text("images/4.jpg\n"),
+            r"line 1: found 'images/4.jpg'; allowed: one image a line, .* relative to .*images, such as 4$",
+        ),
+        (
+            lambda root: (root / "val.txt").write_text(f"{root}/images/5.jpg\n"),
+            r"line 1: found '/.*/images/5.jpg'; allowed: one image a line, .* such as 5$",
+        ),
+        (
+            lambda root: (root / "val.txt").write_text("/Set/val/5.jpg /Set/valannot/5.png\n"),
+            r"line 1: found '/Set/val/5.jpg /Set/valannot/5.png'; allowed: one image a line, .* such as 5$",
+        ),
+        (
+            lambda root: (root / "classes.yaml").write_text("Pixel Value, Class\n0, ground\n"),
+            r"found no `classes`; allowed: a YAML file such as `classes: {ground: 0, cat: 1}`; or write",
+        ),
+        (
+            lambda root: [
+                write(path, Image.open(path).convert("RGB").point(lambda value: 9 * value))
+                for path in root.glob("masks/*")
+            ],
+            r"the masks in .*mine have colours, such as \[0, 0, 0\]; the classes have numbers: give each",
+        ),
+        (
+            lambda root: [(root / "train.txt").write_text("0\n"), (root / "val.txt").write_text("")],
+            r"split val: found no image among the 1 of .*; at least one is needed: list some for it",
         ),
         (lambda root: (root / "val.txt").unlink(), r"val.txt: not found; .*prepare.val"),
         (lambda root: (root / "val.txt").write_text("4\nnine\n"), r"val.txt, line 2: found 'nine'; allowed"),
         (lambda root: write(root / "images/4.png", noise("4")), r"found 4.jpg and 4.png; allowed: one"),
         (lambda root: (root / "classes.yaml").write_text("a: [\n"), r"classes.yaml, line 2: expected"),
-        (lambda root: (root / "classes.yaml").write_text("- a\n"), r"classes.yaml: found list; allowed"),
+        (
+            lambda root: (root / "classes.yaml").write_text("- a\n"),
+            r"classes.yaml: found no `classes`; allowed",
+        ),
         (lambda root: (root / "classes.yaml").write_text("classes: {a: 0, b: 0}"), r"classes.b: found 0"),
         (
             lambda root: (root / "classes.yaml").write_text("classes: {a: 0, b: 1}\nviod: []"),
@@ -189,6 +341,19 @@ def test_what_does_not_hold_is_told_in_one_line(root: Path, change: Any, message
         ({"void": [3]}, r"void: found \[3\]; allowed: nothing, since classes.yaml says it"),
         ({"val": 1.5}, r"prepare.val: found 1.5; allowed: less than 1"),
         ({"ratio": 0.5}, r"prepare.ratio: unknown key"),
+        (
+            {"classes": ["a", "b"]},
+            r'prepare.classes: found \["a", "b"\]; allowed: keys with values, such as {a: 0, b: 1}, or',
+        ),
+        (
+            {"classes": {"a": 0, "b": 1}, "void": 255},
+            r"prepare.void: found 255; allowed: a list, such as \[255\]",
+        ),
+        ({"images": ["a"]}, r"prepare.images: found \[\"a\"\]; allowed: string"),
+        (
+            {"masks": "images/"},
+            r"prepare.masks: found images/, the folder of the images; allowed: another folder",
+        ),
     ],
 )
 def test_options_that_do_not_hold_are_named(root: Path, options: dict[str, Any], message: str) -> None:

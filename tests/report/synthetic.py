@@ -12,12 +12,13 @@ from PIL import Image
 
 from attnfd import paths
 from attnfd.config.schema import Prepare, Report, Run
-from attnfd.data.prepared import Card, Prepared, Split
+from attnfd.data.prepared import Card, Prepared, Split, write_warnings
 from attnfd.paths import Cell
 
 CLASSES = ("ground", "square", "star")
 PALETTE = ((0, 0, 0), (0, 114, 178), (230, 159, 0))
 SIZE = (6, 8)
+WARNINGS = ["No mask has a pixel of class star."]
 VARIANTS: dict[Any, dict[str, Any]] = {
     "b": {"layers": ["backbone"]},
     "ed": {"layers": ["decoder", "encoder"]},
@@ -65,15 +66,22 @@ def dataset(sizes: Sequence[tuple[int, int]] = (SIZE,) * 4) -> Prepared:
         rows.append(row | dict.fromkeys(CLASSES, 0))
     index = pd.DataFrame(rows)
     listed = index.to_csv(index=False, lineterminator="\n").encode()
-    split = Split(images=len(sizes), height=(1, 99), width=(1, 99), void=0, pixels=dict.fromkeys(CLASSES, 0))
-    card = Card(
-        name="tiny", reader="shapes", classes=CLASSES, palette=PALETTE, void=255,
-        labels={0: 0, 1: 1, 2: 2, 255: 255}, splits={"val": split},
-        sha256=hashlib.sha256(listed).hexdigest(),
-    )  # fmt: skip
-    prepared = Prepared(card, index, folder)
+    prepared = Prepared(card(len(sizes), hashlib.sha256(listed).hexdigest()), index, folder)
     prepared.write(folder)
+    write_warnings(folder, WARNINGS)
     return prepared
+
+
+def card(images: int = 4, sha256: str = "") -> Card:
+    """One split, of which an eighth is void and a hundredth of a per mille the class square."""
+    split = Split(
+        images=images, height=(1, 99), width=(1, 99), void=125_000,
+        pixels={"ground": 874_990, "square": 10, "star": 0},
+    )  # fmt: skip
+    return Card(
+        name="tiny", reader="shapes", classes=CLASSES, palette=PALETTE, void=255,
+        labels={0: 0, 1: 1, 2: 2, 255: 255}, splits={"val": split}, sha256=sha256,
+    )  # fmt: skip
 
 
 def write(cell: Cell, miou: float, *, collapsed: bool = False) -> None:

@@ -24,6 +24,7 @@ def describe(settings, mious, reader="shapes", captions=(), **write):
         "ablation": paper.ablation(tables.ablation(found, settings, "tiny"), reader),
         "settings": tables.settings(found, settings),
         "networks": tables.networks(comparison),
+        "data": tables.data(synthetic.card()),
     }
     return page("Title", "subtitle", found, frames, dict(captions))
 
@@ -142,7 +143,26 @@ def test_the_paper_stands_beside_what_it_has():
 
 def test_a_table_without_rows_of_its_own_is_left_out():
     titles = [section.title for section in describe(synthetic.params(), synthetic.ONE_SEED).sections]
-    assert titles == ["Findings", "Comparison", "Distilled layers", "Networks", "Notes"]
+    assert titles == ["Findings", "Comparison", "Distilled layers", "Networks", "Data", "Notes"]
+
+
+def test_the_data_are_shown_as_prepare_counted_them_and_its_warnings_are_findings():
+    found = tables.results(synthetic.results(synthetic.params(), synthetic.ONE_SEED))
+    comparison = tables.comparison(found)
+    frames = {
+        "comparison": comparison,
+        "ablation": tables.ablation(found, synthetic.params(), "tiny"),
+        "settings": tables.settings(found, synthetic.params()),
+        "networks": tables.networks(comparison),
+        "data": tables.data(synthetic.card()),
+    }
+    described = page("Title", "subtitle", found, frames, {}, synthetic.WARNINGS)
+    assert findings(described)[-1] == ("warning", "No mask has a pixel of class star.")
+    assert columns(section(described, "Data").tables[0]) == {
+        "class": ["ground", "square", "star", "void"],
+        "val, %": ["87.50", "0.001", "none", "12.50"],
+    }
+    assert frames["data"]["val_pixels"].tolist() == [874_990, 10, 0, 125_000]
 
 
 def test_pictures_stand_in_their_sections():
@@ -292,7 +312,7 @@ def test_latex_of_every_table(reader):
     mious = {name: miou for name, miou in synthetic.ONE_SEED.items() if "-ed-" not in name}
     described = describe(settings, mious | {"resnet18-attnfd-plain-0": 0.66}, reader)
     found = [table for section in described.sections for table in section.tables]
-    assert [table.name for table in found] == ["comparison", "ablation", "settings", "networks"]
+    assert [table.name for table in found] == ["comparison", "ablation", "settings", "networks", "data"]
     for table in found:
         check_latex(latex.write(table, table.name), len(table.columns))
 
@@ -317,4 +337,4 @@ def test_markdown_and_html_show_the_same_cells():
     lines = [line for line in markdown.write(described).splitlines() if re.match(r"\| (?!:--|--:)", line)]
     cells = [[re.sub(r"\*\*|</?ins>", "", cell).strip() for cell in line.split("|")[1:-1]] for line in lines]
     assert cells == reader.rows
-    assert len(cells) == 4 + 1 + 4 + 1 + 2 + 1
+    assert len(cells) == 4 + 1 + 4 + 1 + 2 + 1 + 4 + 1

@@ -35,7 +35,7 @@ def test_the_folder():
     synthetic.dataset()
     synthetic.results(settings, synthetic.ONE_SEED | more)
     report(tasks.of(settings, "tiny"))
-    names = ("comparison", "ablation", "networks")
+    names = ("comparison", "ablation", "networks", "data")
     assert {name for name in contents() if not name.startswith("figures/")} == {
         "report.md", "report.html", "plots/curves.csv", "plots/per_class.csv", "plots/confusion.csv",
         *(f"tables/{name}.{kind}" for name in names for kind in ("csv", "tex")),
@@ -44,6 +44,8 @@ def test_the_folder():
     assert "resnet18: attnfd is better than none (no distillation) by +10.00 mIoU" in text
     assert "mobilenetv2: attnfd is not distinguishable from none (no distillation): +0.00 mIoU" in text
     assert "4 validation images of 3 classes" in text
+    assert "- **Warning**: No mask has a pixel of class star." in text
+    assert "| square | 0.001 |" in text
     pictures = re.findall(r"\]\((.*?)\)", text)
     figures = ["comparison", "sizes", "ablation", "curves", "per_class", "gains", "confusion"]
     for student in ("mobilenetv2", "resnet18"):

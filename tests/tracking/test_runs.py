@@ -22,6 +22,8 @@ import pandas as pd
 import pytest
 import torch
 
+from attnfd import paths
+from attnfd.data.prepared import Card, Split
 from attnfd.errors import StoppedError, UserError
 from attnfd.models import checkpoint
 from attnfd.models.deeplab import DeepLabV3Plus
@@ -47,10 +49,28 @@ def cell() -> Cell:
 
 def write_outs(cell: Cell) -> None:
     cell.model.mkdir(parents=True)
+    write_card(cell.dataset)
     (cell.model / "model.safetensors").write_bytes(b"weights")
     (cell.model / "card.json").write_text("{}")
     history = pd.DataFrame({"epoch": [1, 2], "loss": [2.5, 1.5], "miou": [None, 0.25]})
     history.to_csv(cell.model / "history.csv", index=False)
+
+
+def write_card(dataset: str) -> Card:
+    """What `prepare` has counted of a dataset of two splits."""
+    pixels = {"sky": 30, "a.b": 10}
+    splits = {
+        name: Split(images=images, height=(4, 4), width=(5, 5), void=20 * images - 40, pixels=pixels)
+        for name, images in (("train", 3), ("val", 2))
+    }
+    card = Card(
+        name=dataset, reader="folder", classes=tuple(pixels), palette=((0, 0, 0), (1, 1, 1)), void=255,
+        labels={0: 0, 1: 1}, splits=splits, sha256="0" * 64,
+    )  # fmt: skip
+    folder = paths.prepared(dataset)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / paths.CARD).write_text(card.model_dump_json())
+    return card
 
 
 def train(cell: Cell) -> str:
@@ -100,6 +120,17 @@ class TestRun:
         assert expected.items() <= found.data.tags.items()
         assert found.data.params == {"distill.lr": "0.5", "distill.crop": "[64, 32]", "method.on": "null"}
 
+    def test_says_what_it_was_trained_on(self, cell: Cell) -> None:
+        with runs.open_run(cell, {}, FRESH) as run:
+            run.data(write_card(cell.dataset))
+        found = {name: value for name, value in read(run.id).metrics.items() if name.startswith("data/")}
+        numbers = {name: value for name, value in found.items() if not name.endswith("b")}
+        assert numbers == {
+            "data/train/images": 3, "data/train/void": 20, "data/train/pixels/sky": 30,
+            "data/val/images": 2, "data/val/void": 0, "data/val/pixels/sky": 30,
+        }  # fmt: skip
+        assert sorted(value for name, value in found.items() if name.endswith("b")) == [10, 10]
+
     def test_is_resumed_with_what_it_had(self, cell: Cell) -> None:
         run_id = train(cell)
         with runs.resume_run(cell, {"other": 1}) as run:
@@ -121,6 +152,7 @@ class TestRun:
             assert run.id != other
         assert curve(run.id, "epoch/loss") == [(1, 2.5), (2, 1.5)]
         assert curve(run.id, "epoch/miou") == [(2, 0.25)]
+        assert curve(run.id, "data/train/images") == [(0, 3)]
         assert read(run.id).params == {"lr": "1"}
         with runs.resume_run(cell, {}) as again:
             assert again.id == run.id

@@ -16,7 +16,7 @@ from attnfd.runtime import processes
 from attnfd.tracking import inputs, store
 from attnfd.tracking.trainings import train
 from attnfd.training.checkpoints import Checkpoints
-from tests.tracking.test_runs import write_outs
+from tests.tracking.test_runs import write_card, write_outs
 
 mlflow = store.library()
 PARAMS = load_params(Path(__file__).parents[2] / "params.yaml")
@@ -33,6 +33,7 @@ def cells(monkeypatch: pytest.MonkeyPatch) -> list[Cell]:
         return kept
 
     monkeypatch.setattr(inputs, "checkpoints", checkpoints)
+    write_card("shapes")
     seed = next(SEEDS)
     return [Cell.distilled("shapes", "resnet18", method, seed) for method in ("none", "kd", "attnfd")]
 
@@ -63,6 +64,19 @@ def status(cell: Cell) -> tuple[str, bool, float]:
         output_format="list",
     )
     return run.info.status, "model" in run.data.tags, run.data.metrics["epoch/loss"]
+
+
+def test_the_run_has_the_counts_of_the_data_from_its_start(cells: list[Cell]) -> None:
+    def stop(tasks: Sequence[Task]) -> list[str | UserError]:
+        raise UserError("stopped")
+
+    with pytest.raises(UserError, match="stopped"):
+        train(tasks_of(cells[:1]), stop)
+    (run,) = mlflow.search_runs(
+        search_all_experiments=True, filter_string=f"tags.seed = '{cells[0].seed}'", output_format="list"
+    )
+    assert run.data.metrics["data/train/images"] == 3
+    assert run.data.metrics["data/val/pixels/sky"] == 30
 
 
 def test_each_has_a_run_and_one_that_fails_fails_alone(cells: list[Cell]) -> None:

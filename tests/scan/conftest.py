@@ -1,0 +1,12 @@
+"""Every test has a working directory of its own, where nothing names another folder."""
+
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def _in_scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for key in ("DVC_ROOT", "ATTNFD_CAMVID_ROOT", "ATTNFD_FOLDER_ROOT"):
+        monkeypatch.delenv(key, raising=False)
