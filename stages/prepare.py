@@ -1,5 +1,6 @@
 """prepare: read or draw a dataset, check every file, and write `data/<dataset>/` (card and index)."""
 
+import logging
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -15,6 +16,9 @@ from attnfd.data.prepared import Prepared, dataset_root
 from attnfd.discovery import component
 from attnfd.scan.files import scan
 from attnfd.scan.index import describe, to_index
+from attnfd.scan.whole import choose_depth, compare, remarks
+
+logger = logging.getLogger(__name__)
 
 
 def prepare(params: Params, dataset: str) -> None:
@@ -32,10 +36,14 @@ def prepare(params: Params, dataset: str) -> None:
         reader.draw()
         pairs = reader.pairs()
         images = sum(map(len, pairs.values()))
-        findings = track(scan(reader, pairs), description=f"Checking {dataset}", total=images)
+        findings = list(track(scan(reader, pairs), description=f"Checking {dataset}", total=images))
+        depth = choose_depth(settings, reader.root, findings)
+        compare(reader, findings, depth)
         index = to_index(findings, reader, dataset)
-        card = describe(dataset, settings, reader, index)
+        card = describe(dataset, settings, reader, index, depth)
         Prepared(card, index, reader.root).write(folder)
+    for line in (*reader.remarks, *remarks(settings, reader, findings, depth)):
+        logger.warning("%s: %s", dataset, line)
 
 
 @contextmanager

@@ -1,12 +1,17 @@
 """The contract of a dataset: where its images and masks are, and what the values in a mask mean."""
 
+import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 from attnfd.config.section import Section
 from attnfd.errors import UserError
+
+SHOWN_KINDS = 4
+"""Kinds of files that a message counts."""
 
 
 class Pair(NamedTuple):
@@ -39,6 +44,8 @@ class Reader(ABC):
     def __init__(self, options: Any, root: Path) -> None:
         self.options = options
         self.root = root
+        self.remarks: list[str] = []
+        """What `pairs` has left out, a line each; `prepare` prints them as warnings."""
 
     def draw(self) -> None:  # noqa: B027 - most readers have nothing to draw
         """Write the images and masks below `root`, for datasets that are drawn rather than read."""
@@ -50,6 +57,67 @@ class Reader(ABC):
         Raises:
             UserError: a folder or list file is missing; the message says how to get the dataset.
         """
+
+
+class Found(NamedTuple):
+    """Files that are read, in order, and all else: other files, and links that are not followed."""
+
+    files: list[Path]
+    others: list[Path]
+
+
+def find_files(folder: Path, suffixes: Sequence[str]) -> Found:
+    """Files that end in one of `suffixes`, in any case, in a folder and all below it, linked ones too.
+
+    Hidden files and folders are left out. A link to a folder around it is not followed: it has no end.
+
+    Raises:
+        OSError: a folder may not be read.
+    """
+    there: list[Path] = []
+    for home, folders, names in os.walk(folder, followlinks=True, onerror=_refuse):
+        loops = [name for name in folders if leads_back(Path(home, name))]
+        there += (Path(home, name) for name in (*names, *loops) if not name.startswith("."))
+        folders[:] = (name for name in folders if not name.startswith(".") and name not in loops)
+    return sift(there, suffixes)
+
+
+def sift(paths: Iterable[Path], suffixes: Sequence[str]) -> Found:
+    """Files that end in one of `suffixes`, with links to such that are broken, apart from others."""
+    files: list[Path] = []
+    others: list[Path] = []
+    for path in sorted(paths):
+        read = path.suffix.lower() in suffixes and (path.is_file() or not path.exists())
+        (files if read else others).append(path)
+    return Found(files, others)
+
+
+def leads_back(folder: Path) -> bool:
+    """Whether a folder is a link to one around it, by its path or on the disk."""
+    if not folder.is_symlink():
+        return False
+    target = Path(os.path.realpath(folder))
+    around = (Path(os.path.realpath(parent)) for parent in folder.absolute().parents)
+    return any(target == parent or target in parent.parents for parent in around)
+
+
+def listing(paths: Sequence[Path]) -> str:
+    """How many files there are of each kind, and the first by name."""
+    kinds = Counter(_kind(path) for path in paths)
+    listed = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(SHOWN_KINDS))
+    more = ", …" if len(kinds) > SHOWN_KINDS else ""
+    return f"{listed}{more}; {paths[0]} for one"
+
+
+def _kind(path: Path) -> str:
+    if path.is_symlink() and not path.is_file():
+        return "broken or endless link"
+    return path.suffix.lower() or "without suffix"
+
+
+def _refuse(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise error
 
 
 def read_list(path: Path, mend: str) -> list[str]:

@@ -12,15 +12,11 @@ from pydantic import Field, model_validator
 
 from attnfd.config.params import load_yaml
 from attnfd.config.section import Section, Seed, validate
-from attnfd.data.images import UNREADABLE, read_classes
+from attnfd.data.images import IMAGES, MASKS, UNREADABLE, read_classes
 from attnfd.data.labels import COLOUR, VOID, label_table
 from attnfd.data.prepared import COLUMNS
 from attnfd.errors import UserError
-from attnfd.readers.base import Pair, Reader, read_list
-
-IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
-MASKS = (".png", ".bmp", ".tif", ".tiff")
-"""Suffixes, in any case; of masks only those that keep every pixel as it was."""
+from attnfd.readers.base import Pair, Reader, find_files, listing, read_list
 
 
 class Classes(Section):
@@ -82,8 +78,10 @@ class Folder(Reader):
         )
 
     def pairs(self) -> dict[str, list[Pair]]:
+        self.remarks = []
         images = self._found(self.options.images, IMAGES)
         masks = self._found(self.options.masks, MASKS)
+        self._remark_lone(images, masks)
         if self.options.val is not None:
             return self._divided(self._paired(list(images), images, masks), self.options.val)
         return {
@@ -113,10 +111,11 @@ class Folder(Reader):
         """Files of a folder, relative to the root, by their path below the folder without suffix."""
         found: dict[str, Path] = {}
         home = self.root / folder
-        for path in sorted(home.rglob("*")):
+        files, others = find_files(home, suffixes)
+        if others:
+            self.remarks.append(f"{home}: files that are not read: {listing(others)}")
+        for path in files:
             inside = path.relative_to(home)
-            if path.suffix.lower() not in suffixes or any(part.startswith(".") for part in inside.parts):
-                continue
             name = inside.with_suffix("").as_posix()
             if name in found:
                 raise UserError(f"{home}: found {found[name].name} and {path.name}; allowed: one of them")
@@ -128,6 +127,13 @@ class Folder(Reader):
             )
         return found
 
+    def _remark_lone(self, images: Mapping[str, Path], masks: Mapping[str, Path]) -> None:
+        """Remark on masks without an image; a file may be both where images and masks share a folder."""
+        wanted = {name + self.options.mask_suffix for name in images}
+        lone = [path for name, path in masks.items() if name not in wanted and path not in images.values()]
+        if lone:
+            self.remarks.append(f"masks without an image: {len(lone)}, {self.root / lone[0]} for one")
+
     def _listed(self, path: Path, images: Mapping[str, Path]) -> list[str]:
         mend = (
             "list the images of the split there, a name per line, or set prepare.val to the share that "
@@ -136,7 +142,9 @@ class Folder(Reader):
         lines = read_list(path, mend)
         names = []
         for number, line in enumerate(map(str.strip, lines), start=1):
-            name = line if line in images or not line else Path(line).with_suffix("").as_posix()
+            # A dot need not begin a suffix: a.v2 is not a.
+            has_suffix = line not in images and Path(line).suffix.lower() in IMAGES
+            name = Path(line).with_suffix("").as_posix() if has_suffix else line
             if name and name not in images:
                 raise UserError(
                     f"{path}, line {number}: found {line!r}; allowed: an image below {self.options.images}"

@@ -7,24 +7,40 @@ from dataclasses import dataclass, field
 from functools import partial
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from attnfd.data.images import UNREADABLE, decode_image, decode_mask, is_turned
+from attnfd.data.depth import Values, measure
+from attnfd.data.images import UNREADABLE, Mask, orientation, read_labels, read_pixels
 from attnfd.data.labels import COLOUR, VOID, label_table
 from attnfd.readers.base import Pair, Reader
 
 SHOWN_LABELS = 8
 """Unknown labels that a fault names."""
 
+FIRST_ON_ITS_SIDE = 5
+"""EXIF orientations from here on swap height and width."""
+
+ReadT = TypeVar("ReadT")
+
 
 @dataclass
 class Finding:
-    """What a pair turned out to be: a row of the index, and what is wrong with it."""
+    """What a pair turned out to be: a row of the index, what is wrong with it, what to compare with others.
+
+    `values`: those of the image, if it can be read. `maybe_turned`: the image has an EXIF orientation, and
+    the mask fits it with and without. `labels`: those in a mask of numbers. `palette`: the colour, 0xRRGGBB,
+    of each of them in an index mask. `bilevel`: the mask has one bit.
+    """
 
     row: dict[str, Any]
     faults: list[str] = field(default_factory=list)
+    values: Values | None = None
+    maybe_turned: bool = False
+    labels: frozenset[int] = frozenset()
+    palette: Mapping[int, int] = field(default_factory=dict)
+    bilevel: bool = False
 
 
 def scan(reader: Reader, pairs: Mapping[str, Iterable[Pair]]) -> Iterator[Finding]:
@@ -47,27 +63,60 @@ def _inspect(reader: Reader, table: np.ndarray, split: str, pair: Pair) -> Findi
         if path.as_posix() != _encodable(path):
             finding.faults.append(f"{_encodable(path)}: name is no UTF-8; rename the file")
             return finding
-    image = _decoded(reader.root, pair.image, "image", decode_image, finding)
-    decode = partial(decode_mask, colours=len(table) > COLOUR)
-    mask = _decoded(reader.root, pair.mask, "mask", decode, finding)
+    image = _decoded(reader.root, pair.image, "image", _measured, finding)
+    mask = _decoded(reader.root, pair.mask, "mask", partial(read_labels, table=table), finding)
     if image is not None:
-        row["height"], row["width"] = image.shape[:2]
+        row["height"], row["width"] = image.size
+        finding.values = image.values
     if mask is not None:
-        unknown = sorted(set(np.unique(mask).tolist()) - set(reader.labels))
-        if unknown:
-            finding.faults.append(f"{pair.mask}: found {_listed(unknown)}; allowed: {_names(reader.labels)}")
-        counts = np.bincount(table[mask].ravel(), minlength=256)
-        row.update(zip(reader.classes, counts.tolist(), strict=False))
-        row["void"] = int(counts[VOID])
-    if image is not None and mask is not None and image.shape[:2] != mask.shape:
-        sizes = f"{mask.shape[0]}×{mask.shape[1]}, its image {image.shape[0]}×{image.shape[1]}"
-        turned = (
-            " after its EXIF orientation; turn the mask likewise"
-            if is_turned(reader.root / pair.image)
-            else ""
-        )
-        finding.faults.append(f"{pair.mask}: height×width is {sizes}{turned}; allowed: the same")
+        _count(reader, table, mask, finding)
+    if image is not None and mask is not None:
+        _compare_sizes(image, mask, finding)
     return finding
+
+
+class Measured(NamedTuple):
+    """An image's height and width as it is seen, its EXIF orientation, and its values."""
+
+    size: tuple[int, int]
+    orientation: int
+    values: Values
+
+
+def _measured(file: BytesIO) -> Measured:
+    pixels = read_pixels(file)
+    return Measured((pixels.shape[0], pixels.shape[1]), orientation(file), measure(pixels))
+
+
+def _count(reader: Reader, table: np.ndarray, mask: Mask, finding: Finding) -> None:
+    """Count the pixels of every class into the row, and see that every label has one."""
+    found = np.unique(mask.values).tolist()
+    unknown = [label for label in found if label not in reader.labels]
+    if unknown:
+        one_bit = "; a mask of one bit holds 0 and 1" if mask.bilevel else ""
+        finding.faults.append(
+            f"{finding.row['mask']}: found {_listed(unknown)}; allowed: {_names(reader.labels)}{one_bit}"
+        )
+    counts = np.bincount(table[mask.values].ravel(), minlength=256)
+    finding.row.update(zip(reader.classes, counts.tolist(), strict=False))
+    finding.row["void"] = int(counts[VOID])
+    finding.bilevel = mask.bilevel
+    if len(table) == COLOUR:
+        finding.labels = frozenset(found)
+        colours = np.array(mask.palette, dtype=np.int64).reshape(-1, 3) @ (1 << 16, 1 << 8, 1)
+        finding.palette = {label: int(colours[label]) for label in found if label < len(colours)}
+
+
+def _compare_sizes(image: Measured, mask: Mask, finding: Finding) -> None:
+    """See that a mask has its image's size, and whether that shows that both are turned alike."""
+    (height, width), there = image.size, mask.values.shape
+    turned = image.orientation != 1
+    if image.size != there:
+        sizes = f"{there[0]}×{there[1]}, its image {height}×{width}"
+        hint = " after its EXIF orientation; turn the mask likewise" if turned else ""
+        finding.faults.append(f"{finding.row['mask']}: height×width is {sizes}{hint}; allowed: the same")
+    fits_both = image.orientation < FIRST_ON_ITS_SIDE or height == width
+    finding.maybe_turned = turned and fits_both and not mask.turned
 
 
 def _encodable(path: Path) -> str:
@@ -87,8 +136,8 @@ def _names(labels: Iterable[int]) -> str:
 
 
 def _decoded(
-    root: Path, path: Path, kind: str, decode: Callable[[BytesIO], np.ndarray], finding: Finding
-) -> np.ndarray | None:
+    root: Path, path: Path, kind: str, decode: Callable[[BytesIO], ReadT], finding: Finding
+) -> ReadT | None:
     """Decode a file and enter its size and hash into the row."""
     try:
         data = (root / path).read_bytes()
