@@ -21,8 +21,11 @@ IMAGES = (
     ".bmp", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff",
     ".webp",
 )  # fmt: skip
-MASKS = (".bmp", ".gif", ".png", ".tif", ".tiff")
-"""Suffixes of files that a folder is searched for, in any case; of masks those that keep every value."""
+MASKS = (".bmp", ".png", ".tif", ".tiff")
+"""Suffixes of files that a folder is searched for, in any case; of masks those that keep every value.
+
+JPEG changes pixels, and a program that writes a GIF may number its indices anew.
+"""
 
 UNREADABLE = (OSError, ValueError)
 """What is raised for a file that cannot be decoded."""

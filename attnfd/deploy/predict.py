@@ -5,6 +5,7 @@ import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,7 +22,7 @@ from attnfd.deploy.source import Model
 from attnfd.errors import UserError
 from attnfd.evaluation.inference import ClassMap
 from attnfd.models.checkpoint import Legend
-from attnfd.readers.base import Found, find_files, leads_back, listing, sift
+from attnfd.readers.base import Found, leads_back, listing, sift, walk
 from attnfd.runtime.fabric import start_fabric
 
 CLASSES = "classes"
@@ -134,17 +135,33 @@ def _listed(source: str) -> tuple[str, Found]:
     if path.is_file():
         return os.path.abspath(path.parent), Found([path], [])
     if path.is_dir():
-        root, found = path, find_files(path, IMAGES)
+        root, found = path, sift(walk(path), IMAGES)
     elif glob.has_magic(source):
         fixed = next(number for number, part in enumerate(path.parts) if glob.has_magic(part))
         root = Path(*path.parts[:fixed])
-        found = sift(filter(_is_end, map(Path, glob.iglob(source, recursive=True))), IMAGES)
+        found = sift(filter(_is_end, _matches(root, path.parts[fixed:])), IMAGES)
     else:
         raise UserError(f"{source}: not found; allowed: images, folders and patterns such as 'photos/*.jpg'")
     if not found.files:
         there = f" ({listing(found.others)})" if found.others else ""
         raise UserError(f"{source}: found no images{there}; allowed: files that end in {', '.join(IMAGES)}")
     return os.path.abspath(root), found
+
+
+def _matches(root: Path, pattern: tuple[str, ...]) -> Iterator[Path]:
+    """What is below a folder and fits a pattern; `**` is any number of folders."""
+    if "**" not in pattern:
+        return (root / name for name in glob.iglob(os.path.join(*pattern), root_dir=root))
+    # Python's own search goes round in links that lead back.
+    return (path for path in walk(root) if _fits(path.relative_to(root).parts, pattern))
+
+
+def _fits(parts: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
+    if not pattern or not parts:
+        return parts == pattern or set(pattern) == {"**"}
+    if pattern[0] == "**":
+        return _fits(parts, pattern[1:]) or _fits(parts[1:], pattern)
+    return fnmatch(parts[0], pattern[0]) and _fits(parts[1:], pattern[1:])
 
 
 def _is_end(path: Path) -> bool:

@@ -3,7 +3,7 @@
 import os
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -66,24 +66,25 @@ class Found(NamedTuple):
     others: list[Path]
 
 
-def find_files(folder: Path, suffixes: Sequence[str]) -> Found:
-    """Files that end in one of `suffixes`, in any case, in a folder and all below it, linked ones too.
+def walk(folder: Path) -> Iterator[Path]:
+    """All files in a folder and below it, linked folders too; hidden ones are left out.
 
-    Hidden files and folders are left out. A link to a folder around it is not followed: it has no end.
+    A link to a folder around it would have no end: it is not followed, but comes as if it were a file.
 
     Raises:
         OSError: a folder may not be read.
     """
-    there: list[Path] = []
     for home, folders, names in os.walk(folder, followlinks=True, onerror=_refuse):
         loops = [name for name in folders if leads_back(Path(home, name))]
-        there += (Path(home, name) for name in (*names, *loops) if not name.startswith("."))
+        yield from (Path(home, name) for name in (*names, *loops) if not name.startswith("."))
         folders[:] = (name for name in folders if not name.startswith(".") and name not in loops)
-    return sift(there, suffixes)
 
 
 def sift(paths: Iterable[Path], suffixes: Sequence[str]) -> Found:
-    """Files that end in one of `suffixes`, with links to such that are broken, apart from others."""
+    """Files that end in one of `suffixes`, in any case, apart from all others.
+
+    A broken link counts as the file that it should be, so that whoever reads it names it.
+    """
     files: list[Path] = []
     others: list[Path] = []
     for path in sorted(paths):

@@ -16,7 +16,7 @@ from attnfd.data.images import IMAGES, MASKS, UNREADABLE, read_classes
 from attnfd.data.labels import COLOUR, VOID, label_table
 from attnfd.data.prepared import COLUMNS
 from attnfd.errors import UserError
-from attnfd.readers.base import Pair, Reader, find_files, listing, read_list
+from attnfd.readers.base import Pair, Reader, listing, read_list, sift, walk
 
 
 class Classes(Section):
@@ -111,7 +111,7 @@ class Folder(Reader):
         """Files of a folder, relative to the root, by their path below the folder without suffix."""
         found: dict[str, Path] = {}
         home = self.root / folder
-        files, others = find_files(home, suffixes)
+        files, others = sift(walk(home), suffixes)
         if others:
             self.remarks.append(f"{home}: files that are not read: {listing(others)}")
         for path in files:
@@ -121,9 +121,10 @@ class Folder(Reader):
                 raise UserError(f"{home}: found {found[name].name} and {path.name}; allowed: one of them")
             found[name] = Path(folder) / inside
         if not found:
+            there = f", but {listing(others)}; convert these, or" if others else ";"
             raise UserError(
-                f"{home}: found no file {', '.join(suffixes)}; name the dataset's folder in the recipe's "
-                "prepare.root, or in ATTNFD_FOLDER_ROOT; docs/your-data.md shows how"
+                f"{home}: found no file {', '.join(suffixes)}{there} name the dataset's folder in the "
+                "recipe's prepare.root, or in ATTNFD_FOLDER_ROOT; docs/your-data.md shows how"
             )
         return found
 
