@@ -198,7 +198,8 @@ def _orientation(image: Image.Image) -> int:
 def _integers(image: Image.Image) -> NDArray[np.uint16]:
     pixels = np.array(image)
     if image.mode == "F" or pixels.min() < 0 or pixels.max() > LARGEST:
-        raise ValueError(f"image of mode {image.mode}; allowed: at most 16 bits per channel")
+        found = f"image of mode {image.mode} with values from {pixels.min():g} to {pixels.max():g}"
+        raise ValueError(f"{found}; allowed: whole numbers of at most 16 bits per channel")
     return pixels.astype(np.uint16)
 
 
@@ -239,8 +240,8 @@ def _colours(mask: Image.Image) -> NDArray[np.uint32]:
     colours = red << 16 | green << 8 | blue
     if mask.has_transparency_data:
         alpha = np.array(mask.convert("RGBA"))[..., 3]
-        both = np.unique(colours.astype(np.uint64) << 8 | alpha)
-        if len(both) > len(np.unique(colours)):
+        both = colours.astype(np.uint64) << 8 | alpha
+        if alpha.min() < alpha.max() and len(np.unique(both)) > len(np.unique(colours)):
             raise ValueError("pixels of one colour differ in the alpha channel; allowed: labels as colours")
     return COLOUR + colours
 

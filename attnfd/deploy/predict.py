@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from rich.progress import track
 
-from attnfd.data.depth import FEW, FULL, Depth, measure, scale, used
+from attnfd.data.depth import FEW, FULL, Depth, measure, one_level, scale, used
 from attnfd.data.images import IMAGES, UNREADABLE, read_pixels
 from attnfd.deploy.source import Model
 from attnfd.errors import UserError
@@ -177,6 +177,8 @@ def _decode(images: Mapping[Path, Path], depth: Depth | None, at_once: int) -> I
         try:
             pixels = read_pixels(file)
             values = measure(pixels)
+            if one_level(values, depth) and not values.same:
+                raise ValueError(f"values {values.lowest} to {values.highest} become one grey level")
             return Decoded(path, scale(pixels, depth), values.deep and used(values, depth) < FEW)
         except UNREADABLE as error:
             logger.warning("%s: cannot be read (%s); left out", file, error)

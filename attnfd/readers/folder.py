@@ -135,20 +135,21 @@ class Folder(Reader):
         if lone:
             self.remarks.append(f"masks without an image: {len(lone)}, {self.root / lone[0]} for one")
 
-    def _listed(self, path: Path, images: Mapping[str, Path]) -> list[str]:
+    def _listed(self, listed: Path, images: Mapping[str, Path]) -> list[str]:
         mend = (
             "list the images of the split there, a name per line, or set prepare.val to the share that "
             "validates"
         )
-        lines = read_list(path, mend)
+        lines = read_list(listed, mend)
         names = []
         for number, line in enumerate(map(str.strip, lines), start=1):
             # A dot need not begin a suffix: a.v2 is not a.
-            has_suffix = line not in images and Path(line).suffix.lower() in IMAGES
-            name = Path(line).with_suffix("").as_posix() if has_suffix else line
+            path = Path(line)
+            has_suffix = line not in images and path.suffix.lower() in IMAGES
+            name = (path.with_suffix("") if has_suffix else path).as_posix() if line else ""
             if name and name not in images:
                 raise UserError(
-                    f"{path}, line {number}: found {line!r}; allowed: an image below {self.options.images}"
+                    f"{listed}, line {number}: found {line!r}; allowed: an image below {self.options.images}"
                 )
             names.append(name)
         return list(filter(None, names))

@@ -285,3 +285,13 @@ def test_a_deep_image_beyond_the_training_is_refused(
     with pytest.raises(UserError, match="nothing was written"):
         run(deep(colours, TWELVE), "a.png")
     assert "values up to 5000; allowed: 0 to 4095, as its dataset has them" in warnings(caplog)[0]
+
+
+def test_a_deep_image_that_would_turn_black_is_refused(
+    colours: Model, caplog: pytest.LogCaptureFixture
+) -> None:
+    write("a.tif", np.arange(256, dtype=np.int32).reshape(16, 16))
+    write("b.png", np.zeros((4, 4, 3), dtype=np.uint8))  # as black as it is
+    with pytest.raises(UserError, match=r"1 of 2 images cannot be read, a\.tif"):
+        run(colours, "a.tif", "b.png")
+    assert "a.tif: cannot be read (values 0 to 255 become one grey level); left out" in warnings(caplog)

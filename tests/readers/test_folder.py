@@ -313,7 +313,7 @@ def test_images_and_masks_of_one_folder_are_no_lone_masks(
 @pytest.mark.parametrize("line", ["a.v2", "a.v2.png"])
 def test_a_missing_image_is_not_taken_for_one_of_a_shorter_name(root: Path, line: str) -> None:
     more(root, "a", "a.v1")
-    (root / "val.txt").write_text("a.v1\na.png\n")
+    (root / "val.txt").write_text("./a.v1\na.png\n")
     assert ids(prepared(root), "val") == ["a", "a.v1"]
     (root / "val.txt").write_text(f"{line}\n")
     with pytest.raises(UserError, match=rf"val.txt, line 1: found '{line}'; allowed"):
