@@ -6,6 +6,7 @@ from pydantic import ConfigDict, Field, model_validator
 
 from attnfd.config.section import NonNegative, Positive, Probability, Section, Seed
 
+Percent = Annotated[float, Field(ge=0, le=100)]
 Layer = Literal["backbone", "encoder", "decoder"]
 LAYERS: tuple[Layer, ...] = get_args(Layer)
 """The layers whose features can be distilled, in the order of computation (paper sec. 3.1)."""
@@ -48,6 +49,27 @@ class Prepare(Section):
     model_config = ConfigDict(frozen=True, extra="allow", strict=True, allow_inf_nan=False)
 
     reader: str = Field(description="a file of attnfd/readers/")
+    bits: Literal["auto", 8, 12, 16] = Field(
+        default="auto",
+        description="of the values in images that are stored with more than 8; auto: the fewest of 8, 12 and "
+        "16 that have room for all values of the dataset",
+    )
+    percentiles: tuple[Percent, Percent] | None = Field(
+        default=None,
+        description="instead of bits: values that so many per cent of the training pixels do not exceed "
+        "become 0 and 255, and with them the values outside",
+    )
+
+    @model_validator(mode="after")
+    def _one_scale(self) -> "Prepare":
+        if self.percentiles is None:
+            return self
+        if self.percentiles[0] >= self.percentiles[1]:
+            found = list(self.percentiles)
+            raise ValueError(f"percentiles: found {found}; allowed: [low, high] with low < high")
+        if self.bits != "auto":
+            raise ValueError(f"percentiles: found beside bits: {self.bits}; allowed: one of the two")
+        return self
 
     @property
     def options(self) -> dict[str, Any]:

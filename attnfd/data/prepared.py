@@ -18,6 +18,7 @@ from attnfd import discovery, paths
 from attnfd.config.params import Params
 from attnfd.config.schema import Prepare
 from attnfd.config.section import Section, validate
+from attnfd.data.depth import Depth
 from attnfd.errors import UserError
 from attnfd.runtime import machine
 
@@ -50,7 +51,10 @@ class Split(Section):
 
 
 class Card(Section):
-    """What a dataset is. `sha256` is that of the index, and so covers the content of every file."""
+    """What a dataset is. `sha256` is that of the index, and so covers the content of every file.
+
+    `depth` says how images of more than 8 bits are scaled; null: there are none.
+    """
 
     name: str
     reader: str
@@ -58,6 +62,7 @@ class Card(Section):
     palette: tuple[tuple[int, int, int], ...]
     void: int
     labels: dict[int, int]
+    depth: Depth | None = None
     splits: dict[str, Split]
     sha256: str
 

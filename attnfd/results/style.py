@@ -77,4 +77,4 @@ def save(figure: Figure, path: Path) -> None:
     """Write a PNG of at most 256 colours, a third of the size of one in true colour, and without metadata."""
     drawn = io.BytesIO()
     figure.savefig(drawn, format="png", dpi=DPI, bbox_inches="tight", pad_inches=0.08)
-    Image.open(drawn).convert("RGB").quantize(256).save(path, format="PNG", optimize=True)
+    Image.open(drawn, formats=("PNG",)).convert("RGB").quantize(256).save(path, format="PNG", optimize=True)

@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -247,6 +248,60 @@ def bomb() -> bytes:
         + struct.pack(">I", zlib.crc32(header))
         + b"\0\0\0\0IDAT"
     )
+
+
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 40 40\n%%EndComments\nshowpage\n%%EOF\n"
+
+
+def frames(path: Path, mode: str) -> Harm:
+    """Two images in a file."""
+
+    def harm() -> None:
+        path.unlink(missing_ok=True)
+        pages = [Image.new(mode, (40, 40), place) for place in (1, 2)]
+        pages[0].save(path, save_all=True, append_images=pages[1:])
+
+    return harm
+
+
+def deep_image(path: Path, highest: int, size: tuple[int, int] = (40, 40)) -> None:
+    """A PNG of 16 bits, whatever its name."""
+    path.unlink()
+    values = np.linspace(0, highest, size[0] * size[1]).astype(np.uint16)
+    Image.fromarray(values.reshape(size)).save(path, "PNG")
+
+
+def grey16(name: str, highest: int) -> Harm:
+    return lambda: deep_image(CAMVID / name, highest)
+
+
+def indexed(number: int, colour: tuple[int, int, int]) -> Harm:
+    """A mask of the folder whose index 10 has a colour."""
+
+    def harm() -> None:
+        mask = Image.new("P", (8, 6), 10)
+        mask.putpalette([0] * 30 + list(colour))
+        mask.save(MINE / f"masks/{number}.png")
+
+    return harm
+
+
+def white_corner(path: Path) -> Harm:
+    def harm() -> None:
+        mask = Image.new("L", (8, 6))
+        mask.putpixel((0, 0), 255)
+        mask.save(path)
+
+    return harm
+
+
+def alpha_corner(path: Path) -> Harm:
+    def harm() -> None:
+        mask = Image.new("RGBA", (8, 6), (255, 255, 255, 255))
+        mask.putpixel((0, 0), (255, 255, 255, 0))
+        mask.save(path)
+
+    return harm
 
 
 def link(path: Path | str, to: str) -> Harm:
@@ -575,6 +630,76 @@ DATA_CASES = {
         ),
         ("train/f.tiff", "mode F", "16 bits"),
     ),
+    "an EPS for an image": Case(
+        READ, text(CAMVID / "train/1.png", EPS), ("train/1.png: no readable image", "allowed: BMP, GIF")
+    ),
+    "an EPS for a mask": Case(READ, text(CAMVID / "trainannot/1.png", EPS), ("no readable mask", "mend")),
+    "an image of two frames": Case(
+        READ, frames(CAMVID / "train/1.png", "RGB"), ("train/1.png", "found 2 pages or frames; allowed: one")
+    ),
+    "a mask of two pages": Case(
+        OWN, both(gone(MINE / "masks/1.png"), frames(MINE / "masks/1.tif", "L")), ("masks/1.tif", "2 pages")
+    ),
+    "an image of one value": Case(
+        READ, image(CAMVID / "train/1.png", "RGB", colour=(3, 4, 5)), ("train/1.png: all pixels are equal",)
+    ),
+    "an image of 16 bits that turns black": Case(
+        READ,
+        both(*(grey16(f"train/{place}.png", 200 + 60000 * place) for place in (0, 1))),
+        ("train/0.png: all values become one grey level", "prepare.percentiles"),
+    ),
+    "an image of more bits than are said": Case(
+        OWN,
+        both(
+            params(recipes={"mine": {"prepare": {"bits": 8}}}),
+            lambda: deep_image(MINE / "images/1.jpg", 300, (6, 8)),
+        ),
+        ("images/1.jpg: values are larger than 255", "prepare.bits"),
+    ),
+    "bits that are none": Case(
+        OWN, params(recipes={"mine": {"prepare": {"bits": 10}}}), ("prepare.bits: found 10", "8, 12 or 16")
+    ),
+    "percentiles upside down": Case(
+        OWN,
+        params(recipes={"mine": {"prepare": {"percentiles": [99, 1]}}}),
+        ("prepare.percentiles: found [99.0, 1.0]", "low < high"),
+    ),
+    "percentiles beside bits": Case(
+        OWN,
+        params(recipes={"mine": {"prepare": {"percentiles": [1, 99], "bits": 12}}}),
+        ("prepare.percentiles: found beside bits: 12", "one of the two"),
+    ),
+    "an index of two colours": Case(
+        OWN,
+        both(*(indexed(number, (255, 0, 0) if number else (0, 255, 0)) for number in range(6))),
+        ("masks/0.png: index 10 is #00ff00, in other masks #ff0000", "one palette"),
+    ),
+    "one bit beside 255": Case(
+        OWN,
+        both(
+            text(MINE / "classes.yaml", b"classes: {ground: 0, cat: 1}"),
+            *(image(MINE / f"masks/{number}.png", "1", (8, 6), 1) for number in range(5)),
+            white_corner(MINE / "masks/5.png"),
+        ),
+        ("masks/5.png: white is 255, which is void, but 1 in masks/", "give the class the value 255"),
+    ),
+    "labels in the alpha channel": Case(
+        OWN,
+        both(
+            text(MINE / "classes.yaml", b"classes: {ground: [0, 0, 0], cat: [255, 255, 255]}"),
+            *(image(MINE / f"masks/{number}.png", "L", (8, 6), 255) for number in range(6)),
+            alpha_corner(MINE / "masks/3.png"),
+        ),
+        ("masks/3.png", "differ in the alpha channel", "labels as colours"),
+    ),
+    "a listed image is missing beside one of a shorter name": Case(
+        OWN, text(MINE / "val.txt", b"4.v2\n"), ("val.txt, line 1: found '4.v2'", "images")
+    ),
+    "masks of another format": Case(
+        OWN,
+        lambda: [mask.rename(mask.with_suffix(".npy")) for mask in MINE.glob("masks/*.png")],
+        ("masks: found no file", "but 6 .npy", "convert these"),
+    ),
     "a mask in colours": Case(
         READ, image(CAMVID / "valannot/0.png", "RGB"), ("valannot/0.png", "one channel")
     ),
@@ -859,6 +984,10 @@ PRODUCT_CASES = {
     "nothing to predict": Case(PREDICT.format("none"), nothing, ("none",)),
     "an image to predict breaks off": Case(
         PREDICT.format("broken.png"), text("broken.png", b"\x89PNG\r\n\x1a\n"), ("broken.png", "mend")
+    ),
+    "an EPS to predict": Case(PREDICT.format("eps.png"), text("eps.png", EPS), ("eps.png", "mend")),
+    "two frames to predict": Case(
+        PREDICT.format("two.png"), frames(Path("two.png"), "L"), ("two.png", "mend")
     ),
     "a bomb to predict": Case(PREDICT.format("bomb.png"), text("bomb.png", bomb()), ("bomb.png", "mend")),
     "a model to predict is a pickle": Case(

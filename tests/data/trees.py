@@ -10,6 +10,7 @@ from PIL import Image
 
 from attnfd import paths
 from attnfd.config.schema import Prepare, Training
+from attnfd.config.section import typed
 from attnfd.data.prepared import Prepared, dataset_root
 from stages.prepare import prepare
 from tests import tasks
@@ -38,7 +39,7 @@ def save(path: Path, pixels: np.ndarray) -> None:
 
 def params_of(reader: str, **options: Any) -> Any:
     """The part of `Params` that `prepare` reads."""
-    settings = Prepare(reader=reader, **options)
+    settings = typed(Prepare, {"reader": reader, **options})
     resolved = SimpleNamespace(prepare=settings)
     return SimpleNamespace(
         source="params.yaml", prepare=lambda dataset: settings, resolve=lambda cell: resolved

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from attnfd.data.depth import Depth
 from attnfd.deploy.source import open_model
 from attnfd.errors import UserError
 from attnfd.models import checkpoint
@@ -106,6 +107,16 @@ def test_card_of_an_older_version(tmp_path: Path) -> None:
     card.write_text(json.dumps({key: content[key] for key in ("architecture", "frozen", "sha256")}))
     with pytest.raises(UserError, match=r"classes, dataset, mean, palette, std: missing, .*dvc repro"):
         open_model(str(tmp_path))
+
+
+def test_card_from_before_images_had_a_depth(tmp_path: Path) -> None:
+    card = save(tmp_path) / "card.json"
+    content = json.loads(card.read_text())
+    assert content.pop("depth") is None
+    card.write_text(json.dumps(content))
+    assert open_model(str(tmp_path)).legend == LEGEND
+    card.write_text(json.dumps(content | {"depth": {"low": 0, "high": 4095, "clip": False}}))
+    assert open_model(str(tmp_path)).legend.depth == Depth(low=0, high=4095, clip=False)
 
 
 def test_legend_is_that_of_the_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
