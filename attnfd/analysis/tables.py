@@ -257,6 +257,8 @@ def _stack(chosen: Sequence[Cell], files: Sequence[Path], columns: Sequence[str]
         with reading(file.as_posix()):
             table = pd.read_csv(file)
             need(columns, table.columns)
+            if "class" in columns:  # Its name is text, whatever it looks like: 7, None or NA.
+                table["class"] = pd.read_csv(file, usecols=["class"], dtype=str, keep_default_na=False)
             table[[name for name in columns if name != "class"]].astype(float)  # or it is no number
         tables.append(_labelled(table, cell))
     return pd.concat(tables, ignore_index=True)
