@@ -21,6 +21,8 @@ from attnfd.paths import Cell
 TEACHER = "teacher"
 SCORES = ["miou", "mean_accuracy", "pixel_accuracy", "fw_iou"]
 COUNTED = (*SCORES, "parameters", "multiply_adds", "images", "collapsed")
+PAIRS = 1000
+"""Of classes, which a plot in a browser has room for."""
 LAYERS = ("backbone", "encoder", "decoder")
 COMBINATIONS = [layers for count in range(4) for layers in itertools.combinations(LAYERS, count)]
 """Rows of the paper's Table 3, in its order: no layer, one, two, all three."""
@@ -99,6 +101,7 @@ def confusion(chosen: Sequence[Cell], classes: Sequence[str]) -> pd.DataFrame:
     """Confusions of the teacher and of AttnFD beside `none`, of the first seed: a row per pair of classes.
 
     Columns: the cell's labels, `truth` and `prediction`, and `share` of the pixels of `truth`, from 0 to 1.
+    Of many classes the right answers come first, then confusions of at least half a per cent, no others.
 
     Raises:
         UserError: a cell has no results yet.
@@ -109,6 +112,9 @@ def confusion(chosen: Sequence[Cell], classes: Sequence[str]) -> pd.DataFrame:
         matrix = statistics.read(file, file.as_posix()).matrices.sum(0, dtype=np.int64)
         pairs = pd.DataFrame(itertools.product(classes, classes), columns=["truth", "prediction"])
         pairs["share"] = (matrix / np.maximum(matrix.sum(1, keepdims=True), 1)).ravel()
+        if len(pairs) > PAIRS:
+            right = pairs["truth"] == pairs["prediction"]
+            pairs = pd.concat([pairs[right], pairs[~right & (pairs["share"] >= 0.005)]])
         tables.append(_labelled(pairs, cell))
     return pd.concat(tables, ignore_index=True)
 
