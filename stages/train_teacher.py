@@ -57,6 +57,8 @@ def train_teacher(params: Params, cell: Cell, log: loop.Log, checkpoints: Checkp
     else:
         model, new_attention = imported.import_teacher(config, len(prepared.card.classes))
         history = _score(model, prepared, config, fabric, log)
+        if processes.rank() == 0:
+            imported.compare(config, prepared.card.classes, history["miou"].item())
         if new_attention and config.fit_epochs and list(model.attention.parameters()):
             history = pd.concat([history, _fit_attention(model, config, fit)], ignore_index=True)
         card["imported_sha256"] = imported.fingerprint(config)
