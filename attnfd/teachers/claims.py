@@ -50,8 +50,8 @@ def compare(file: Path, classes: Sequence[str], miou: float) -> None:
     for number, (given, wanted) in enumerate(pairs):
         if given != wanted:
             logger.warning(
-                "%s: class %d of the teacher is %r, that of the dataset is %r; give a teacher of these classes "
-                "in this order, unless both mean the same", file, number, given, wanted,
+                "%s: class %d of the teacher is %r, that of the dataset is %r; unless both mean the same, "
+                "give a teacher of these classes in this order", file, number, given, wanted,
             )  # fmt: skip
             break
     claimed = _score(said)
