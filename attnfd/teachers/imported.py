@@ -1,6 +1,6 @@
 """A teacher that was trained elsewhere: a checkpoint of ours, or one in the layout of the AttnFD authors."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +13,7 @@ from attnfd.errors import UserError
 from attnfd.models import checkpoint, weight_file
 from attnfd.models.cbam import CBAM
 from attnfd.models.deeplab import RATES, WIDTH, Architecture, DeepLabV3Plus
+from attnfd.teachers import claims
 
 # Names of the published DeepLabV3+ (Heo et al. 2019, then AttnFD) by ours; a backbone has torchvision's.
 PUBLISHED = {
@@ -73,7 +74,8 @@ def check_teacher(config: TrainTeacher) -> None:
     """Find out before anything runs whether `import_teacher` could read the checkpoint.
 
     Raises:
-        UserError: it is missing, damaged, frozen or of another network; the message names what differs.
+        UserError: it is missing, damaged, frozen, of another network or trained at another output stride;
+            the message names what differs.
     """
     _read(config)
 
@@ -81,6 +83,11 @@ def check_teacher(config: TrainTeacher) -> None:
 def fingerprint(config: TrainTeacher) -> str:
     """SHA-256 of the weights in `config.checkpoint`."""
     return checkpoint.digest(_file(config))
+
+
+def compare(config: TrainTeacher, classes: Sequence[str], miou: float) -> None:
+    """Warn where the teacher differs from what its file says; see `attnfd.teachers.claims.compare`."""
+    claims.compare(_file(config), classes, miou)
 
 
 def _file(config: TrainTeacher) -> Path:
@@ -123,6 +130,7 @@ def _read_published(file: Path, config: TrainTeacher) -> tuple[Architecture, Map
     published = {key: _published(key) for key in needed}
     network = f"the published DeepLabV3+ on {config.backbone}"
     weight_file.check(given, {published[key]: value for key, value in needed.items()}, str(file), network)
+    claims.check_stride(file)
     return architecture, {key: given[name] for key, name in published.items() if name in given}
 
 

@@ -8,19 +8,18 @@ import json
 import logging
 import math
 import os
-import re
 import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from attnfd import paths
 from attnfd.errors import StoppedError, UserError
 from attnfd.paths import CARD, HISTORY, Cell
-from attnfd.tracking import notes, store
+from attnfd.tracking import keys, notes, store
 from attnfd.tracking.exported import log_model
 
 if TYPE_CHECKING:
@@ -41,6 +40,8 @@ LONGEST_PARAM = 6000
 EXAMPLE_SIDE = 64
 INPUTS = "inputs"
 """Tag of a training's run: the key of its checkpoints."""
+
+Name = TypeVar("Name", str, keys.Names)
 
 logger = logging.getLogger(__name__)
 
@@ -81,12 +82,14 @@ class Run:
         self._logged: dict[str, int] = {}
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
-        """Log metrics; characters that MLflow refuses in a name become `_`."""
+        """Log metrics by names such as `step/loss`; see `attnfd.tracking.keys`."""
+        self._log({tuple(name.split("/")): value for name, value in values.items()}, step)
+
+    def _log(self, values: Mapping[keys.Names, float], step: int) -> None:
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
-        for name, value in values.items():
-            key = re.sub(r"[^\w\-./: ]", "_", name)
+        for key, value in keys.encode(values, "/").items():
             if step > self._logged.get(key, -1):
                 self._buffer.append(Metric(key, float(value), now, step))
         if time.monotonic() >= self._next_flush:
@@ -95,7 +98,7 @@ class Run:
     def data(self, card: "Card") -> None:
         """Log what `prepare` counted: images, void pixels and pixels per class of every split."""
         counts = {name: split.model_dump() for name, split in card.splits.items()}
-        self.metrics(_numbers("data", counts), step=0)
+        self._log(_numbers(keys.leaves(counts, "data")), step=0)
 
     def go_on(self) -> None:
         """Leave out from now on what a training logged between its last checkpoint and its end."""
@@ -123,7 +126,7 @@ class Run:
         """Log the results of the cell's model, its pictures, and the model itself."""
         from attnfd.models import checkpoint
 
-        self.metrics(_numbers("val", evaluated.metrics), step=0)
+        self._log(_numbers(keys.leaves(evaluated.metrics, "val")), step=0)
         note = f"{notes.title(self._cell)}\n\n{notes.scores(evaluated.metrics)}"
         self._give_up_on("tag", lambda: self._client.set_tag(self.id, notes.NOTE, note))
         for file in sorted(self._cell.results.iterdir()):
@@ -274,7 +277,7 @@ def resume_run(cell: Cell, params: Mapping[str, Any]) -> Iterator[Run]:
             run.trained(weights)
             for row in pd.read_csv(cell.model / HISTORY).to_dict("records"):
                 epoch = int(row.pop("epoch"))
-                run.metrics(_numbers("epoch", row), epoch)
+                run.metrics(_numbers({f"epoch/{name}": value for name, value in row.items()}), epoch)
         yield run
 
 
@@ -293,14 +296,6 @@ def _begun(client: "MlflowClient", experiment: str, cell: Cell, checkpoints: "Ch
     return runs[0].info.run_id if runs else None
 
 
-def flatten(nested: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
-    """The leaves of nested mappings, by dotted keys."""
-    flat: dict[str, Any] = {}
-    for key, value in nested.items():
-        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return flat
-
-
 def _create(
     client: "MlflowClient",
     experiment: str,
@@ -315,7 +310,10 @@ def _create(
     process = f"{socket.gethostname()} {os.getpid()}"
     tags = {**cell.tags, **store.origin(), "process": process, notes.NOTE: notes.title(cell), **more}
     created = client.create_run(experiment, tags=resolve_tags(tags), run_name=cell.name)
-    settings = [Param(key, _text(value)[:LONGEST_PARAM]) for key, value in flatten(params).items()]
+    settings = [
+        Param(key, _text(value)[:LONGEST_PARAM])
+        for key, value in keys.encode(keys.leaves(params), ".").items()
+    ]
     client.log_batch(created.info.run_id, params=settings)
     return Run(client, created.info.run_id, cell, again=again)
 
@@ -332,11 +330,11 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _numbers(group: str, nested: Mapping[Any, Any]) -> dict[str, float]:
-    """The numbers among the leaves of a mapping; NaN stands for "there is none"."""
+def _numbers(values: Mapping[Name, Any]) -> dict[Name, float]:
+    """The numbers among values; NaN stands for "there is none"."""
     return {
-        f"{group}/{key.replace('.', '/')}": value
-        for key, value in flatten(nested).items()
+        name: value
+        for name, value in values.items()
         if isinstance(value, int | float) and not math.isnan(value)
     }
 

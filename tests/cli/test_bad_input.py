@@ -37,6 +37,7 @@ from attnfd.discovery import component
 from attnfd.models import checkpoint
 from attnfd.models.checkpoint import legend
 from attnfd.models.deeplab import DeepLabV3Plus
+from attnfd.teachers.imported import _published
 from attnfd.tracking import store
 from stages.freeze import freeze
 from stages.prepare import prepare
@@ -351,6 +352,16 @@ def other_classes(folder: Path) -> Harm:
         for name in (paths.MODEL, paths.CARD):
             (folder / name).unlink(missing_ok=True)
         checkpoint.save(folder, DeepLabV3Plus("mobilenetv2", 5), {"val_miou": 0.5})
+
+    return harm
+
+
+def published(file: Path, **beside: Any) -> Harm:
+    """Weights in the layout of the AttnFD authors, and what their checkpoint holds beside them."""
+
+    def harm() -> None:
+        ours = DeepLabV3Plus("mobilenetv2", 8).state_dict()
+        torch.save({"state_dict": {_published(key): ours[key] for key in ours}, **beside}, file)
 
     return harm
 
@@ -923,6 +934,11 @@ MODEL_CASES = {
         TRAIN,
         both(teacher("other"), other_classes(Path("other"))),
         ("other", "has 5 classes", "give"),
+    ),
+    "checkpoint was trained at another output stride": Case(
+        CHECK,
+        both(teacher("t.pth"), published(Path("t.pth"), args={"out_stride": 8})),
+        ("t.pth: out_stride is 8", "allowed: 16", "give"),
     ),
     "weights are missing": Case(
         CHECK, params(recipes={"shapes": {"training": {"weights": "w.pth"}}}), ("w.pth: no such file", "none")

@@ -11,7 +11,7 @@ from attnfd import paths
 from attnfd.data.images import IMAGES, read_classes
 from attnfd.data.labels import label_table
 from attnfd.data.loaders import Segmentation
-from attnfd.data.prepared import SPLITS, Prepared
+from attnfd.data.prepared import SPLITS, Prepared, read_warnings
 from attnfd.errors import UserError
 from attnfd.readers.folder import Folder, labels_of, stratify
 from stages.prepare import prepare
