@@ -26,9 +26,13 @@ def check_all() -> Params:
     check_components(params)
     check_weights(params)
 
+    from attnfd import paths
+    from attnfd.data.prepared import dataset_root
     from attnfd.runtime.fabric import start_fabric
     from attnfd.tracking import store
 
+    for dataset in params.run.datasets:
+        dataset_root(params, dataset, paths.prepared(dataset))
     start_fabric("32-true")
     store.check()
     return params

@@ -14,7 +14,6 @@ import pandas as pd
 
 from attnfd import discovery, paths
 from attnfd.config.params import Params
-from attnfd.config.schema import Prepare
 from attnfd.config.section import Section, validate
 from attnfd.errors import UserError
 from attnfd.runtime import machine
@@ -145,23 +144,33 @@ class Prepared:
     def _missing(self, path: Path) -> UserError:
         return UserError(
             f"{path}: not found; it was there when {self.card.name} was prepared: restore it, "
-            f"or set {machine.root_key(self.card.reader)} to the dataset's folder"
+            f"or set {machine.root_key(self.card.name)} to the dataset's folder"
         )
 
     def _changed(self, path: Path, found: str) -> UserError:
         return UserError(f"{path}: {found}: changed since prepare; run dvc repro -f prepare@{self.card.name}")
 
 
-def dataset_root(settings: Prepare, folder: Path) -> Path:
+def dataset_root(params: Params, dataset: str, folder: Path) -> Path:
     """The folder that a dataset's paths start from.
 
-    For a reader with the option `root`: ATTNFD_<READER>_ROOT if set, else the option, both relative to
+    For a reader with the option `root`: what the machine's settings say, else the option, both relative to
     the main root. A reader without it draws into the prepared `folder`.
+
+    Raises:
+        UserError: a setting of the machine would send several recipes to one folder.
     """
+    settings = params.prepare(dataset)
     option = settings.options.get("root")
     if option is None:
         return folder
-    return paths.main_root() / (machine.root(settings.reader) or option)
+    recipes = {name: params.prepare(name) for name in params.raw["recipes"]}
+    options = {
+        name: str(other.options.get("root"))
+        for name, other in recipes.items()
+        if other.reader == settings.reader
+    }
+    return paths.main_root() / (machine.root(dataset, settings.reader, options) or option)
 
 
 def to_csv(index: pd.DataFrame) -> bytes:
@@ -171,4 +180,4 @@ def to_csv(index: pd.DataFrame) -> bytes:
 def open_prepared(params: Params, dataset: str) -> Prepared:
     """The prepared dataset that a recipe names."""
     folder = paths.prepared(dataset)
-    return Prepared.load(folder, dataset_root(params.prepare(dataset), folder))
+    return Prepared.load(folder, dataset_root(params, dataset, folder))

@@ -225,6 +225,7 @@ def open_run(cell: Cell, params: Mapping[str, Any], checkpoints: "Checkpoints") 
         again = "evaluating the model logs it anew"
         begun = _begun(client, experiment, cell, checkpoints)
         if begun:
+            client.set_tag(begun, "process", _process())
             run = Run(client, begun, cell, again=again, resumed=True)
             run.go_on()
         else:
@@ -300,12 +301,16 @@ def _create(
     from mlflow.entities import Param
     from mlflow.tracking.context.registry import resolve_tags
 
-    process = f"{socket.gethostname()} {os.getpid()}"
-    tags = {**cell.tags, **store.origin(), "process": process, notes.NOTE: notes.title(cell), **more}
+    tags = {**cell.tags, **store.origin(), "process": _process(), notes.NOTE: notes.title(cell), **more}
     created = client.create_run(experiment, tags=resolve_tags(tags), run_name=cell.name)
     settings = [Param(key, _text(value)[:LONGEST_PARAM]) for key, value in flatten(params).items()]
     client.log_batch(created.info.run_id, params=settings)
     return Run(client, created.info.run_id, cell, again=again)
+
+
+def _process() -> str:
+    """This process, for other processes to look for."""
+    return f"{socket.gethostname()} {os.getpid()}"
 
 
 def _process_is_gone(process: str) -> bool:

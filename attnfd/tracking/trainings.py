@@ -33,25 +33,29 @@ def train(params: Params, cells: Sequence[Cell], stage: Stage) -> None:
     if len(cells) > 1 and processes.count() > 1:
         raise UserError(f"torchrun: found {len(cells)} trainings in one command; allowed: one")
     failed: dict[Cell, UserError] = {}
-    with ExitStack() as opened:
-        checkpoints = [inputs.checkpoints(params, cell) for cell in cells]
-        tracks = [
-            opened.enter_context(runs.open_run(cell, _settings(params, cell), kept))
-            for cell, kept in zip(cells, checkpoints, strict=True)
-        ]
-        outcomes = stage(params, [Tracked(*one) for one in zip(cells, tracks, checkpoints, strict=True)])
-        for cell, run, outcome in zip(cells, tracks, outcomes, strict=True):
-            if isinstance(outcome, UserError):
-                run.close("FAILED")
-                failed[cell] = outcome
-                continue
-            weights, evaluated = outcome if isinstance(outcome, tuple) else (outcome, None)
-            run.trained(weights)
-            if evaluated is not None:
-                run.evaluated(evaluated)
-    for cell, kept in zip(cells, checkpoints, strict=True):
-        if cell not in failed:
-            kept.clear()
+    checkpoints = [inputs.checkpoints(params, cell) for cell in cells]
+    with ExitStack() as claimed:
+        # In one order everywhere, or two groups of trainings could wait for each other.
+        for kept in sorted(checkpoints, key=lambda kept: kept.folder):
+            claimed.enter_context(kept.alone())
+        with ExitStack() as opened:
+            tracks = [
+                opened.enter_context(runs.open_run(cell, _settings(params, cell), kept))
+                for cell, kept in zip(cells, checkpoints, strict=True)
+            ]
+            outcomes = stage(params, [Tracked(*one) for one in zip(cells, tracks, checkpoints, strict=True)])
+            for cell, run, outcome in zip(cells, tracks, outcomes, strict=True):
+                if isinstance(outcome, UserError):
+                    run.close("FAILED")
+                    failed[cell] = outcome
+                    continue
+                weights, evaluated = outcome if isinstance(outcome, tuple) else (outcome, None)
+                run.trained(weights)
+                if evaluated is not None:
+                    run.evaluated(evaluated)
+        for cell, kept in zip(cells, checkpoints, strict=True):
+            if cell not in failed:
+                kept.clear()
     if failed and len(cells) == 1:
         raise failed[cells[0]]
     if failed:

@@ -86,6 +86,7 @@ def lay_over(base: dict[str, Any], changes: Mapping[str, Any]) -> None:
 
 
 PARAMS = small_params()
+YOURS = {**PARAMS["recipes"]["mine"], "prepare": {"reader": "folder", "root": "datasets/yours"}}
 
 
 @pytest.fixture(scope="module")
@@ -603,7 +604,7 @@ PREPARED_CASES = {
         ("trainannot/1.png", "changed since", "dvc repro"),
     ),
     "a prepared image is gone": Case(
-        TRAIN_CAMVID, gone(CAMVID / "val/1.png"), ("val/1.png: not found", "ATTNFD_CAMVID_ROOT")
+        TRAIN_CAMVID, gone(CAMVID / "val/1.png"), ("val/1.png: not found", "ATTNFD_ROOT_CAMVID")
     ),
 }
 
@@ -693,6 +694,18 @@ MACHINE_CASES = {
     "workers in words": Case(DRAW, nothing, ("ATTNFD_WORKERS: found 'two'",), {"ATTNFD_WORKERS": "two"}),
     "a dataset's folder that is not there": Case(
         READ, nothing, ("nowhere/train.txt", "ATTNFD_CAMVID_ROOT"), {"ATTNFD_CAMVID_ROOT": "nowhere"}
+    ),
+    "a reader's folder for two": Case(
+        OWN,
+        params(recipes={"yours": YOURS}),
+        ("ATTNFD_FOLDER_ROOT: found 'datasets/mine'", "mine, yours", "set ATTNFD_ROOT_MINE for mine"),
+        {"ATTNFD_FOLDER_ROOT": "datasets/mine"},
+    ),
+    "a reader's folder for two, checked": Case(
+        CHECK,
+        params(run={"datasets": ["shapes", "mine"]}, recipes={"yours": YOURS}),
+        ("ATTNFD_FOLDER_ROOT: found 'datasets/mine'", "mine, yours", "set ATTNFD_ROOT_MINE for mine"),
+        {"ATTNFD_FOLDER_ROOT": "datasets/mine"},
     ),
     ".env is wrong": Case(DRAW, both(text(".env", b"ATTNFD_WORKERS=x\n")), ("ATTNFD_WORKERS: found 'x'",)),
     ".env is no text": Case(DRAW, text(".env", b"ATTNFD_WORKERS=\xff\n"), (".env", "UTF-8")),

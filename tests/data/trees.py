@@ -38,14 +38,15 @@ def save(path: Path, pixels: np.ndarray) -> None:
 def params_of(reader: str, **options: Any) -> Any:
     """The part of `Params` that `prepare` reads."""
     settings = Prepare(reader=reader, **options)
-    return SimpleNamespace(source="params.yaml", prepare=lambda dataset: settings)
+    recipes = {"recipes": {"tiny": {}}}
+    return SimpleNamespace(source="params.yaml", raw=recipes, prepare=lambda dataset: settings)
 
 
 def prepared_tree(root: Path, sizes: Mapping[str, tuple[tuple[int, int], ...]]) -> Prepared:
     """A tree below `root`, prepared as dataset `tiny` below the working directory."""
     params = params_of("camvid", root=str(camvid_tree(root, sizes)))
     prepare(params, "tiny")
-    return Prepared.load(paths.prepared("tiny"), dataset_root(params.prepare("tiny"), paths.prepared("tiny")))
+    return Prepared.load(paths.prepared("tiny"), dataset_root(params, "tiny", paths.prepared("tiny")))
 
 
 def training(**changes: Any) -> Training:
