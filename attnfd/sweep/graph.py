@@ -17,7 +17,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from attnfd.errors import UserError
+from attnfd.errors import UserError, full_disk
 
 if TYPE_CHECKING:
     from dvc.stage import Stage
@@ -210,11 +210,11 @@ class Graph:
 
 @contextmanager
 def errors() -> Iterator[None]:
-    """What DVC refuses inside is raised as one line for the user.
+    """What DVC refuses inside, or has no room for, is raised as one line for the user.
 
     Raises:
         BusyError: DVC refuses because another run is at work.
-        UserError: DVC refuses, or is not installed.
+        UserError: DVC refuses or is not installed, or the disk is full.
     """
     try:
         from dvc.exceptions import DvcException
@@ -226,6 +226,10 @@ def errors() -> Iterator[None]:
     except LockError as error:
         others = {_described_run(*found) for found in BLOCKER.findall(str(error))}
         raise BusyError(", ".join(sorted(others)) or "a command of DVC") from None
+    except OSError as error:
+        if full := full_disk(error, Path.cwd()):
+            raise UserError(full) from None
+        raise
     except DvcException as error:
         raise UserError(f"dvc: {' '.join(str(error).split())}") from None
 

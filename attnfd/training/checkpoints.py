@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from attnfd.errors import UserError
+from attnfd.errors import UserError, full_disk
 from attnfd.runtime import processes
 
 KEPT = 2
@@ -71,9 +71,9 @@ class Checkpoints:
             _sync(self.folder)
         except (OSError, RuntimeError) as error:
             unfinished.unlink(missing_ok=True)
-            raise UserError(
-                f"{file}: cannot be written ({error}); make room, then start the same again"
-            ) from None
+            full = full_disk(error, self.folder)
+            why = f"in {full}" if full else f"({error}); fix that, then run the same command again"
+            raise UserError(f"{file}: cannot be written {why}") from None
         for old in self.files()[KEPT:]:
             old.unlink()
 
