@@ -3,14 +3,41 @@
 import difflib
 import json
 from collections.abc import Mapping
-from typing import Annotated, Any, TypeVar, get_args
+from types import UnionType
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import PydanticCustomError
 
 from attnfd.errors import UserError
 
-Positive = Annotated[int, Field(gt=0)]
-NonNegative = Annotated[float, Field(ge=0)]
+
+def within(least: float, most: float, why: str) -> AfterValidator:
+    """Bounds of a value, with the reason as the user reads it."""
+
+    def check(value: float) -> float:
+        if least <= value <= most:
+            return value
+        low, high = (int(bound) if bound == int(bound) else bound for bound in (least, most))
+        raise PydanticCustomError("bounds", f"{low} to {high}, as {why}")
+
+    return AfterValidator(check)
+
+
+Positive = Annotated[int, Field(gt=0), within(1, 1e6, "no machine has time or memory for more")]
+Count = Annotated[int, Field(ge=0), within(0, 1e6, "no machine has time or memory for more")]
+NonNegative = Annotated[float, Field(ge=0), within(0, 1e9, "losses with larger factors overflow")]
+Divisor = Annotated[
+    float, Field(gt=0), within(1e-9, 1e9, "a loss overflows with less, and vanishes with more")
+]
+Side = Annotated[int, Field(gt=0), within(1, 16384, "larger images do not fit into memory")]
+Batch = Annotated[int, Field(gt=0), within(1, 4096, "all images of a step are in memory at once")]
+Rate = Annotated[float, Field(gt=0), within(1e-9, 1e3, "SGD does not move with less, and diverges with more")]
+Temperature = Annotated[
+    float,
+    Field(gt=0),
+    within(1e-3, 1e3, "a softmax has one class at lower temperatures, and is flat at higher ones"),
+]
 Probability = Annotated[float, Field(ge=0, lt=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
@@ -20,6 +47,9 @@ class Section(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
+
+LONGEST = 80
+"""Most letters of a wrong value that a message shows."""
 
 SectionT = TypeVar("SectionT", bound=Section)
 
@@ -38,8 +68,12 @@ def typed(kind: type[SectionT], raw: Mapping[str, Any]) -> SectionT:
 
 
 def explain(kind: type[Section], error: ValidationError) -> str:
-    first = error.errors()[0]
+    """The first thing that is wrong, in the words of YAML."""
+    first, *others = error.errors()
     path = [str(part) for part in first["loc"]]
+    choice = bool(path) and _is_choice(kind, path[0])
+    if choice:
+        path = path[:1]  # The next part names a type of several that are allowed.
     key = ".".join(path)
     if first["type"] == "extra_forbidden":
         allowed = _keys(kind, path[:-1])
@@ -50,8 +84,38 @@ def explain(kind: type[Section], error: ValidationError) -> str:
         return f"{key}: missing; give it a value"
     if first["type"] == "value_error":
         return ".".join([*path, str(first["ctx"]["error"])])
-    message = first["msg"].removeprefix("Input should be ").removeprefix("a valid ")
-    return f"{key}: found {json.dumps(first['input'])}; allowed: {message}"
+    same = [first, *(other for other in others if choice and other["loc"][0] == path[0])]
+    return f"{key}: found {_shown(first['input'])}; allowed: {', or '.join(map(_wanted, same))}"
+
+
+def _shown(value: Any) -> str:
+    """A value as it is in the file, or the beginning of a long one."""
+    text = json.dumps(value, default=str, ensure_ascii=False)
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
+
+
+def _is_choice(kind: type[Section], key: str) -> bool:
+    """Whether a key takes values of several types, None aside."""
+    field = kind.model_fields.get(key)
+    return field is not None and sum(one is not type(None) for one in _alternatives(field.annotation)) > 1
+
+
+def _alternatives(annotation: Any) -> tuple[Any, ...]:
+    return get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+
+
+def _wanted(error: Any) -> str:
+    """What pydantic wants, with an example where its word is not YAML's."""
+    found = json.dumps(error["input"])
+    if error["type"] in ("list_type", "tuple_type"):
+        return f"a list, such as {found if isinstance(error['input'], list) else f'[{found}]'}"
+    if error["type"] in ("dict_type", "model_type", "model_attributes_type"):
+        return "keys with values, such as {a: 0, b: 1}"
+    if error["type"] in ("too_short", "too_long"):
+        least = error["type"] == "too_short"
+        count = error["ctx"]["min_length" if least else "max_length"]
+        return f"at {'least' if least else 'most'} {count} {'value' if count == 1 else 'values'}"
+    return error["msg"].removeprefix("Input should be ").removeprefix("a valid ")
 
 
 def _keys(kind: type[Section], path: list[str]) -> tuple[str, ...]:

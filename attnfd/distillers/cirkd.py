@@ -5,7 +5,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from attnfd.config.section import NonNegative, Positive
+from attnfd.config.section import NonNegative, Positive, Temperature
 from attnfd.data.labels import VOID
 from attnfd.distillers.base import Distiller, FeatureMethod, match_size
 from attnfd.losses import EPS, full_precision, kd_loss
@@ -224,14 +224,14 @@ class CIRKD(Distiller):
 
     class Config(FeatureMethod):
         kd_weight: NonNegative = Field(description="factor of the KD term")
-        kd_temperature: float = Field(gt=0, description="T of the KD term")
+        kd_temperature: Temperature = Field(description="T of the KD term")
         batch_weight: NonNegative = Field(description="factor of the mini-batch pixel-to-pixel term")
-        batch_temperature: float = Field(gt=0, description="τ of the mini-batch term")
+        batch_temperature: Temperature = Field(description="τ of the mini-batch term")
         pool: Positive = Field(description="side of the cells averaged for the mini-batch term")
         pool_from: Positive = Field(description="maps with both sides at least this are pooled")
         pixel_weight: NonNegative = Field(description="factor of the memory-based pixel-to-pixel term")
         region_weight: NonNegative = Field(description="factor of the memory-based pixel-to-region term")
-        memory_temperature: float = Field(gt=0, description="τ of the memory terms")
+        memory_temperature: Temperature = Field(description="τ of the memory terms")
         pixel_queue: Positive = Field(description="pixel embeddings remembered per class")
         region_queue: Positive = Field(description="region embeddings remembered per class")
         pixel_samples: Positive = Field(description="n; n // K + 1 pixel embeddings per class are drawn")

@@ -5,6 +5,7 @@ from pydantic import Field
 from torch import Tensor
 
 from attnfd.config.schema import Method
+from attnfd.config.section import Temperature
 from attnfd.data.labels import VOID
 from attnfd.distillers.base import Distiller
 from attnfd.losses import full_precision, same_shape
@@ -55,7 +56,7 @@ class CWD(Distiller):
     """Each class map of the student is spread over the image like the teacher's."""
 
     class Config(Method):
-        temperature: float = Field(gt=0, description="T, divides the logits of both")
+        temperature: Temperature = Field(description="T, divides the logits of both")
 
     config: Config
     teacher_logits = True

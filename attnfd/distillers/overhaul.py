@@ -1,12 +1,13 @@
 """A Comprehensive Overhaul of Feature Distillation (Heo et al. 2019)."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
 from attnfd.config.schema import Method
+from attnfd.config.section import Divisor
 from attnfd.distillers.base import Distiller, connectors, match_size
 from attnfd.errors import UserError
 from attnfd.losses import full_precision, same_shape
@@ -50,9 +51,7 @@ class Overhaul(Distiller):
 
     class Config(Method):
         layers: tuple[OverhaulLayer, ...] = Field(min_length=1, description="maps that are compared")
-        divisors: dict[OverhaulLayer, Annotated[float, Field(gt=0)]] = Field(
-            description="what the sum of each layer is divided by"
-        )
+        divisors: dict[OverhaulLayer, Divisor] = Field(description="what the sum of each layer is divided by")
 
         @model_validator(mode="after")
         def _divisor_per_layer(self) -> "Overhaul.Config":
