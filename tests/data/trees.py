@@ -50,10 +50,11 @@ def prepared_tree(root: Path, sizes: Mapping[str, tuple[tuple[int, int], ...]]) 
 
 
 def training(**changes: Any) -> Training:
+    """Settings of a training, also those that `params.yaml` may not have, such as crops of a few pixels."""
     settings: dict[str, Any] = {
         "splits": ("train",), "epochs": 1, "batch_size": 2,
         "lr": 0.1, "head_lr_factor": 1.0, "momentum": 0.9, "nesterov": True,
         "weight_decay": 0.0, "schedule": "cosine", "crop": (8, 10), "scale": (0.5, 2.0), "flip": 0.5,
         "sync_bn": True, "precision": "32-true", "deterministic": False, "validate_every": 1,
     }  # fmt: skip
-    return Training(**(settings | changes))
+    return Training.model_construct(**(settings | changes))
