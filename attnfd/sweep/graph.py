@@ -241,7 +241,8 @@ def _this_run() -> str:
 
 def _described_run(pid: str, command: str) -> str:
     """Another process, by what DVC says of it: `dvc repro (process 4711, since 2026-01-31 12:03)`."""
-    return f"{command.partition(NOTE.partition('{')[0])[0]} (process {pid}, since {_since(int(pid))})"
+    program, _, words = command.partition(NOTE.partition("{")[0])[0].partition(" ")
+    return f"{Path(program).name} {words} (process {pid}, since {_since(int(pid))})"
 
 
 def _since(pid: int) -> str:
