@@ -41,7 +41,7 @@ def _prepare(task: Task) -> Card:
     options = validate(kind.Options, settings.options, f"{params.source}: recipes.{dataset}.prepare")
 
     with _whole(paths.prepared(dataset)) as folder:
-        reader = kind(options, dataset_root(settings, folder))
+        reader = kind(options, dataset_root(params, dataset, folder))
         reader.draw()
         pairs = reader.pairs()
         images = sum(map(len, pairs.values()))

@@ -99,10 +99,10 @@ def _load(file: Path) -> Any:
 
 
 def check(given: Mapping[str, Tensor], needed: Mapping[str, Tensor], source: str, network: str) -> None:
-    """Compare names and shapes of weights with those of a network.
+    """Compare names and shapes of weights with those of a network, and see that all are numbers.
 
     Raises:
-        UserError: they differ; the message names the first few.
+        UserError: they differ; the message names the first few. Or a weight is NaN or infinite.
     """
     # Old torchvision files lack the counters of BN, which only a BN without momentum would read.
     missing = [key for key in needed if key not in given and not key.endswith("num_batches_tracked")]
@@ -119,3 +119,18 @@ def check(given: Mapping[str, Tensor], needed: Mapping[str, Tensor], source: str
     ]
     if problems:
         raise UserError(f"{source}: these are not the weights of {network} ({'; '.join(problems)})")
+    check_finite(given, source)
+
+
+def check_finite(weights: Mapping[str, Tensor], source: str) -> None:
+    """See that all weights are numbers.
+
+    Raises:
+        UserError: one is NaN or infinite.
+    """
+    for key, value in weights.items():
+        if not value.isfinite().all():
+            raise UserError(
+                f"{source}: {key} has values that are no numbers (NaN or infinite); give weights of a "
+                "training that did not diverge"
+            )

@@ -78,6 +78,7 @@ class Run:
         self._paused_until = 0.0
         self._lost: Counter[str] = Counter()
         self._reason = ""
+        self._no_room: str | None = None
         self._weights: str | None = None
         self._logged: dict[str, int] = {}
 
@@ -146,13 +147,20 @@ class Run:
         self._give_up_on("model", lambda: log_model(self.id, network, example))
 
     def close(self, status: str) -> None:
-        """End the run, unless it has ended, and say in one line what was lost, if anything."""
+        """End the run, unless it has ended, and say in one line what was lost, if anything.
+
+        Raises:
+            UserError: something was lost to a full disk. The cell is not done: DVC would not run it again.
+        """
         if not self._is_open:
             return
         self._is_open = False
         self._paused_until = 0.0
         self.flush()
         self._lost["metric value"] += len(self._buffer)
+        done = status == "FINISHED"
+        if self._no_room and self._lost.total():
+            status = "FAILED"
         if self._weights and not self._lost.total():
             self._give_up_on("tag", lambda: self._client.set_tag(self.id, "model", self._weights))
         try:
@@ -161,7 +169,10 @@ class Run:
         except Exception as error:
             self._lost["end of the run"] += 1
             self._reason = self._reason or store.reason(error)
+            self._no_room = self._no_room or store.no_room(error)
         lost = ", ".join(f"{count} × {what}" for what, count in self._lost.items() if count)
+        if lost and self._no_room and done:
+            raise UserError(f"not logged: {lost}: {self._no_room}")
         if lost:
             where = store.shown(store.address())
             logger.warning("MLflow at %s: %s; not logged: %s; %s", where, self._reason, lost, self._again)
@@ -182,6 +193,7 @@ class Run:
             call()
         except Exception as error:
             self._reason = store.reason(error)
+            self._no_room = store.no_room(error)
             self._paused_until = time.monotonic() + self._pause
             self._pause *= 2
             return False
@@ -238,6 +250,7 @@ def open_run(cell: Cell, params: Mapping[str, Any], checkpoints: "Checkpoints") 
         again = "evaluating the model logs it anew"
         begun = _begun(client, experiment, cell, checkpoints)
         if begun:
+            client.set_tag(begun, "process", _process())
             run = Run(client, begun, cell, again=again, resumed=True)
             run.go_on()
         else:
@@ -307,8 +320,7 @@ def _create(
     from mlflow.entities import Param
     from mlflow.tracking.context.registry import resolve_tags
 
-    process = f"{socket.gethostname()} {os.getpid()}"
-    tags = {**cell.tags, **store.origin(), "process": process, notes.NOTE: notes.title(cell), **more}
+    tags = {**cell.tags, **store.origin(), "process": _process(), notes.NOTE: notes.title(cell), **more}
     created = client.create_run(experiment, tags=resolve_tags(tags), run_name=cell.name)
     settings = [
         Param(key, _text(value)[:LONGEST_PARAM])
@@ -316,6 +328,11 @@ def _create(
     ]
     client.log_batch(created.info.run_id, params=settings)
     return Run(client, created.info.run_id, cell, again=again)
+
+
+def _process() -> str:
+    """This process, for other processes to look for."""
+    return f"{socket.gethostname()} {os.getpid()}"
 
 
 def _process_is_gone(process: str) -> bool:

@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
+import torchvision
 from PIL import Image
 from ruamel.yaml import YAML
 from safetensors.torch import save_file
@@ -88,6 +89,7 @@ def lay_over(base: dict[str, Any], changes: Mapping[str, Any]) -> None:
 
 
 PARAMS = small_params()
+YOURS = {**PARAMS["recipes"]["mine"], "prepare": {"reader": "folder", "root": "datasets/yours"}}
 
 
 @pytest.fixture(scope="module")
@@ -366,6 +368,32 @@ def published(file: Path, **beside: Any) -> Harm:
     return harm
 
 
+def no_numbers(folder: Path) -> Harm:
+    """A teacher whose training diverged."""
+
+    def harm() -> None:
+        network = DeepLabV3Plus("mobilenetv2", 8)
+        torch.nn.init.constant_(network.classifier.bias, float("nan"))
+        checkpoint.save(folder, network, {"val_miou": 0.5})
+
+    return harm
+
+
+def backbone_without_numbers() -> None:
+    state = torchvision.models.mobilenet_v2().state_dict()
+    state["features.0.0.weight"][0] = float("inf")
+    torch.save(state, "w.pth")
+
+
+def laughs(join: str) -> bytes:
+    """YAML of a few lines that stands for 9 ** 12 values; `join` puts nine aliases together."""
+    lines = ["a0: &a0 {x: 1}"]
+    for number in range(12):
+        aliases = ",".join([f"*a{number}"] * 9)
+        lines.append(f"a{number + 1}: &a{number + 1} {join.format(aliases)}")
+    return "\n".join(lines).encode()
+
+
 def same_size(path: Path) -> Harm:
     """One bit of a file flipped."""
 
@@ -550,6 +578,20 @@ PARAM_CASES = {
     "a name that is a number": Case(
         DRAW, lambda: write(Path("params.yaml"), json.dumps(PARAMS).replace('"b"', "1").encode()), ("ablate",)
     ),
+    "a name of 300 letters": Case(DRAW, params(recipes={"a" * 300: YOURS}), ("recipes", "at most 64")),
+    "students that differ in capitals": Case(
+        CHECK,
+        params(students={"MobileNetV2": PARAMS["students"]["mobilenetv2"]}),
+        ("students: found 'mobilenetv2' and 'MobileNetV2'", "more than capitals", "one folder"),
+    ),
+    "recipes that differ in capitals": Case(CHECK, params(recipes={"MINE": YOURS}), ("'mine' and 'MINE'",)),
+    "aliases of aliases": Case(CHECK, text("params.yaml", laughs("[{}]")), ("params.yaml", "100000 keys")),
+    "merged aliases": Case(
+        CHECK, text("params.yaml", laughs("{{<<: [{}]}}")), ("params.yaml", "100000 keys")
+    ),
+    "classes of aliases": Case(
+        OWN, text(MINE / "classes.yaml", laughs("[{}]")), ("classes.yaml", "100000 keys")
+    ),
     "a student in the teacher's folder": Case(
         DRAW, params(students={"frozen": {}}), ("students", "'frozen'", "any but")
     ),
@@ -565,6 +607,80 @@ PARAM_CASES = {
     ),
     "training: an impossible crop": Case(
         DRAW, params(recipes={"shapes": {"training": {"crop": [0, 8]}}}), ("training.crop.0: found 0",)
+    ),
+    "training: a crop of a pixel": Case(
+        CHECK, params(training={"crop": [1, 1]}), ("training.crop.0: found 1", "8 to 16384", "sixteenth")
+    ),
+    "training: a crop for no memory": Case(
+        CHECK, params(training={"crop": [2**31, 64]}), ("crop.0: found 2147483648", "do not fit into memory")
+    ),
+    "training: a crop of three sides": Case(
+        CHECK,
+        params(training={"crop": [64, 64, 3]}),
+        ("training.crop: found [64, 64, 3]", "at most 2 values"),
+    ),
+    "training: a batch for no memory": Case(
+        CHECK,
+        params(training={"batch_size": 10**9}),
+        ("batch_size: found 1000000000", "1 to 4096", "at once"),
+    ),
+    "training: a step for no memory": Case(
+        CHECK,
+        params(training={"batch_size": 4096, "crop": [4096, 4096]}),
+        ("batch_size: found 4096 images of 4096 × 4096 pixels", "memory"),
+    ),
+    "training: epochs without end": Case(
+        CHECK, params(training={"epochs": 10**400}), ("epochs: found 1000", "0 to 100000", "does not end")
+    ),
+    "training: validations without end": Case(
+        CHECK,
+        params(training={"validate_every": 10**12}),
+        ("validate_every: found", "1 to 1000000, as no machine"),
+    ),
+    "training: a scale of nothing": Case(
+        CHECK, params(training={"scale": [1e-9, 1]}), ("scale.0: found 1e-09", "0.1 to 10", "dots")
+    ),
+    "training: a scale for no memory": Case(
+        CHECK, params(training={"scale": [1, 1e9]}), ("scale.1: found", "0.1 to 10", "memory")
+    ),
+    "training: a rate that diverges": Case(CHECK, params(training={"lr": 1e30}), ("lr: found 1e+30", "1000")),
+    "train_teacher: a kernel wider than a map": Case(
+        CHECK,
+        params(train_teacher={"attention": {"kernel_size": 10_001}}),
+        ("kernel_size: found 10001", "1 to 63", "maps"),
+    ),
+    "distill: fits without end": Case(
+        CHECK, params(train_teacher={"fit_epochs": 10**9}), ("fit_epochs: found 1000000000", "100000")
+    ),
+    "freeze: any difference": Case(
+        CHECK, params(freeze={"tolerance": 1e308}), ("tolerance: found 1e+308", "0 to 1", "relative")
+    ),
+    "evaluate: a side for no memory": Case(
+        CHECK, params(evaluate={"resize": 2**31}), ("evaluate.resize: found", "16384", "memory")
+    ),
+    "methods: a weight that overflows": Case(
+        CHECK, params(methods={"attnfd": {"weight": 1e308}}), ("attnfd.weight: found 1e+308", "overflow")
+    ),
+    "methods: a temperature of nothing": Case(
+        CHECK,
+        params(methods={"kd": {"weight": 1, "temperature": 1e-30}}),
+        ("methods.kd.temperature: found 1e-30", "0.001 to 1000", "softmax"),
+    ),
+    "methods: a divisor of nothing": Case(
+        CHECK,
+        params(methods={"overhaul": {"weight": 1, "layers": ["encoder"], "divisors": {"encoder": 1e-300}}}),
+        ("divisors.encoder: found 1e-300", "overflows"),
+    ),
+    "shapes: clutter without end": Case(
+        CHECK,
+        params(recipes={"shapes": {"prepare": {"clutter": [0, 10**400]}}}),
+        ("clutter.1: found", "1000"),
+    ),
+    "shapes: objects larger than any image": Case(
+        CHECK, params(recipes={"shapes": {"prepare": {"radius": [0.1, 1e9]}}}), ("radius.1: found", "outline")
+    ),
+    "shapes: an image for no memory": Case(
+        CHECK, params(recipes={"shapes": {"prepare": {"size": [2**31, 64]}}}), ("prepare.size.0", "16384")
     ),
     "train_teacher: an even kernel": Case(
         DRAW,
@@ -867,7 +983,7 @@ PREPARED_CASES = {
         ("trainannot/1.png", "changed since", "dvc repro"),
     ),
     "a prepared image is gone": Case(
-        TRAIN_CAMVID, gone(CAMVID / "val/1.png"), ("val/1.png: not found", "ATTNFD_CAMVID_ROOT")
+        TRAIN_CAMVID, gone(CAMVID / "val/1.png"), ("val/1.png: not found", "ATTNFD_ROOT_CAMVID")
     ),
 }
 
@@ -940,6 +1056,21 @@ MODEL_CASES = {
         both(teacher("t.pth"), published(Path("t.pth"), args={"out_stride": 8})),
         ("t.pth: out_stride is 8", "allowed: 16", "give"),
     ),
+    "checkpoint has other classes, checked": Case(
+        CHECK,
+        both(teacher("other"), other_classes(Path("other"))),
+        ("other", "has 5 classes", "the dataset has 8", "give"),
+    ),
+    "checkpoint has no numbers": Case(
+        CHECK,
+        both(teacher("nan"), no_numbers(Path("nan"))),
+        ("nan/model.safetensors: classifier.bias has values that are no numbers", "diverge"),
+    ),
+    "weights have no numbers": Case(
+        CHECK,
+        both(params(recipes={"shapes": {"training": {"weights": "w.pth"}}}), backbone_without_numbers),
+        ("w.pth: features.0.0.weight has values that are no numbers",),
+    ),
     "weights are missing": Case(
         CHECK, params(recipes={"shapes": {"training": {"weights": "w.pth"}}}), ("w.pth: no such file", "none")
     ),
@@ -967,6 +1098,18 @@ MACHINE_CASES = {
     "workers in words": Case(DRAW, nothing, ("ATTNFD_WORKERS: found 'two'",), {"ATTNFD_WORKERS": "two"}),
     "a dataset's folder that is not there": Case(
         READ, nothing, ("nowhere/train.txt", "ATTNFD_CAMVID_ROOT"), {"ATTNFD_CAMVID_ROOT": "nowhere"}
+    ),
+    "a reader's folder for two": Case(
+        OWN,
+        params(recipes={"yours": YOURS}),
+        ("ATTNFD_FOLDER_ROOT: found 'datasets/mine'", "mine, yours", "set ATTNFD_ROOT_MINE for mine"),
+        {"ATTNFD_FOLDER_ROOT": "datasets/mine"},
+    ),
+    "a reader's folder for two, checked": Case(
+        CHECK,
+        params(run={"datasets": ["shapes", "mine"]}, recipes={"yours": YOURS}),
+        ("ATTNFD_FOLDER_ROOT: found 'datasets/mine'", "mine, yours", "set ATTNFD_ROOT_MINE for mine"),
+        {"ATTNFD_FOLDER_ROOT": "datasets/mine"},
     ),
     ".env is wrong": Case(DRAW, both(text(".env", b"ATTNFD_WORKERS=x\n")), ("ATTNFD_WORKERS: found 'x'",)),
     ".env is no text": Case(DRAW, text(".env", b"ATTNFD_WORKERS=\xff\n"), (".env", "UTF-8")),

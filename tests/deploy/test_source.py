@@ -161,7 +161,7 @@ class TestTracked:
     def test_unknown_names(self, name: str, run_id: str) -> None:
         with pytest.raises(UserError, match="not found") as stopped:
             open_model(name)
-        assert "start or mend" not in str(stopped.value)
+        assert "start or fix" not in str(stopped.value)
         assert "\n" not in str(stopped.value)
 
     def test_code_in_a_logged_model_is_not_run(self, run_id: str) -> None:
