@@ -146,14 +146,14 @@ def signed(value: float) -> str:
 
 
 def _miou(weights: Counts, matrices: NDArray[np.integer]) -> Counts:
-    """mIoU, as in `attnfd.metrics.scores`, of the matrices' sum under each row of weights (samples, N).
+    """mIoU, as in `metrics.scores`, of the matrices' sum under each row of weights (samples, N).
 
     The sums are whole numbers below 2⁵³, exact in float64 in whatever order a machine adds them up.
     """
     parts = matrices.diagonal(axis1=1, axis2=2), matrices.sum(2), matrices.sum(1)
     hits, target, pred = (weights @ part.astype(np.float64) for part in parts)
     union = target + pred - hits
-    occurs = union > 0
+    occurs = target > 0
     iou = np.divide(hits, union, out=np.zeros_like(hits), where=occurs)
     return iou.sum(1) / np.maximum(occurs.sum(1), 1)
 

@@ -85,21 +85,25 @@ class Augmented(Dataset[tuple[Tensor, Tensor]]):
 
 
 class EpochBatches(Sampler[list[Draw]]):
-    """Batches of a shuffled epoch. A last batch of one image is left out: batch norm needs two.
+    """Batches of a shuffled epoch. A last batch of fewer images than batch norm needs is left out.
 
     Of several processes each gets an equal part of every batch; the last one is cut so that it can.
+
+    Args:
+        least: images of a batch, at least 2: the mean over one is no statistic.
     """
 
-    def __init__(self, images: int, batch_size: int, seed: int) -> None:
+    def __init__(self, images: int, batch_size: int, seed: int, least: int = 2) -> None:
         self.images = images
         self.batch_size = batch_size
         self.seed = seed
+        self.least = least
         self.epoch = 0
         self.skipped = 0
 
     def __len__(self) -> int:
         full, rest = divmod(self.images, self.batch_size)
-        return full + (rest >= max(2, processes.count()))
+        return full + (rest >= self.least)
 
     def __iter__(self) -> Iterator[list[Draw]]:
         generator = torch.Generator().manual_seed(_mix(self.seed, self.epoch))
@@ -133,21 +137,39 @@ def train_loader(
         UserError: the dataset lacks such a split, or there is no batch of at least two images.
     """
     images = Segmentation(prepared, *training.splits)
-    if len(images) < 2 or training.batch_size < 2:
-        raise UserError(
-            f"{prepared.card.name}: found {len(images)} training images in batches of {training.batch_size}; "
-            "allowed: at least 2 of both, since batch norm needs them"
-        )
-    if training.batch_size % processes.count():
-        raise UserError(
-            f"training.batch_size: found {training.batch_size} for {processes.count()} processes; "
-            "allowed: a multiple of their number, which torchrun --nproc-per-node sets"
-        )
+    least = _least(training, len(images), prepared.card.name)
     return TrainLoader(
         Augmented(images, training, seed),
-        batch_sampler=EpochBatches(len(images), training.batch_size, seed),
+        batch_sampler=EpochBatches(len(images), training.batch_size, seed, least),
         **_processes(images, device, workers),
     )
+
+
+def _least(training: Training, images: int, dataset: str) -> int:
+    """The fewest images of a batch from which every process has statistics of batch norm.
+
+    Raises:
+        UserError: whole batches have fewer, or cannot be shared out.
+    """
+    if images < 2 or training.batch_size < 2:
+        raise UserError(
+            f"{dataset}: found {images} training images in batches of {training.batch_size}; "
+            "allowed: at least 2 of both, since batch norm needs them"
+        )
+    count = processes.count()
+    if training.batch_size % count:
+        raise UserError(
+            f"training.batch_size: found {training.batch_size} for {count} processes; "
+            "allowed: a multiple of their number, which torchrun --nproc-per-node sets"
+        )
+    # Without synchronised BN, a process has only its own part of a batch.
+    least = max(2, count) if training.sync_bn else 2 * count
+    if training.batch_size < least:
+        raise UserError(
+            f"training.batch_size: found {training.batch_size} for {count} processes, and training.sync_bn: "
+            f"false; allowed: {least} or more, since batch norm needs two images in each; or sync_bn: true"
+        )
+    return least
 
 
 class Numbered(Dataset[tuple[Tensor, Tensor, Tensor]]):

@@ -14,6 +14,7 @@ SCORES = {
     "mean_accuracy": "mean class accuracy",
     "pixel_accuracy": "pixel accuracy",
     "fw_iou": "frequency-weighted IoU",
+    "miou_predicted": "mIoU with predicted classes",
 }
 """The scores of a whole split, and their titles; the first one is the headline."""
 
@@ -25,6 +26,7 @@ class Scores(TypedDict):
     mean_accuracy: float
     pixel_accuracy: float
     fw_iou: float
+    miou_predicted: float
     iou: list[float | None]
     accuracy: list[float | None]
 
@@ -36,11 +38,13 @@ def scores(matrix: NDArray[np.integer]) -> Scores:
         \text{IoU}_i = \frac{M_{ii}}{\sum_j M_{ij} + \sum_j M_{ji} - M_{ii}}, \qquad
         \text{accuracy}_i = \frac{M_{ii}}{\sum_j M_{ij}}
 
-    * `miou`: mean IoU of the classes that occur in the ground truth or in the prediction.
+    * `miou`: mean IoU of the classes that occur in the ground truth: the same classes for every network.
     * `mean_accuracy`: mean accuracy of the classes that occur in the ground truth; the column "Accuracy" of
       the AttnFD paper (Tables 2 and 3).
     * `pixel_accuracy`: part of the pixels that is right.
     * `fw_iou`: mean IoU, weighted by the number of ground truth pixels.
+    * `miou_predicted`: mean IoU of the classes that occur in the ground truth or in the prediction. One stray
+      pixel of another class puts a 0 into this mean, and none into another network's.
 
     Never NaN: an absent class is None and takes part in no mean, and an empty matrix scores 0.
 
@@ -55,10 +59,11 @@ def scores(matrix: NDArray[np.integer]) -> Scores:
     accuracy = np.divide(hits, target, out=np.zeros_like(hits), where=target > 0)
     pixels = max(target.sum(), 1.0)
     return Scores(
-        miou=_mean(iou, union > 0),
+        miou=_mean(iou, target > 0),
         mean_accuracy=_mean(accuracy, target > 0),
         pixel_accuracy=float(hits.sum() / pixels),
         fw_iou=float((iou * target).sum() / pixels),
+        miou_predicted=_mean(iou, union > 0),
         iou=_present(iou, union > 0),
         accuracy=_present(accuracy, target > 0),
     )

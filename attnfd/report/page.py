@@ -32,8 +32,8 @@ SECTIONS = {
 
 READING = (
     "Scores are in per cent, at the images' original size, from one confusion matrix over the whole split; "
-    "void pixels count nowhere. mIoU is the mean over the classes that occur in the ground truth or the "
-    "prediction.",
+    "void pixels count nowhere. mIoU is the mean over the classes that occur in the ground truth of the "
+    "split, the same ones for every method.",
     "± is the sample standard deviation over the seeds; n/a where one seed has none. In bold: the best of a "
     "student; underlined: the second.",
     "Differences are paired: the same seeds, the same images. Their 95 % interval is a bootstrap over the "

@@ -224,3 +224,16 @@ def test_revisions_and_experiments(project: Path, refused: Refused) -> None:
     assert "shapes/resnet18/attnfd" in refused("shapes/resnet18/atnfd@HEAD", "shapes/teacher")
     shutil.rmtree(".dvc/cache")
     assert "dvc pull" in refused("shapes/teacher@HEAD", "shapes/teacher")
+
+
+def test_scores_that_only_one_revision_knows_are_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    file = Path("results/shapes/resnet18/attnfd/0/metrics.json")
+    newer = {**json.loads(file.read_text()), "miou_predicted": 0.5, "of_tomorrow": 0.5}
+    file.write_text(json.dumps({key: value for key, value in newer.items() if key != "pixel_accuracy"}))
+    found = compare.compare("shapes/resnet18/none/0", "shapes/resnet18/attnfd/0")
+    compare.show(found, Console())
+    shown = capsys.readouterr().out
+    assert "mIoU" in shown
+    assert "mean class accuracy" in shown
+    assert "pixel accuracy" not in shown
+    assert "predicted classes" not in shown

@@ -194,3 +194,9 @@ def test_files_of_other_images_are_refused(tmp_path, ids, matrices):
 )
 def test_in_words(found, words):
     assert statistics.sentence(statistics.Difference(*found), "none", "kd") == words
+
+
+def test_both_methods_are_averaged_over_the_classes_of_the_ground_truth() -> None:
+    clean, stray = np.array([[4, 0, 0], [1, 3, 0], [0, 0, 0]]), np.array([[4, 0, 0], [1, 2, 1], [0, 0, 0]])
+    found = statistics.paired([clean[None]], [stray[None]], samples=10)
+    assert found.mean == pytest.approx((2 / 4 - 3 / 4) / 2)

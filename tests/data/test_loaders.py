@@ -11,6 +11,7 @@ from attnfd.data import loaders
 from attnfd.data.loaders import EpochBatches, Segmentation, eval_loader, train_loader
 from attnfd.data.prepared import Prepared
 from attnfd.errors import UserError
+from attnfd.runtime import processes
 from tests.data.trees import SIZES, prepared_tree, training
 
 CPU = torch.device("cpu")
@@ -149,3 +150,26 @@ def test_an_unknown_split_is_named(prepared: Prepared) -> None:
 
 def test_several_splits_are_read_together(prepared: Prepared) -> None:
     assert len(Segmentation(prepared, "train", "val")) == 2 * len(SIZES)
+
+
+@pytest.mark.parametrize(("sync_bn", "sizes"), [(True, [2, 2, 1]), (False, [2, 2])])
+def test_a_last_batch_without_statistics_in_each_process_is_left_out(
+    sync_bn: bool, sizes: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 10 images in batches of 4, two processes get 2, 2 and 1 each."""
+    monkeypatch.setattr(processes, "count", lambda: 2)
+    monkeypatch.setattr(processes, "rank", lambda: 1)
+    least = loaders._least(training(batch_size=4, sync_bn=sync_bn), 10, "tiny")
+    batches = EpochBatches(10, 4, seed=0, least=least)
+    assert len(batches) == len(sizes)
+    assert [len(batch) for batch in batches] == sizes
+
+
+def test_one_image_a_process_needs_synchronised_bn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "count", lambda: 2)
+    assert loaders._least(training(batch_size=2, sync_bn=True), 10, "tiny") == 2
+    with pytest.raises(
+        UserError,
+        match=r"^training.batch_size: found 2 for 2 processes, .*sync_bn: false; allowed: 4 or more",
+    ):
+        loaders._least(training(batch_size=2, sync_bn=False), 10, "tiny")

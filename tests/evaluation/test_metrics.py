@@ -43,7 +43,9 @@ def test_scores_match_scikit_learn(pred, target):
     iou = sklearn.jaccard_score(t, p, labels=occurring, average=None)
     assert [value for value in found["iou"] if value is not None] == pytest.approx(iou)
     assert [index for index, value in enumerate(found["iou"]) if value is not None] == occurring
-    assert found["miou"] == pytest.approx(iou.mean())
+    assert found["miou_predicted"] == pytest.approx(iou.mean())
+    in_target = sklearn.jaccard_score(t, p, labels=sorted(set(t)), average=None)
+    assert found["miou"] == pytest.approx(in_target.mean())
     assert found["pixel_accuracy"] == pytest.approx(sklearn.accuracy_score(t, p))
     assert found["fw_iou"] == pytest.approx(sklearn.jaccard_score(t, p, average="weighted"))
     recall = sklearn.recall_score(t, p, labels=sorted(set(t)), average=None)
@@ -57,7 +59,8 @@ def test_scores_by_hand():
     found = scores(matrix)
     assert found["iou"] == pytest.approx([6 / 9, 3 / 4, 0, None])
     assert found["accuracy"] == pytest.approx([6 / 8, 3 / 4, None, None])
-    assert found["miou"] == pytest.approx((6 / 9 + 3 / 4 + 0) / 3)
+    assert found["miou"] == pytest.approx((6 / 9 + 3 / 4) / 2)
+    assert found["miou_predicted"] == pytest.approx((6 / 9 + 3 / 4 + 0) / 3)
     assert found["mean_accuracy"] == pytest.approx(3 / 4)
     assert found["pixel_accuracy"] == pytest.approx(9 / 12)
     assert found["fw_iou"] == pytest.approx((8 * 6 / 9 + 4 * 3 / 4) / 12)
@@ -70,6 +73,7 @@ def test_an_empty_matrix_scores_zero():
         "mean_accuracy": 0.0,
         "pixel_accuracy": 0.0,
         "fw_iou": 0.0,
+        "miou_predicted": 0.0,
         "iou": [None] * 3,
         "accuracy": [None] * 3,
     }
@@ -111,3 +115,12 @@ def test_one_pixel_counts_whole_and_absent_classes_are_never_divided_by():
         found = scores(np.array([[1, 0], [0, 0]]))
     assert (found["pixel_accuracy"], found["fw_iou"], found["miou"]) == (1, 1, 1)
     assert found["accuracy"] == [1, None]
+
+
+def test_a_stray_pixel_of_a_class_that_the_split_lacks() -> None:
+    """It does not change which classes `miou` averages: those of the ground truth, for every network."""
+    clean, stray = np.array([[4, 0, 0], [1, 3, 0], [0, 0, 0]]), np.array([[4, 0, 0], [1, 2, 1], [0, 0, 0]])
+    assert scores(clean)["miou"] == scores(clean)["miou_predicted"] == pytest.approx((4 / 5 + 3 / 4) / 2)
+    assert scores(stray)["miou"] == pytest.approx((4 / 5 + 2 / 4) / 2)
+    assert scores(stray)["miou_predicted"] == pytest.approx((4 / 5 + 2 / 4 + 0) / 3)
+    assert scores(stray)["iou"][2] == 0

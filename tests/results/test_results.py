@@ -13,6 +13,7 @@ from PIL import Image
 from torch import nn
 
 from attnfd.config.schema import Evaluate
+from attnfd.evaluation.metrics import SCORES
 from attnfd.results import write
 from tests.report import synthetic
 
@@ -92,7 +93,7 @@ def test_pictures(prepared):
 
 def test_evaluation_at_a_short_side_stands_beside_the_original(prepared):
     found = evaluate(prepared, "out", resize=3).metrics
-    assert found["resized"].keys() == {"short_side", "miou", "mean_accuracy", "pixel_accuracy", "fw_iou"}
+    assert found["resized"].keys() == {"short_side", *SCORES}
     assert found["resized"]["short_side"] == 3
     assert found["pixel_accuracy"] == pytest.approx(21 / 47)
 
