@@ -18,6 +18,7 @@ from attnfd.scan.files import scan
 from attnfd.scan.index import describe, to_index
 from attnfd.scan.show import show
 from attnfd.scan.trainable import check_trainable
+from attnfd.scan.whole import choose_depth, compare, remarks
 
 
 def prepare(tasks: Sequence[Task]) -> list[Card]:
@@ -40,15 +41,17 @@ def _prepare(task: Task) -> Card:
     options = validate(kind.Options, settings.options, f"{params.source}: recipes.{dataset}.prepare")
 
     with _whole(paths.prepared(dataset)) as folder:
-        reader = kind(options, dataset_root(settings, folder))
+        reader = kind(options, dataset_root(params, dataset, folder))
         reader.draw()
         pairs = reader.pairs()
         images = sum(map(len, pairs.values()))
         findings = list(track(scan(reader, pairs), description=f"Checking {dataset}", total=images))
+        depth = choose_depth(settings, reader.root, findings)
+        compare(reader, findings, depth)
         index = to_index(findings, reader, dataset)
-        card = describe(dataset, settings, reader, index)
+        card = describe(dataset, settings, reader, index, depth)
         check_trainable(card, reader, findings)
-        warnings = doubts(card, findings)
+        warnings = [*doubts(card, findings), *reader.remarks, *remarks(settings, reader, findings, depth)]
         Prepared(card, index, reader.root).write(folder)
         write_warnings(folder, warnings)
     show(card, warnings)

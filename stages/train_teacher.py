@@ -58,6 +58,8 @@ def _train(task: Task) -> str:
     else:
         model, new_attention = imported.import_teacher(config, classes)
         history = _score(model, prepared, config, fabric, task.log)
+        if processes.rank() == 0:
+            imported.compare(config, prepared.card.classes, history["miou"].item())
         if new_attention and config.fit_epochs and list(model.attention.parameters()):
             history = pd.concat([history, _fit_attention(model, config, train)], ignore_index=True)
         card["imported_sha256"] = imported.fingerprint(config)

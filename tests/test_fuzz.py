@@ -76,13 +76,13 @@ def test_any_value_anywhere_holds_or_its_key_is_named(path: tuple[str, ...], val
 TRAINING = {
     "epochs": st.integers(1, 500),
     "batch_size": st.integers(1, 64),
-    "lr": st.floats(1e-6, 10),
+    "lr": st.floats(1e-9, 1e3),
     "momentum": st.floats(0, 0.999),
     "nesterov": st.booleans(),
     "weight_decay": st.floats(0, 1),
     "schedule": st.sampled_from(["cosine", "poly"]),
-    "crop": st.lists(st.integers(1, 2000), min_size=2, max_size=2),
-    "scale": st.lists(st.floats(0.1, 4), min_size=2, max_size=2).map(sorted),
+    "crop": st.lists(st.integers(8, 2000), min_size=2, max_size=2),
+    "scale": st.lists(st.floats(0.1, 10), min_size=2, max_size=2).map(sorted),
     "flip": st.floats(0, 1),
     "sync_bn": st.booleans(),
     "deterministic": st.booleans(),
@@ -91,12 +91,18 @@ TRAINING = {
 """What docs and descriptions allow, key by key."""
 
 NOT_TRAINING = {
-    "epochs": st.integers(max_value=0) | st.floats(0.1, 0.9),
+    "epochs": st.integers(max_value=0) | st.integers(min_value=100_001) | st.floats(0.1, 0.9),
+    "batch_size": st.integers(max_value=0) | st.integers(min_value=4097),
+    "scale": st.tuples(st.floats(10.1, 1e300), st.floats(10.1, 1e300)).map(sorted)
+    | st.tuples(st.floats(1e-300, 0.09), st.floats(1e-300, 0.09)).map(sorted),
     "lr": st.floats(max_value=0) | st.just(float("nan")) | st.just(float("inf")) | st.text(),
     "momentum": st.floats(min_value=1) | st.floats(max_value=-0.01),
     "nesterov": st.integers() | st.text(),
     "schedule": st.text().filter(lambda word: word not in ("cosine", "poly")),
-    "crop": st.lists(st.integers(1, 9), min_size=3) | st.integers() | st.just([0, 1]),
+    "crop": st.lists(st.integers(8, 9), min_size=3)
+    | st.lists(st.integers(max_value=7), min_size=2, max_size=2)
+    | st.lists(st.integers(min_value=16_385), min_size=2, max_size=2)
+    | st.integers(),
     "flip": st.floats(min_value=1.01) | st.floats(max_value=-0.01),
 }
 

@@ -94,6 +94,18 @@ def test_components_do_not_import_each_other(kind: str) -> None:
         assert not imports(f"attnfd.{kind}.{name}") & others
 
 
+def calls(file: Path, name: str) -> list[ast.Call]:
+    nodes = [node for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Call)]
+    return [node for node in nodes if ast.unparse(node.func) == name]
+
+
+def test_every_image_is_opened_by_a_list_of_formats() -> None:
+    # Pillow starts Ghostscript on a file that begins like an EPS, whatever its name.
+    opened = [call for file in MODULES.values() for call in calls(file, "Image.open")]
+    assert opened
+    assert all("formats" in {keyword.arg for keyword in call.keywords} for call in opened)
+
+
 def folder(module: str) -> str:
     """The folder of a module; a module of the root stands for itself."""
     parts = module.split(".")

@@ -130,5 +130,5 @@ def test_all_new_parts_run_together(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_tests_of_the_copy_pass(copy: Path) -> None:
-    folders = ("config", "distillers", "models", "readers", "runtime", "scan", "sweep", "training")
+    folders = ("config", "distillers", "models", "readers", "runtime", "scan", "training")
     succeed(copy, "pytest", *(f"tests/{folder}" for folder in folders), "tests/test_site.py")

@@ -21,6 +21,8 @@ from attnfd.evaluation.metrics import SCORES
 from attnfd.paths import TEACHER, Cell
 
 COUNTED = (*SCORES, "parameters", "multiply_adds", "images", "collapsed")
+PAIRS = 1000
+"""Of classes, which a plot in a browser has room for."""
 COMBINATIONS = [layers for count in range(4) for layers in itertools.combinations(LAYERS, count)]
 """Rows of the paper's Table 3, in its order: no layer, one, two, all three."""
 
@@ -80,6 +82,7 @@ def confusion(chosen: Sequence[Cell], classes: Sequence[str]) -> pd.DataFrame:
     """Confusions of the teacher and of AttnFD beside `none`, of the first seed: a row per pair of classes.
 
     Columns: the cell's labels, `truth` and `prediction`, and `share` of the pixels of `truth`, from 0 to 1.
+    Of many classes the right answers come first, then confusions of at least half a per cent, no others.
 
     Raises:
         UserError: a cell has no results yet.
@@ -90,6 +93,9 @@ def confusion(chosen: Sequence[Cell], classes: Sequence[str]) -> pd.DataFrame:
         matrix = statistics.read(file, file.as_posix()).matrices.sum(0, dtype=np.int64)
         pairs = pd.DataFrame(itertools.product(classes, classes), columns=["truth", "prediction"])
         pairs["share"] = (matrix / np.maximum(matrix.sum(1, keepdims=True), 1)).ravel()
+        if len(pairs) > PAIRS:
+            right = pairs["truth"] == pairs["prediction"]
+            pairs = pd.concat([pairs[right], pairs[~right & (pairs["share"] >= 0.005)]])
         tables.append(_labelled(pairs, cell))
     return pd.concat(tables, ignore_index=True)
 
@@ -248,6 +254,8 @@ def _stack(chosen: Sequence[Cell], files: Sequence[Path], columns: Sequence[str]
         with reading(file.as_posix()):
             table = pd.read_csv(file)
             need(columns, table.columns)
+            if "class" in columns:  # Its name is text, whatever it looks like: 7, None or NA.
+                table["class"] = pd.read_csv(file, usecols=["class"], dtype=str, keep_default_na=False)
             table[[name for name in columns if name != "class"]].astype(float)  # or it is no number
         tables.append(_labelled(table, cell))
     return pd.concat(tables, ignore_index=True)

@@ -1,17 +1,19 @@
 """The entry point: runs a command, and prints an error as one line."""
 
 import gc
+import os
 import sys
-from typing import NoReturn
+from pathlib import Path
 
 from attnfd.cli import pipeline, tools  # noqa: F401 - they add their commands to the app
 from attnfd.cli.app import app
 from attnfd.cli.messages import plain, tell
-from attnfd.errors import StoppedError, UserError
+from attnfd.errors import StoppedError, UserError, full_disk
+from attnfd.paths import main_root
 
 
 def main() -> None:
-    """Run a command; what the user can mend is told in a line, with exit status 2."""
+    """Run a command; what the user can fix is said in a line, with exit status 2."""
     # The libraries make millions of objects that stay. As it is set, Python looks through them over and over
     # while they are imported: a sixth of what a small cell takes.
     gc.set_threshold(100_000, 50, 50)
@@ -20,20 +22,32 @@ def main() -> None:
     except StoppedError as interrupted:
         tell(plain(interrupted))
         sys.exit(interrupted.status)
-    except UserError as error:
-        _fail(error)
-    except OSError as error:
-        if error.errno is None:
+    except Exception as error:
+        explained = _explained(error)
+        if explained is None:
             raise
+        tell(f"[bold red]error:[/] {plain(explained)}")
+        sys.exit(explained.status)
+
+
+def _explained(error: Exception) -> UserError | None:
+    """An error as one for the user; None if it is a fault of the program."""
+    if isinstance(error, UserError):
+        return error
+    if full := full_disk(error, *_written(error)):
+        return UserError(full)
+    if isinstance(error, OSError) and error.errno is not None:
         what = f"{error.filename or 'a file'}: {error.strerror}"
-        _fail(UserError(f"{what}; see that it may be read and written, and that its disk has room"))
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
+        return UserError(f"{what}; see that it may be read and written, and that its disk has room")
+    if isinstance(error, RuntimeError) and "DataLoader worker" in str(error):
         hint = "if memory is short, ATTNFD_WORKERS=0 does without such processes"
-        _fail(UserError(f"a loader's process was killed; start the same again, and it goes on; {hint}"))
+        return UserError(f"a loader's process was killed; start the same again, and it goes on; {hint}")
+    return None
 
 
-def _fail(error: UserError) -> NoReturn:
-    tell(f"[bold red]error:[/] {plain(error)}")
-    sys.exit(error.status)
+def _written(error: Exception) -> list[Path]:
+    """Folders that a command may have written to, or the one that the error names."""
+    if isinstance(error, OSError) and error.filename:
+        return [Path(os.fsdecode(error.filename)).parent]
+    given = [Path(word) for word in sys.argv[1:] if os.sep in word]
+    return [Path.cwd(), main_root(), Path(os.environ.get("TMPDIR", "/tmp")), *given]

@@ -26,9 +26,13 @@ def check_all() -> Params:
     check_components(params)
     check_weights(params)
 
+    from attnfd import paths
+    from attnfd.data.prepared import dataset_root
     from attnfd.runtime.fabric import start_fabric
     from attnfd.tracking import store
 
+    for dataset in params.run.datasets:
+        dataset_root(params, dataset, paths.prepared(dataset))
     start_fabric("32-true")
     store.check()
     return params
@@ -64,11 +68,22 @@ def check_weights(params: Params) -> None:
         for dataset in params.run.datasets
         for student in students
     }
-    teachers = [params.train_teacher(dataset) for dataset in params.run.datasets]
-    for teacher in teachers:
+    for dataset in params.run.datasets:
+        teacher = params.train_teacher(dataset)
         if teacher.checkpoint is None:
             wanted.add((teacher.backbone, teacher.weights))
         else:
-            imported.check_teacher(teacher)
+            imported.check_teacher(teacher, _classes(params, dataset))
     for backbone, weights in sorted(wanted):
         backbones.check_weights(backbone, weights)
+
+
+def _classes(params: Params, dataset: str) -> int:
+    """How many classes a dataset has, as its reader says, which need not be prepared."""
+    from attnfd import paths
+    from attnfd.data.prepared import dataset_root
+
+    prepare = params.prepare(dataset)
+    reader = discovery.component("readers", prepare.reader)
+    options = validate(reader.Options, prepare.options, f"{params.source}: recipes.{dataset}.prepare")
+    return len(reader(options, dataset_root(params, dataset, paths.prepared(dataset))).classes)

@@ -54,6 +54,9 @@ def sweep(
     address: Annotated[
         str | None, typer.Option(help="A Ray cluster; unset: this machine.", show_default=False)
     ] = None,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Wait for another run in this project, instead of refusing.")
+    ] = False,
 ) -> None:
     """Run every stale cell as `dvc repro` would, many at once; what fails stops only what waits for it."""
     from attnfd.cli import preflight
@@ -64,8 +67,10 @@ def sweep(
     preflight.check_all()
     console = Console(highlight=False, soft_wrap=True)
     graph = Graph()
+    if not wait:
+        graph.check_alone()
     runner = Ray(jobs=jobs, gpus=gpus_per_job, address=address)
-    outcome = walk.sweep(graph, runner, console, students_per_teacher)
+    outcome = walk.sweep(graph, runner, console, students_per_teacher, wait=wait)
     walk.show(outcome, console)
     if outcome.failed:
         raise typer.Exit(1)

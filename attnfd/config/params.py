@@ -8,8 +8,10 @@ A stage's settings for a dataset are merged from the general to the particular:
 `methods.<method>`, with `methods.<method>.on.<dataset>` laid over it.
 """
 
+import itertools
 import json
 import re
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +21,7 @@ from typing import Any
 from pydantic import ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
+from ruamel.yaml.nodes import CollectionNode, MappingNode
 
 from attnfd import discovery
 from attnfd.config.schema import (
@@ -38,8 +41,11 @@ from attnfd.paths import Cell
 
 PARAMS_FILE = "params.yaml"
 
-NAME = re.compile(r"[A-Za-z0-9_]+")
+NAME = re.compile(r"[A-Za-z0-9_]{1,64}")
 """A name becomes part of paths, of the names of DVC's cells, and of the command lines in dvc.yaml."""
+
+LARGEST = 100_000
+"""Most keys and values of a YAML file. What an alias stands for counts each time."""
 
 TAKEN = ("teacher", "frozen")
 """Folders beside those of the students."""
@@ -104,12 +110,20 @@ class Params:
         return found
 
     def _check_names(self, key: str) -> None:
+        alike: dict[str, str] = {}
         for name in self._mapping(key):
             if not (isinstance(name, str) and NAME.fullmatch(name)):
                 raise UserError(
-                    f"{self.source}: {key}: found the name {name!r}; allowed: letters, digits and _"
+                    f"{self.source}: {key}: found the name {reprlib.repr(name)}; allowed: letters, digits "
+                    "and _, at most 64 of them"
                 )
-            if key == "students" and name in TAKEN:
+            if other := alike.get(name.lower()):
+                raise UserError(
+                    f"{self.source}: {key}: found {other!r} and {name!r}; allowed: names that differ in more "
+                    "than capitals, as some systems keep both in one folder"
+                )
+            alike[name.lower()] = name
+            if key == "students" and name.lower() in TAKEN:
                 raise UserError(f"{self.source}: {key}: found {name!r}; allowed: any but {', '.join(TAKEN)}")
 
     def _check_axes(self) -> None:
@@ -251,6 +265,8 @@ def load_yaml(text: str, source: str) -> Any:
         UserError: it is no YAML, or holds what JSON could not.
     """
     try:
+        if _size(YAML(typ="safe", pure=True).compose(text), {}) > LARGEST:
+            raise ValueError(f"found more than {LARGEST} keys and values, aliases counted by what they name")
         raw = YAML(typ="safe", pure=True).load(text)
         json.dumps(raw, default=str)
     except YAMLError as error:
@@ -262,6 +278,17 @@ def load_yaml(text: str, source: str) -> Any:
         reason = " ".join(str(error).split())
         raise UserError(f"{source}: {reason}; allowed: plain keys and values") from None
     return raw
+
+
+def _size(node: Any, known: dict[int, int]) -> int:
+    """Keys and values of a YAML node. Aliases share nodes, so each node is looked at once."""
+    if not isinstance(node, CollectionNode):
+        return 1
+    if id(node) not in known:
+        known[id(node)] = LARGEST + 1  # For a node that is inside itself.
+        parts = itertools.chain(*node.value) if isinstance(node, MappingNode) else node.value
+        known[id(node)] = 1 + sum(_size(part, known) for part in parts)
+    return known[id(node)]
 
 
 def _has(section: Any, keys: tuple[int | str, ...]) -> bool:

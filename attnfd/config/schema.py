@@ -4,13 +4,33 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import ConfigDict, Field, model_validator
 
-from attnfd.config.section import NonNegative, Positive, Probability, Section, Seed
+from attnfd.config.section import (
+    Batch,
+    NonNegative,
+    Positive,
+    Probability,
+    Rate,
+    Section,
+    Seed,
+    Side,
+    within,
+)
 
+Epochs = Annotated[int, within(0, 1e5, "a training of more does not end")]
+Crop = Annotated[Side, within(8, 16384, "the network's features have a sixteenth of its sides")]
+Scale = Annotated[
+    float, Field(gt=0), within(0.1, 10, "what is resized further is only dots, or fills memory")
+]
+Kernel = Annotated[Positive, within(1, 63, "the maps under it have some tens of pixels a side")]
+PIXELS = 2**30
+"""Most pixels of a step; their features need a hundred times the memory."""
+
+Percent = Annotated[float, Field(ge=0, le=100)]
 Layer = Literal["backbone", "encoder", "decoder"]
 LAYERS: tuple[Layer, ...] = get_args(Layer)
 """The layers whose features can be distilled, in the order of computation (paper sec. 3.1)."""
 
-Weight = Annotated[float, Field(ge=0, description="factor of the distillation loss beside cross-entropy")]
+Weight = Annotated[NonNegative, Field(description="factor of the distillation loss beside cross-entropy")]
 
 
 class Axes(Section):
@@ -48,6 +68,27 @@ class Prepare(Section):
     model_config = ConfigDict(frozen=True, extra="allow", strict=True, allow_inf_nan=False)
 
     reader: str = Field(description="a file of attnfd/readers/")
+    bits: Literal["auto", 8, 12, 16] = Field(
+        default="auto",
+        description="of the values in images that are stored with more than 8; auto: the fewest of 8, 12 and "
+        "16 that have room for all values of the dataset",
+    )
+    percentiles: tuple[Percent, Percent] | None = Field(
+        default=None,
+        description="instead of bits: values that so many per cent of the training pixels do not exceed "
+        "become 0 and 255, and with them the values outside",
+    )
+
+    @model_validator(mode="after")
+    def _one_scale(self) -> "Prepare":
+        if self.percentiles is None:
+            return self
+        if self.percentiles[0] >= self.percentiles[1]:
+            found = list(self.percentiles)
+            raise ValueError(f"percentiles: found {found}; allowed: [low, high] with low < high")
+        if self.bits != "auto":
+            raise ValueError(f"percentiles: found beside bits: {self.bits}; allowed: one of the two")
+        return self
 
     @property
     def options(self) -> dict[str, Any]:
@@ -58,18 +99,18 @@ class Training(Section):
     """Optimisation and augmentation, shared by teacher and students (paper sec. 4.2)."""
 
     splits: tuple[str, ...] = Field(min_length=1, description="splits of the dataset to train on")
-    epochs: Positive = Field(description="passes over these splits")
-    batch_size: Positive = Field(description="images per step; a last batch of one image is dropped (BN)")
-    lr: float = Field(gt=0, description="learning rate of the backbone")
-    head_lr_factor: float = Field(gt=0, description="everything but the backbone learns at lr times this")
+    epochs: Annotated[Epochs, Field(gt=0)] = Field(description="passes over these splits")
+    batch_size: Batch = Field(description="images per step; a last batch of one image is dropped (BN)")
+    lr: Rate = Field(description="learning rate of the backbone")
+    head_lr_factor: Rate = Field(description="everything but the backbone learns at lr times this")
     momentum: Probability = Field(description="of SGD")
     nesterov: bool = Field(description="Nesterov's momentum")
     weight_decay: NonNegative = Field(description="L2 penalty of SGD")
     schedule: Literal["cosine", "poly"] = Field(
         description="per iteration to 0: cosine annealing, or (1 - t)^0.9"
     )
-    crop: tuple[Positive, Positive] = Field(description="height, width of a training crop in pixels")
-    scale: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = Field(
+    crop: tuple[Crop, Crop] = Field(description="height, width of a training crop in pixels")
+    scale: tuple[Scale, Scale] = Field(
         description="range of the random resize, relative to the original size"
     )
     flip: float = Field(ge=0, le=1, description="probability of a horizontal flip")
@@ -87,6 +128,16 @@ class Training(Section):
         return self
 
     @model_validator(mode="after")
+    def _fits(self) -> "Training":
+        height, width = self.crop
+        if self.batch_size * height * width > PIXELS:
+            raise ValueError(
+                f"batch_size: found {self.batch_size} images of {height} × {width} pixels; allowed: at most "
+                f"{PIXELS} pixels in a step, as no machine has memory for more"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _scale_in_order(self) -> "Training":
         if self.scale[0] > self.scale[1]:
             raise ValueError(f"scale: found {list(self.scale)}; allowed: [low, high] with low ≤ high")
@@ -97,7 +148,7 @@ class Attention(Section):
     """CBAM at the three taps (Woo et al. 2018, sec. 3)."""
 
     reduction: Positive = Field(default=16, description="the channel MLP is C → C / reduction → C")
-    kernel_size: Positive = Field(default=7, description="of the spatial convolution, odd")
+    kernel_size: Kernel = Field(default=7, description="of the spatial convolution, odd")
     channel: bool = Field(default=True, description="with channel attention")
     spatial: bool = Field(default=True, description="with spatial attention")
     learned: bool = Field(default=True, description="gates with weights; without: sums of pooled values")
@@ -122,7 +173,7 @@ class TrainTeacher(Training):
         description="a teacher trained elsewhere, taken instead of training one: a folder that train_teacher "
         "wrote, or a DeepLabV3+ in the layout of the AttnFD authors; null: none"
     )
-    fit_epochs: Annotated[int, Field(ge=0)] = Field(
+    fit_epochs: Annotated[Epochs, Field(ge=0)] = Field(
         description="epochs in which new CBAMs of such a teacher are trained, and nothing else of it"
     )
     seed: Seed = Field(description="of initial weights, order and augmentation")
@@ -132,7 +183,9 @@ class Freeze(Section):
     """Checks made before the frozen teacher is written."""
 
     images: Positive = Field(description="evaluation images on which frozen and live teacher are compared")
-    tolerance: float = Field(gt=0, description="largest relative difference allowed")
+    tolerance: Annotated[float, within(0, 1, "it is a relative difference")] = Field(
+        gt=0, description="largest relative difference allowed"
+    )
 
 
 class Distill(Training):
@@ -146,12 +199,12 @@ class Distill(Training):
 class Evaluate(Section):
     """Evaluation at original size, and the pictures it leaves."""
 
-    batch_size: Positive = Field(description="images of one size per forward pass")
+    batch_size: Batch = Field(description="images of one size per forward pass")
     kept: Positive = Field(
         description="evaluation images whose class maps stay, for the report to choose from"
     )
     overlays: Positive = Field(description="of these, images drawn with their prediction and its features")
-    resize: Positive | None = Field(
+    resize: Side | None = Field(
         default=None, description="short side to evaluate at as well (513: the released code)"
     )
 

@@ -6,12 +6,38 @@ from collections.abc import Mapping
 from types import UnionType
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import PydanticCustomError
 
 from attnfd.errors import UserError
 
-Positive = Annotated[int, Field(gt=0)]
-NonNegative = Annotated[float, Field(ge=0)]
+
+def within(least: float, most: float, why: str) -> AfterValidator:
+    """Bounds of a value, with the reason as the user reads it."""
+
+    def check(value: float) -> float:
+        if least <= value <= most:
+            return value
+        low, high = (int(bound) if bound == int(bound) else bound for bound in (least, most))
+        raise PydanticCustomError("bounds", f"{low} to {high}, as {why}")
+
+    return AfterValidator(check)
+
+
+Positive = Annotated[int, Field(gt=0), within(1, 1e6, "no machine has time or memory for more")]
+Count = Annotated[int, Field(ge=0), within(0, 1e6, "no machine has time or memory for more")]
+NonNegative = Annotated[float, Field(ge=0), within(0, 1e9, "losses with larger factors overflow")]
+Divisor = Annotated[
+    float, Field(gt=0), within(1e-9, 1e9, "a loss overflows with less, and vanishes with more")
+]
+Side = Annotated[int, Field(gt=0), within(1, 16384, "larger images do not fit into memory")]
+Batch = Annotated[int, Field(gt=0), within(1, 4096, "all images of a step are in memory at once")]
+Rate = Annotated[float, Field(gt=0), within(1e-9, 1e3, "SGD does not move with less, and diverges with more")]
+Temperature = Annotated[
+    float,
+    Field(gt=0),
+    within(1e-3, 1e3, "a softmax has one class at lower temperatures, and is flat at higher ones"),
+]
 Probability = Annotated[float, Field(ge=0, lt=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
@@ -25,6 +51,9 @@ class Section(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
+
+LONGEST = 80
+"""Most letters of a wrong value that a message shows."""
 
 SectionT = TypeVar("SectionT", bound=Section)
 
@@ -62,7 +91,13 @@ def explain(kind: type[Section], error: ValidationError) -> str:
     if first["type"] == "value_error":
         return ".".join([*path, str(first["ctx"]["error"])])
     same = [first, *(other for other in others if choice and other["loc"][0] == path[0])]
-    return f"{key}: found {json.dumps(first['input'])}; allowed: {', or '.join(map(_wanted, same))}"
+    return f"{key}: found {_shown(first['input'])}; allowed: {', or '.join(map(_wanted, same))}"
+
+
+def _shown(value: Any) -> str:
+    """A value as it is in the file, or the beginning of a long one."""
+    text = json.dumps(value, default=str, ensure_ascii=False)
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
 
 
 def _is_choice(kind: type[Section], key: str) -> bool:

@@ -1,20 +1,67 @@
 """Images and masks as arrays."""
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from attnfd.data.labels import COLOUR
+from attnfd.data.depth import LARGEST, Depth, Pixels, scale
+from attnfd.data.labels import COLOUR, VOID
+
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP", "JPEG2000")
+"""What is read. Pillow knows further ones, of which EPS starts another program on the file."""
+
+IMAGES = (
+    ".bmp", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff",
+    ".webp",
+)  # fmt: skip
+MASKS = (".bmp", ".png", ".tif", ".tiff")
+"""Suffixes of files that a folder is searched for, in any case; of masks those that keep every value.
+
+JPEG changes pixels, and a program that writes a GIF may number its indices anew.
+"""
 
 UNREADABLE = (OSError, ValueError)
 """What is raised for a file that cannot be decoded."""
 
 MATLAB = b"MATLAB 5.0"
 """How a .mat file begins."""
+
+ORIENTATION, NEW_SUBFILE_TYPE, BITS_PER_SAMPLE = 0x0112, 0x00FE, 0x0102
+"""Tags of EXIF and TIFF."""
+
+REDUCED_OR_MASK = 0b101
+"""Bits of a TIFF page that shows another page in a smaller size, or the transparency of another page."""
+
+GREY_ALPHA = "LA;16B"
+DEEP = {
+    **{
+        f"{layout};16{order}": f"{layout};16{other}"
+        for layout in ("RGB", "RGBA", "RGBX")
+        for order, other in (("L", "B"), ("B", "L"), ("N", "B" if sys.byteorder == "little" else "L"))
+    },
+    GREY_ALPHA: "RGBA",
+}
+"""Layouts of 16 bits: Pillow takes the upper bytes of them, and the lower ones by the layout beside."""
+
+
+class Mask(NamedTuple):
+    """Values (H, W) of a mask, the palette of an index mask, and whether pixels have one bit.
+
+    Values of uint8 are grey values or palette indices; of uint32, colours: `COLOUR` + 0xRRGGBB. A palette is
+    a row of numbers: red, green and blue of index 0, of index 1, and so on. `turned`: by an EXIF orientation.
+    """
+
+    values: NDArray[np.uint8] | NDArray[np.uint32]
+    palette: Sequence[int] = ()
+    bilevel: bool = False
+    turned: bool = False
 
 
 @contextmanager
@@ -23,71 +70,180 @@ def _decoding() -> Iterator[None]:
     try:
         yield
     except UnidentifiedImageError:
-        raise ValueError("of no known format") from None
+        allowed = ", ".join(FORMATS)
+        raise ValueError(
+            f"of no known format, or of channels that are not read; allowed: {allowed}"
+        ) from None
     except UNREADABLE:
         raise
     except Exception as error:
         raise ValueError(f"{type(error).__name__}: {error}") from None
 
 
-@_decoding()
-def decode_image(file: Path | BytesIO) -> np.ndarray:
+def decode_image(file: Path | BytesIO, depth: Depth | None = None) -> NDArray[np.uint8]:
     """An image as RGB (H, W, 3), uint8, turned as its EXIF orientation says.
 
-    Grey, palette and CMYK images become RGB, transparency is dropped, and of 16 bits the upper 8 are used.
+    Grey, palette and CMYK images become RGB, and transparency is dropped.
+
+    Args:
+        depth: how values of more than 8 bits are scaled; unset: the upper 8 of 16 bits are used.
 
     Raises:
-        OSError, ValueError: the file is broken, has far too many pixels, or pixels that are floats or
-            integers of more than 16 bits.
+        OSError, ValueError: the file is broken, has far too many pixels, several pages or frames, values that
+            are floats or have more than 16 bits, or values beyond those of `depth`.
     """
-    with Image.open(file) as image:
-        turned = ImageOps.exif_transpose(image)
-        if turned.mode == "F" or turned.mode.startswith("I"):
-            return np.repeat(_upper_bits(turned)[..., None], 3, axis=2)
-        return np.array(turned.convert("RGB"))
-
-
-def is_turned(file: Path | BytesIO) -> bool:
-    """Whether an image's EXIF orientation turns or mirrors it."""
-    with Image.open(file) as image:
-        return image.getexif().get(0x0112, 1) != 1
+    return scale(read_pixels(file), depth)
 
 
 @_decoding()
-def decode_mask(file: Path | BytesIO, *, colours: bool = False) -> np.ndarray:
-    """The values of a mask (H, W), turned as its EXIF orientation says.
+def read_pixels(file: Path | BytesIO) -> Pixels:
+    """An image before it is scaled to 8 bits, see `decode_image`."""
+    with _open(file) as image:
+        deep = _rawmode(image)
+        turned = ImageOps.exif_transpose(image)
+        if turned.mode == "F" or turned.mode.startswith("I"):
+            return _integers(turned)
+        if not deep:
+            return np.array(turned.convert("RGB"))
+    return _sixteen_bits(file, np.array(turned), deep)
 
-    uint8: the grey values, of a palette image its indices, of a .mat file of SBD its `GTcls.Segmentation`.
-    With `colours`, uint32: `COLOUR` + 0xRRGGBB.
+
+@_decoding()
+def orientation(file: Path | BytesIO) -> int:
+    """The EXIF orientation of an image: 1 for one that is stored as it is seen, else 2 to 8."""
+    with _open(file) as image:
+        return _orientation(image)
+
+
+def decode_mask(file: Path | BytesIO, *, colours: bool = False) -> np.ndarray:
+    """The values of a mask (H, W), see `read_mask`."""
+    return read_mask(file, colours=colours).values
+
+
+@_decoding()
+def read_mask(file: Path | BytesIO, *, colours: bool = False, white: int = 1) -> Mask:
+    """A mask, turned as its EXIF orientation says. Of a .mat file of SBD: its `GTcls.Segmentation`.
+
+    Args:
+        colours: read colours rather than grey values and indices.
+        white: value of white in a mask of one bit.
 
     Raises:
-        OSError, ValueError: the file is broken or has far too many pixels, or the mask has more than one
-            channel (unless `colours`), or more than 8 bits.
+        OSError, ValueError: the file is broken, has far too many pixels, or several pages or frames; the mask
+            has more than one channel (unless `colours`), more than 8 bits, or labels in its alpha channel.
     """
     if _head(file) == MATLAB:
-        return _decode_sbd(file)
-    with Image.open(file) as mask:
-        allowed = ("1", "L", "P", "RGB", "RGBA") if colours else ("1", "L", "P")
+        return Mask(_decode_sbd(file))
+    with _open(file) as mask:
+        allowed = ("1", "L", "P", "LA", "PA", "RGB", "RGBA") if colours else ("1", "L", "P")
         if mask.mode not in allowed:
-            wanted = "8 bits per channel" if colours else "one channel of at most 8 bits"
+            wanted = "RGB, RGBA, grey or palette of 8 bits" if colours else "one channel of at most 8 bits"
             raise ValueError(f"mask of mode {mask.mode}; allowed: {wanted}")
-        turned = ImageOps.exif_transpose(mask)
-        if not colours:
-            return np.array(turned).astype(np.uint8)
-        red, green, blue = np.moveaxis(np.array(turned.convert("RGB")).astype(np.uint32), 2, 0)
-        return COLOUR + (red << 16 | green << 8 | blue)
+        turned = _orientation(mask) != 1
+        upright = ImageOps.exif_transpose(mask)
+        if colours:
+            return Mask(_colours(upright), turned=turned)
+        values = np.array(upright).astype(np.uint8)
+        if upright.mode == "1":
+            return Mask(values * np.uint8(white), bilevel=True, turned=turned)
+        return Mask(values, (upright.getpalette() if upright.mode == "P" else None) or (), turned=turned)
+
+
+def read_labels(file: Path | BytesIO, table: np.ndarray) -> Mask:
+    """A mask of the dataset with this `label_table`.
+
+    White in a mask of one bit is 1, or 255 if that is a class and 1 is none.
+    """
+    white = 255 if table[1] == VOID != table[255] else 1
+    return read_mask(file, colours=len(table) > COLOUR, white=white)
 
 
 def read_classes(file: Path | BytesIO, table: np.ndarray) -> np.ndarray:
     """The class of every pixel of a mask (H, W), uint8, through the `label_table` of its dataset."""
-    return table[decode_mask(file, colours=len(table) > COLOUR)]
+    return table[read_labels(file, table).values]
 
 
-def _upper_bits(image: Image.Image) -> np.ndarray:
+@contextmanager
+def _open(file: Path | BytesIO) -> Iterator[Image.Image]:
+    """A file with one image, at that image."""
+    with Image.open(file, formats=FORMATS) as image:
+        # An MPO is a photo with views of it for other devices behind it.
+        if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
+            _seek_only_page(image)
+        yield image
+
+
+def _seek_only_page(image: Image.Image) -> None:
+    pages = [page for page in range(image.n_frames) if _is_own(image, page)]  # type: ignore[attr-defined]
+    if len(pages) != 1:
+        raise ValueError(
+            f"found {len(pages)} pages or frames; allowed: one; save the one that counts by itself"
+        )
+    image.seek(pages[0])
+
+
+def _is_own(image: Image.Image, page: int) -> bool:
+    """Whether a page is an image of its own."""
+    if image.format != "TIFF":
+        return True
+    image.seek(page)
+    return not image.tag_v2.get(NEW_SUBFILE_TYPE, 0) & REDUCED_OR_MASK  # type: ignore[attr-defined]
+
+
+def _orientation(image: Image.Image) -> int:
+    found = image.getexif().get(ORIENTATION, 1)
+    return found if found in range(2, 9) else 1
+
+
+def _integers(image: Image.Image) -> NDArray[np.uint16]:
     pixels = np.array(image)
-    if image.mode == "F" or pixels.min() < 0 or pixels.max() > 0xFFFF:
-        raise ValueError(f"image of mode {image.mode}; allowed: at most 16 bits per channel")
-    return (pixels >> 8).astype(np.uint8)
+    if image.mode == "F" or pixels.min() < 0 or pixels.max() > LARGEST:
+        found = f"image of mode {image.mode} with values from {pixels.min():g} to {pixels.max():g}"
+        raise ValueError(f"{found}; allowed: whole numbers of at most 16 bits per channel")
+    return pixels.astype(np.uint16)
+
+
+def _rawmode(image: Image.Image) -> str:
+    """The layout of an image of 16 bits in several channels, of which Pillow takes the upper 8; else ""."""
+    tiles = getattr(image, "tile", None)
+    rawmode = _arguments(tiles[0])[0] if tiles and image.format in ("PNG", "TIFF") else ""
+    if rawmode in DEEP:
+        return rawmode
+    bits = image.tag_v2.get(BITS_PER_SAMPLE, (8,)) if image.format == "TIFF" else (8,)  # type: ignore[attr-defined]
+    if len(bits) > 1 and max(bits) > 8:
+        raise ValueError(
+            f"TIFF of {len(bits)} channels of {max(bits)} bits; allowed: RGB or RGBA, by the pixel"
+        )
+    return ""
+
+
+def _arguments(tile: Any) -> tuple[Any, ...]:
+    return (tile[3],) if isinstance(tile[3], str) else tuple(tile[3])
+
+
+def _sixteen_bits(file: Path | BytesIO, upper: NDArray[np.uint8], rawmode: str) -> NDArray[np.uint16]:
+    """All 16 bits of an image: Pillow is asked once more, for the other byte of every value."""
+    with _open(file) as image:
+        image.tile = [  # type: ignore[attr-defined]
+            (*tile[:3], (DEEP[rawmode], *_arguments(tile)[1:]))
+            for tile in image.tile  # type: ignore[attr-defined]
+        ]
+        lower = np.array(ImageOps.exif_transpose(image))
+    if rawmode == GREY_ALPHA:  # of a pixel's four bytes, the first two are its grey value
+        return lower[..., 0].astype(np.uint16) << 8 | lower[..., 1]
+    return upper[..., :3].astype(np.uint16) << 8 | lower[..., :3]
+
+
+def _colours(mask: Image.Image) -> NDArray[np.uint32]:
+    """Colours as `COLOUR` + 0xRRGGBB, unless transparency tells pixels of one colour apart."""
+    red, green, blue = np.moveaxis(np.array(mask.convert("RGB")).astype(np.uint32), 2, 0)
+    colours = red << 16 | green << 8 | blue
+    if mask.has_transparency_data:
+        alpha = np.array(mask.convert("RGBA"))[..., 3]
+        both = colours.astype(np.uint64) << 8 | alpha
+        if alpha.min() < alpha.max() and len(np.unique(both)) > len(np.unique(colours)):
+            raise ValueError("pixels of one colour differ in the alpha channel; allowed: labels as colours")
+    return COLOUR + colours
 
 
 def _head(file: Path | BytesIO) -> bytes:

@@ -55,7 +55,7 @@ class Segmentation(Dataset[tuple[Tensor, Tensor]]):
     def _decode(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         image, image_sha256, mask, mask_sha256 = self.files[index]
         return (
-            decode_image(self.prepared.read(image, image_sha256)),
+            decode_image(self.prepared.read(image, image_sha256), self.prepared.card.depth),
             read_classes(self.prepared.read(mask, mask_sha256), self.table),
         )
 

@@ -16,8 +16,8 @@ import pandas as pd
 
 from attnfd import discovery, paths
 from attnfd.config.params import Params
-from attnfd.config.schema import Prepare
 from attnfd.config.section import Section, validate
+from attnfd.data.depth import Depth
 from attnfd.errors import UserError
 from attnfd.runtime import machine
 
@@ -50,7 +50,10 @@ class Split(Section):
 
 
 class Card(Section):
-    """What a dataset is. `sha256` is that of the index, and so covers the content of every file."""
+    """What a dataset is. `sha256` is that of the index, and so covers the content of every file.
+
+    `depth` says how images of more than 8 bits are scaled; null: there are none.
+    """
 
     name: str
     reader: str
@@ -58,6 +61,7 @@ class Card(Section):
     palette: tuple[tuple[int, int, int], ...]
     void: int
     labels: dict[int, int]
+    depth: Depth | None = None
     splits: dict[str, Split]
     sha256: str
 
@@ -161,7 +165,7 @@ class Prepared:
     def _missing(self, path: Path) -> UserError:
         return UserError(
             f"{path}: not found; it was there when {self.card.name} was prepared: restore it, "
-            f"or set {machine.root_key(self.card.reader)} to the dataset's folder"
+            f"or set {machine.root_key(self.card.name)} to the dataset's folder"
         )
 
     def _changed(self, path: Path, found: str) -> UserError:
@@ -211,16 +215,26 @@ def per_cent(share: float) -> str:
     return np.format_float_positional(100 * share, precision=1, fractional=False, trim="-")
 
 
-def dataset_root(settings: Prepare, folder: Path) -> Path:
+def dataset_root(params: Params, dataset: str, folder: Path) -> Path:
     """The folder that a dataset's paths start from.
 
-    For a reader with the option `root`: ATTNFD_<READER>_ROOT if set, else the option, both relative to
+    For a reader with the option `root`: what the machine's settings say, else the option, both relative to
     the main root. A reader without it draws into the prepared `folder`.
+
+    Raises:
+        UserError: a setting of the machine would send several recipes to one folder.
     """
+    settings = params.prepare(dataset)
     option = settings.options.get("root")
     if option is None:
         return folder
-    return paths.main_root() / Path(machine.root(settings.reader) or option).expanduser()
+    recipes = {name: params.prepare(name) for name in params.raw["recipes"]}
+    options = {
+        name: str(other.options.get("root"))
+        for name, other in recipes.items()
+        if other.reader == settings.reader
+    }
+    return paths.main_root() / Path(machine.root(dataset, settings.reader, options) or option).expanduser()
 
 
 def to_csv(index: pd.DataFrame) -> bytes:
@@ -230,4 +244,4 @@ def to_csv(index: pd.DataFrame) -> bytes:
 def open_prepared(params: Params, dataset: str) -> Prepared:
     """The prepared dataset that a recipe names."""
     folder = paths.prepared(dataset)
-    return Prepared.load(folder, dataset_root(params.prepare(dataset), folder))
+    return Prepared.load(folder, dataset_root(params, dataset, folder))

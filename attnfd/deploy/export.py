@@ -15,6 +15,7 @@ from torch import Tensor, fx
 
 from attnfd import discovery, paths
 from attnfd.config.params import load_params
+from attnfd.data.depth import FULL
 from attnfd.data.images import UNREADABLE, decode_image
 from attnfd.data.prepared import open_prepared
 from attnfd.data.transforms import normalize
@@ -75,7 +76,7 @@ def export(model: Model, kind: str, out: Path, *, images: Sequence[str], overwri
     card = out.with_name(f"{out.name}.json")
     if not overwrite and (out.exists() or card.exists()):
         raise UserError(f"{out}: is there already; name another file, or add --overwrite")
-    cases = _cases(_given(images, out) if images else _validation(model))
+    cases = _cases(_given(model, images, out) if images else _validation(model))
 
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
@@ -139,16 +140,17 @@ def _validation(model: Model) -> list[NDArray[np.uint8]]:
         )
     prepared = open_prepared(load_params(), dataset)
     names = prepared.split("val")["image"]
-    return [decode_image(prepared.root / names[position]) for position in evenly(IMAGES, len(names))]
+    chosen = [prepared.root / names[position] for position in evenly(IMAGES, len(names))]
+    return [decode_image(file, model.legend.depth) for file in chosen]
 
 
-def _given(sources: Sequence[str], without: Path) -> list[NDArray[np.uint8]]:
+def _given(model: Model, sources: Sequence[str], without: Path) -> list[NDArray[np.uint8]]:
     """Some of the images that a user names."""
     files = list(find(sources, without=without).values())
     images = []
     for position in evenly(IMAGES, len(files)):
         try:
-            images.append(decode_image(files[position]))
+            images.append(decode_image(files[position], model.legend.depth))
         except UNREADABLE as error:
             raise UserError(f"{files[position]}: cannot be read ({error}); mend it or leave it out") from None
         if min(images[-1].shape[:2]) < MIN_SIDE:
@@ -181,6 +183,10 @@ def _describe(model: Model, kind: str, found: Comparison) -> dict[str, Any]:
             "preprocessing": "none: the file holds it, (x / 255 - mean) / std",
             "mean": legend.mean,
             "std": legend.std,
+            "deep_images": {
+                **(legend.depth or FULL).model_dump(),
+                "rule": "of more than 8 bits: 256 * (min(max(x, low), high) - low) // (high - low + 1)",
+            },
         },
         "output": {
             "name": "classes",

@@ -5,6 +5,7 @@ import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,15 +16,14 @@ from numpy.typing import NDArray
 from PIL import Image
 from rich.progress import track
 
-from attnfd.data.images import UNREADABLE, decode_image
+from attnfd.data.depth import FEW, FULL, Depth, measure, one_level, scale, used
+from attnfd.data.images import IMAGES, UNREADABLE, read_pixels
 from attnfd.deploy.source import Model
 from attnfd.errors import UserError
 from attnfd.evaluation.inference import ClassMap
 from attnfd.models.checkpoint import Legend
+from attnfd.readers.base import Found, leads_back, listing, sift, walk
 from attnfd.runtime.fabric import start_fabric
-
-SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
-"""Of the files that are taken from a folder or a pattern, in either case."""
 
 CLASSES = "classes"
 OVERLAYS = "overlays"
@@ -35,10 +35,14 @@ logger = logging.getLogger(__name__)
 
 
 class Decoded(NamedTuple):
-    """An image by its path below the folder that all share, as RGB (H, W, 3), uint8."""
+    """An image by its path below the folder that all share, as RGB (H, W, 3), uint8.
+
+    `dull`: it has more than 8 bits, and so few grey levels are left that the model may expect other values.
+    """
 
     path: Path
     pixels: NDArray[np.uint8]
+    dull: bool = False
 
 
 def predict(
@@ -68,7 +72,9 @@ def predict(
     device = start_fabric("32-true").device
     network = ClassMap(model.network.to(device)).eval()
     areas: dict[Path, NDArray[np.int64]] = {}
-    for batch in batches(_decode(images, batch_size), batch_size):
+    dull: list[Path] = []
+    for batch in batches(_decode(images, model.legend.depth, batch_size), batch_size):
+        dull += (image.path for image in batch if image.dull)
         pixels = torch.from_numpy(np.stack([image.pixels for image in batch])).to(device)
         with torch.inference_mode():
             maps = network(pixels).cpu().numpy()
@@ -78,6 +84,8 @@ def predict(
     if areas:
         in_order = {path: areas[path] for path in images if path in areas}
         _table(in_order, model.legend).to_csv(out / AREAS, index=False, lineterminator="\n")
+    if dull:
+        _warn_of_dull(dull, model.legend.depth)
     if unread := [str(file) for path, file in images.items() if path not in areas]:
         done = f"the others are in {out}" if areas else "nothing was written"
         raise UserError(
@@ -99,7 +107,11 @@ def find(sources: Sequence[str], *, without: Path) -> dict[Path, Path]:
     listed = [_listed(source) for source in sources]
     shared = os.path.commonpath([root for root, _ in listed])
     own = Path(os.path.abspath(without))
-    files = {Path(os.path.abspath(file)): file for _, found in listed for file in found}
+    files = {Path(os.path.abspath(file)): file for _, found in listed for file in found.files}
+    others = {Path(os.path.abspath(file)): file for _, found in listed for file in found.others}
+    passed = [file for place, file in others.items() if own not in place.parents]
+    if passed:
+        logger.warning("files that are not read: %s", listing(passed))
     images: dict[Path, Path] = {}
     names: dict[Path, Path] = {}
     for place, file in files.items():
@@ -117,37 +129,57 @@ def find(sources: Sequence[str], *, without: Path) -> dict[Path, Path]:
     return images
 
 
-def _listed(source: str) -> tuple[str, list[Path]]:
-    """The folder that a source starts from, absolute, and its images."""
+def _listed(source: str) -> tuple[str, Found]:
+    """The folder that a source starts from, absolute, and what is in it."""
     path = Path(source)
     if path.is_file():
-        return os.path.abspath(path.parent), [path]
-    found: Iterable[Path]
+        return os.path.abspath(path.parent), Found([path], [])
     if path.is_dir():
-        root, found = path, path.rglob("*")
+        root, found = path, sift(walk(path), IMAGES)
     elif glob.has_magic(source):
         fixed = next(number for number, part in enumerate(path.parts) if glob.has_magic(part))
         root = Path(*path.parts[:fixed])
-        found = map(Path, glob.iglob(source, recursive=True))
+        found = sift(filter(_is_end, _matches(root, path.parts[fixed:])), IMAGES)
     else:
         raise UserError(f"{source}: not found; allowed: images, folders and patterns such as 'photos/*.jpg'")
-    files = sorted(file for file in found if _is_image(file))
-    if not files:
-        raise UserError(f"{source}: found no images; allowed: files that end in {', '.join(SUFFIXES)}")
-    return os.path.abspath(root), files
+    if not found.files:
+        there = f" ({listing(found.others)})" if found.others else ""
+        raise UserError(f"{source}: found no images{there}; allowed: files that end in {', '.join(IMAGES)}")
+    return os.path.abspath(root), found
 
 
-def _is_image(file: Path) -> bool:
-    return file.suffix.lower() in SUFFIXES and not file.name.startswith(".") and file.is_file()
+def _matches(root: Path, pattern: tuple[str, ...]) -> Iterator[Path]:
+    """What is below a folder and fits a pattern; `**` is any number of folders."""
+    if "**" not in pattern:
+        return (root / name for name in glob.iglob(os.path.join(*pattern), root_dir=root))
+    # Python's own search goes round in links that lead back.
+    return (path for path in walk(root) if _fits(path.relative_to(root).parts, pattern))
 
 
-def _decode(images: Mapping[Path, Path], at_once: int) -> Iterator[Decoded]:
+def _fits(parts: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
+    if not pattern or not parts:
+        return parts == pattern or set(pattern) == {"**"}
+    if pattern[0] == "**":
+        return _fits(parts, pattern[1:]) or _fits(parts[1:], pattern)
+    return fnmatch(parts[0], pattern[0]) and _fits(parts[1:], pattern[1:])
+
+
+def _is_end(path: Path) -> bool:
+    """Whether a pattern has found a file that is not hidden, and by no link that leads back."""
+    return not (path.is_dir() or path.name.startswith(".") or any(map(leads_back, path.parents)))
+
+
+def _decode(images: Mapping[Path, Path], depth: Depth | None, at_once: int) -> Iterator[Decoded]:
     """Decode images in parallel threads, in order; those that cannot be read are told and left out."""
 
     def decode(job: tuple[Path, Path]) -> Decoded | None:
         path, file = job
         try:
-            return Decoded(path, decode_image(file))
+            pixels = read_pixels(file)
+            values = measure(pixels)
+            if one_level(values, depth) and not values.same:
+                raise ValueError(f"values {values.lowest} to {values.highest} become one grey level")
+            return Decoded(path, scale(pixels, depth), values.deep and used(values, depth) < FEW)
         except UNREADABLE as error:
             logger.warning("%s: cannot be read (%s); left out", file, error)
             return None
@@ -156,6 +188,15 @@ def _decode(images: Mapping[Path, Path], at_once: int) -> Iterator[Decoded]:
     with ThreadPoolExecutor() as pool:
         for start in track(range(0, len(jobs), at_once), "Predicting"):
             yield from filter(None, pool.map(decode, jobs[start : start + at_once]))
+
+
+def _warn_of_dull(images: Sequence[Path], depth: Depth | None) -> None:
+    low, high = (depth or FULL).low, (depth or FULL).high
+    why = "as in its training" if depth else "since its training had images of 8 bits alone"
+    logger.warning(
+        "%d images use fewer than %d of the 256 grey levels, %s for one: the model reads values %d to %d, %s",
+        len(images), FEW, images[0], low, high, why,
+    )  # fmt: skip
 
 
 def batches(images: Iterable[Decoded], batch_size: int) -> Iterator[list[Decoded]]:

@@ -67,11 +67,11 @@ def _folder(name: str) -> Path | None:
 def _read(name: str, folder: Path) -> Model:
     network, card = checkpoint.load(folder)
     where = f"{name}: {paths.CARD}"
-    keys = Legend.model_fields.keys()
-    if not keys <= card.keys():
-        missing = ", ".join(sorted(keys - card.keys()))
+    needed = {key for key, field in Legend.model_fields.items() if field.is_required()}
+    if not needed <= card.keys():
+        missing = ", ".join(sorted(needed - card.keys()))
         raise UserError(f"{where}: {missing}: missing, an older version wrote it; run `dvc repro`")
-    legend = validate(Legend, {key: card[key] for key in keys}, where)
+    legend = validate(Legend, {key: card[key] for key in Legend.model_fields if key in card}, where)
     if not len(legend.classes) == len(legend.palette) == network.info.classes:
         raise UserError(
             f"{where}: found {len(legend.classes)} classes and {len(legend.palette)} colours; "

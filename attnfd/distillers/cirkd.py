@@ -5,7 +5,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from attnfd.config.section import NonNegative, Positive
+from attnfd.config.section import NonNegative, Positive, Temperature
 from attnfd.data.labels import VOID
 from attnfd.distillers.base import Distiller, FeatureMethod, match_size
 from attnfd.losses import EPS, full_precision, kd_loss
@@ -224,11 +224,11 @@ class CIRKD(Distiller):
 
     class Config(FeatureMethod):
         kd_weight: NonNegative = Field(default=1, description="factor of the KD term")
-        kd_temperature: float = Field(default=1, gt=0, description="T of the KD term")
+        kd_temperature: Temperature = Field(default=1, description="T of the KD term")
         batch_weight: NonNegative = Field(
             default=1, description="factor of the mini-batch pixel-to-pixel term"
         )
-        batch_temperature: float = Field(default=0.1, gt=0, description="τ of the mini-batch term")
+        batch_temperature: Temperature = Field(default=0.1, description="τ of the mini-batch term")
         pool: Positive = Field(default=4, description="side of the cells averaged for the mini-batch term")
         pool_from: Positive = Field(default=256, description="maps with both sides at least this are pooled")
         pixel_weight: NonNegative = Field(
@@ -237,7 +237,7 @@ class CIRKD(Distiller):
         region_weight: NonNegative = Field(
             default=0.1, description="factor of the memory-based pixel-to-region term"
         )
-        memory_temperature: float = Field(default=0.1, gt=0, description="τ of the memory terms")
+        memory_temperature: Temperature = Field(default=0.1, description="τ of the memory terms")
         pixel_queue: Positive = Field(default=20000, description="pixel embeddings remembered per class")
         region_queue: Positive = Field(default=2000, description="region embeddings remembered per class")
         pixel_samples: Positive = Field(

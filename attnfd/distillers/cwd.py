@@ -5,6 +5,7 @@ from pydantic import Field
 from torch import Tensor
 
 from attnfd.config.schema import Method, Weight
+from attnfd.config.section import Temperature
 from attnfd.data.labels import VOID
 from attnfd.distillers.base import Distiller
 from attnfd.losses import full_precision, same_shape
@@ -56,7 +57,7 @@ class CWD(Distiller):
 
     class Config(Method):
         weight: Weight = 3
-        temperature: float = Field(default=4, gt=0, description="T, divides the logits of both")
+        temperature: Temperature = Field(default=4, description="T, divides the logits of both")
 
     config: Config
     teacher_logits = True

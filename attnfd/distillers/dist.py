@@ -5,7 +5,7 @@ from pydantic import Field
 from torch import Tensor
 
 from attnfd.config.schema import Method
-from attnfd.config.section import NonNegative
+from attnfd.config.section import NonNegative, Temperature
 from attnfd.data.labels import VOID
 from attnfd.distillers.base import Distiller
 from attnfd.losses import full_precision, same_shape
@@ -93,7 +93,7 @@ class Dist(Distiller):
         gamma: NonNegative = Field(
             default=1, description="factor of the intra-class term (the pixels of a class)"
         )
-        tau: float = Field(default=1, gt=0, description="temperature, divides the logits of both")
+        tau: Temperature = Field(default=1, description="temperature, divides the logits of both")
         ignore_void: bool = Field(
             default=True, description="leave void pixels out; the released code keeps them"
         )

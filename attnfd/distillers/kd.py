@@ -4,6 +4,7 @@ from pydantic import Field
 from torch import Tensor
 
 from attnfd.config.schema import Method
+from attnfd.config.section import Temperature
 from attnfd.distillers.base import Distiller
 from attnfd.losses import kd_loss
 from attnfd.models.taps import Output
@@ -13,7 +14,7 @@ class KD(Distiller):
     """Logits follow the teacher's."""
 
     class Config(Method):
-        temperature: float = Field(default=1, gt=0, description="T, divides the logits of both")
+        temperature: Temperature = Field(default=1, description="T, divides the logits of both")
 
     config: Config
     teacher_logits = True

@@ -1,12 +1,13 @@
 """A Comprehensive Overhaul of Feature Distillation (Heo et al. 2019)."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
 from attnfd.config.schema import Method, Weight
+from attnfd.config.section import Divisor
 from attnfd.distillers.base import Distiller, connectors, match_size
 from attnfd.errors import UserError
 from attnfd.losses import full_precision, same_shape
@@ -55,7 +56,7 @@ class Overhaul(Distiller):
             min_length=1,
             description="maps that are compared",
         )
-        divisors: dict[OverhaulLayer, Annotated[float, Field(gt=0)]] = Field(
+        divisors: dict[OverhaulLayer, Divisor] = Field(
             default={"stage1": 8, "stage2": 4, "stage3": 2, "backbone": 1, "encoder": 1, "decoder": 16},
             description="what the sum of each layer is divided by",
         )

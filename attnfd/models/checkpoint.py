@@ -12,6 +12,7 @@ from pydantic import Field
 
 from attnfd import paths
 from attnfd.config.section import Section, validate
+from attnfd.data.depth import Depth
 from attnfd.data.prepared import Card
 from attnfd.data.transforms import MEAN, STD
 from attnfd.discovery import one_of
@@ -34,11 +35,16 @@ class Legend(Section):
     palette: tuple[tuple[int, int, int], ...] = Field(description="an RGB colour per class")
     mean: Channels = Field(description="of red, green and blue, between 0 and 1")
     std: Channels = Field(description="as `mean`")
+    depth: Depth | None = Field(
+        default=None, description="how images of more than 8 bits become RGB; null: the upper 8 of 16 bits"
+    )
 
 
 def legend(card: Card) -> Legend:
     """The legend of a model that is trained on the dataset of this card."""
-    return Legend(dataset=card.name, classes=card.classes, palette=card.palette, mean=MEAN, std=STD)
+    return Legend(
+        dataset=card.name, classes=card.classes, palette=card.palette, mean=MEAN, std=STD, depth=card.depth
+    )
 
 
 def save(folder: Path, model: DeepLabV3Plus, card: Mapping[str, Any]) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import safetensors.torch
 import torch
 from torch import Tensor
@@ -13,16 +14,17 @@ from torch import Tensor
 from attnfd.errors import UserError
 
 
-class Ignored:
-    """Stands for the parts of a NumPy number, such as a best score that a checkpoint keeps beside weights."""
+class Part:
+    """A part of a NumPy number, such as a best score that a checkpoint keeps beside weights: what made it."""
 
-    def __init__(self, *args: Any) -> None: ...
+    def __init__(self, *args: Any) -> None:
+        self.args = args
 
     def __setstate__(self, state: Any) -> None: ...
 
 
 NUMPY_NUMBERS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
-    (Ignored, name)
+    (Part, name)
     for name in (
         "numpy.core.multiarray.scalar",  # NumPy 1
         "numpy._core.multiarray.scalar",
@@ -42,11 +44,46 @@ def read(file: Path) -> Mapping[str, Tensor]:
     Raises:
         UserError: the file is damaged or holds anything but a state dict.
     """
+    found = _load(file)
+    if isinstance(found, Mapping):
+        found = found.get("state_dict", found)
+    if not isinstance(found, Mapping) or not all(isinstance(value, Tensor) for value in found.values()):
+        raise UserError(f"{file}: holds no state dict; write it by `torch.save(model.state_dict(), file)`")
+    return found
+
+
+def beside(file: Path) -> Mapping[str, Any]:
+    """What a training checkpoint holds beside `state_dict`; see `number`.
+
+    Raises:
+        UserError: the file is damaged or holds code.
+    """
+    found = _load(file)
+    if not isinstance(found, Mapping) or "state_dict" not in found:
+        return {}
+    return {str(key): value for key, value in found.items() if key != "state_dict"}
+
+
+def number(value: Any) -> float | None:
+    """A number of Python, NumPy or torch that a checkpoint holds; None if it is none."""
+    if isinstance(value, Tensor) and value.numel() == 1:
+        return float(value)
+    if isinstance(value, Part):
+        try:
+            kind, content = value.args
+            raw = content if isinstance(content, bytes) else content.args[0].encode("latin1")
+            (value,) = np.frombuffer(raw, kind.args[0]).tolist()
+        except (AttributeError, IndexError, TypeError, ValueError):
+            return None
+    return float(value) if isinstance(value, int | float) else None
+
+
+def _load(file: Path) -> Any:
     try:
         if file.suffix == ".safetensors":
             return safetensors.torch.load_file(file)
         with torch.serialization.safe_globals(NUMPY_NUMBERS), warnings.catch_warnings(action="ignore"):
-            found = torch.load(file, map_location="cpu", weights_only=True)
+            return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise UserError(
             f"{file}: cannot be read as weights (it is damaged, or holds more than tensors and numbers, "
@@ -59,18 +96,13 @@ def read(file: Path) -> Mapping[str, Tensor]:
             ) from None
         reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise UserError(f"{file}: cannot be read as weights ({reason}); replace the file") from None
-    if isinstance(found, Mapping):
-        found = found.get("state_dict", found)
-    if not isinstance(found, Mapping) or not all(isinstance(value, Tensor) for value in found.values()):
-        raise UserError(f"{file}: holds no state dict; write it by `torch.save(model.state_dict(), file)`")
-    return found
 
 
 def check(given: Mapping[str, Tensor], needed: Mapping[str, Tensor], source: str, network: str) -> None:
-    """Compare names and shapes of weights with those of a network.
+    """Compare names and shapes of weights with those of a network, and see that all are numbers.
 
     Raises:
-        UserError: they differ; the message names the first few.
+        UserError: they differ; the message names the first few. Or a weight is NaN or infinite.
     """
     # Old torchvision files lack the counters of BN, which only a BN without momentum would read.
     missing = [key for key in needed if key not in given and not key.endswith("num_batches_tracked")]
@@ -87,3 +119,18 @@ def check(given: Mapping[str, Tensor], needed: Mapping[str, Tensor], source: str
     ]
     if problems:
         raise UserError(f"{source}: these are not the weights of {network} ({'; '.join(problems)})")
+    check_finite(given, source)
+
+
+def check_finite(weights: Mapping[str, Tensor], source: str) -> None:
+    """See that all weights are numbers.
+
+    Raises:
+        UserError: one is NaN or infinite.
+    """
+    for key, value in weights.items():
+        if not value.isfinite().all():
+            raise UserError(
+                f"{source}: {key} has values that are no numbers (NaN or infinite); give weights of a "
+                "training that did not diverge"
+            )

@@ -1,12 +1,17 @@
 """The contract of a dataset: where its images and masks are, and what the values in a mask mean."""
 
+import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 from attnfd.config.section import Section
 from attnfd.errors import UserError
+
+SHOWN_KINDS = 4
+"""Kinds of files that a message counts."""
 
 
 class Pair(NamedTuple):
@@ -42,6 +47,8 @@ class Reader(ABC):
     def __init__(self, options: Any, root: Path) -> None:
         self.options = options
         self.root = root
+        self.remarks: list[str] = []
+        """What `pairs` has left out, a line each; `prepare` prints them as warnings."""
 
     def draw(self) -> None:  # noqa: B027 - most readers have nothing to draw
         """Write the images and masks below `root`, for datasets that are drawn rather than read."""
@@ -66,6 +73,69 @@ def original(image: Path) -> Path:
     """
     name, is_copy, _ = image.name.partition(".rf.")
     return Path(name) if is_copy else image
+
+
+class Found(NamedTuple):
+    """Files that are read, in order, and all else: other files, and links that are not followed."""
+
+    files: list[Path]
+    others: list[Path]
+
+
+def walk(folder: Path) -> Iterator[Path]:
+    """All files in a folder and below it, linked folders too; hidden ones are left out.
+
+    A link to a folder around it would have no end: it is not followed, but comes as if it were a file.
+
+    Raises:
+        OSError: a folder may not be read.
+    """
+    for home, folders, names in os.walk(folder, followlinks=True, onerror=_refuse):
+        loops = [name for name in folders if leads_back(Path(home, name))]
+        yield from (Path(home, name) for name in (*names, *loops) if not name.startswith("."))
+        folders[:] = (name for name in folders if not name.startswith(".") and name not in loops)
+
+
+def sift(paths: Iterable[Path], suffixes: Sequence[str]) -> Found:
+    """Files that end in one of `suffixes`, in any case, apart from all others.
+
+    A broken link counts as the file that it should be, so that whoever reads it names it.
+    """
+    files: list[Path] = []
+    others: list[Path] = []
+    for path in sorted(paths):
+        read = path.suffix.lower() in suffixes and (path.is_file() or not path.exists())
+        (files if read else others).append(path)
+    return Found(files, others)
+
+
+def leads_back(folder: Path) -> bool:
+    """Whether a folder is a link to one around it, by its path or on the disk."""
+    if not folder.is_symlink():
+        return False
+    target = Path(os.path.realpath(folder))
+    around = (Path(os.path.realpath(parent)) for parent in folder.absolute().parents)
+    return any(target == parent or target in parent.parents for parent in around)
+
+
+def listing(paths: Sequence[Path], root: Path | None = None) -> str:
+    """How many files there are of each kind, and the first by name, relative to `root` if it is given."""
+    kinds = Counter(_kind(path) for path in paths)
+    listed = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(SHOWN_KINDS))
+    more = ", …" if len(kinds) > SHOWN_KINDS else ""
+    first = paths[0] if root is None else paths[0].relative_to(root)
+    return f"{listed}{more}; {first} for one"
+
+
+def _kind(path: Path) -> str:
+    if path.is_symlink() and not path.is_file():
+        return "broken or endless link"
+    return path.suffix.lower() or "without suffix"
+
+
+def _refuse(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise error
 
 
 def read_list(path: Path, fix: str) -> list[str]:

@@ -3,7 +3,7 @@
 import colorsys
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,15 +14,11 @@ from pydantic import Field, model_validator
 
 from attnfd.config.params import load_yaml
 from attnfd.config.section import Section, Seed, validate
-from attnfd.data.images import UNREADABLE, read_classes
+from attnfd.data.images import IMAGES, MASKS, UNREADABLE, read_classes
 from attnfd.data.labels import COLOUR, VOID, label_table
 from attnfd.data.prepared import COLUMNS
 from attnfd.errors import UserError
-from attnfd.readers.base import Pair, Reader, original, read_list
-
-IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
-MASKS = (".png", ".bmp", ".tif", ".tiff")
-"""Suffixes, in any case; of masks only those that keep every pixel as it was."""
+from attnfd.readers.base import Pair, Reader, listing, original, read_list, sift, walk
 
 CLASS_FILE = "classes: {ground: 0, cat: 1}"
 """What the shortest YAML file of classes holds."""
@@ -107,9 +103,11 @@ class Folder(Reader):
         )
 
     def pairs(self) -> dict[str, list[Pair]]:
+        self.remarks = []
         images = self._found(self.options.images, IMAGES)
         masks = self._found(self.options.masks, MASKS)
         images = self._without_masks(images, masks)
+        self._remark_lone(images, masks)
         if self.options.val is not None:
             self._refuse_lists(self.options.val)
             return self._divided(self._paired(list(images), images, masks), self.options.val)
@@ -143,22 +141,30 @@ class Folder(Reader):
         """Files of a folder, relative to the root, by their path below the folder without suffix."""
         found: dict[str, Path] = {}
         home = self.root / folder
-        for path in _visible(home):
+        files, others = sift(walk(home), suffixes)
+        if others:
+            self.remarks.append(f"Files that are not read: {listing(others, self.root)}.")
+        for path in files:
             inside = path.relative_to(home)
-            if path.suffix.lower() not in suffixes:
-                continue
             name = inside.with_suffix("").as_posix()
             if name in found:
                 raise UserError(f"{home}: found {found[name].name} and {path.name}; allowed: one of them")
             found[name] = Path(folder) / inside
         if not found:
-            raise _none_of(suffixes, home, "masks" if suffixes is MASKS else "images")
+            raise _none_of(suffixes, home, "masks" if suffixes is MASKS else "images", others)
         return found
 
     def _without_masks(self, images: Mapping[str, Path], masks: Mapping[str, Path]) -> dict[str, Path]:
         """Leave out what is another image's mask, for layouts with both in one folder or one in the other."""
         taken = {masks.get(name + self.options.mask_suffix): name for name in images}
         return {name: image for name, image in images.items() if taken.get(image, name) == name}
+
+    def _remark_lone(self, images: Mapping[str, Path], masks: Mapping[str, Path]) -> None:
+        """Remark on masks without an image; a file may be both where images and masks share a folder."""
+        wanted = {name + self.options.mask_suffix for name in images}
+        lone = [path for name, path in masks.items() if name not in wanted and path not in images.values()]
+        if lone:
+            self.remarks.append(f"Masks without an image: {len(lone)}, {lone[0]} for one.")
 
     def _refuse_lists(self, share: float) -> None:
         lists = [name for name in ("train.txt", "val.txt") if (self.root / name).exists()]
@@ -168,19 +174,22 @@ class Folder(Reader):
                 "one of both: take `val` out of the recipe to use the lists, or move the lists elsewhere"
             )
 
-    def _listed(self, path: Path, images: Mapping[str, Path]) -> list[str]:
+    def _listed(self, listed: Path, images: Mapping[str, Path]) -> list[str]:
         fix = (
             "list the images of the split there, a name per line, or set prepare.val to the share that "
             "validates"
         )
-        lines = read_list(path, fix)
+        lines = read_list(listed, fix)
         names = []
         for number, line in enumerate(map(str.strip, lines), start=1):
-            name = line if line in images or not line else Path(line).with_suffix("").as_posix()
+            # A dot need not begin a suffix: a.v2 is not a.
+            path = Path(line)
+            has_suffix = line not in images and path.suffix.lower() in IMAGES
+            name = (path.with_suffix("") if has_suffix else path).as_posix() if line else ""
             if name and name not in images:
                 raise UserError(
-                    f"{path}, line {number}: found {line!r}; allowed: one image a line, by its name relative "
-                    f"to {self.root / self.options.images}, such as {_meant(line, images)}"
+                    f"{listed}, line {number}: found {line!r}; allowed: one image a line, by its name "
+                    f"relative to {self.root / self.options.images}, such as {_meant(line, images)}"
                 )
             names.append(name)
         return list(filter(None, names))
@@ -298,11 +307,11 @@ def stratify(
     return chosen[groups]
 
 
-def _none_of(suffixes: Iterable[str], home: Path, kind: str) -> UserError:
+def _none_of(suffixes: Iterable[str], home: Path, kind: str, others: Sequence[Path]) -> UserError:
     """Says what a folder holds in place of images or masks."""
     if not home.is_dir():
         return UserError(f"{home}: no such folder; name it in prepare.{kind}, or {ROOT_HINT}")
-    there = Counter(path.suffix.lower() or path.name for path in _visible(home) if path.is_file())
+    there = Counter(path.suffix.lower() or path.name for path in others if path.is_file())
     if not there:
         return UserError(f"{home}: holds no file; name another folder in prepare.{kind}, or {ROOT_HINT}")
     most = [f"{count} × {suffix}" for suffix, count in there.most_common(3)]
@@ -314,16 +323,10 @@ def _none_of(suffixes: Iterable[str], home: Path, kind: str) -> UserError:
     )
 
 
-def _visible(home: Path) -> Iterator[Path]:
-    """What is below a folder, sorted, without hidden files and without what is in hidden folders."""
-    for path in sorted(home.rglob("*")):
-        if not any(part.startswith(".") for part in path.relative_to(home).parts):
-            yield path
-
-
 def _meant(line: str, images: Mapping[str, Path]) -> str:
     """The name of the image that a line of another form means, else that of the first image."""
-    first = Path((line.split() or [""])[0].replace("\\", "/")).with_suffix("")
+    first = Path((line.split() or [""])[0].replace("\\", "/"))
+    first = first.with_suffix("") if first.suffix.lower() in IMAGES else first
     tails = (Path(*first.parts[start:]).as_posix() for start in range(len(first.parts)))
     return next((tail for tail in tails if tail in images), next(iter(images)))
 

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 from pydantic import Field, model_validator
 
-from attnfd.config.section import NonNegative, Positive, Section, Seed
+from attnfd.config.section import Count, NonNegative, Positive, Section, Seed, Side, within
 from attnfd.data.labels import VOID
 from attnfd.readers.base import Pair, Reader
 
@@ -20,21 +20,23 @@ FINE = 2
 """A pixel of an image is the mean of FINE × FINE drawn ones."""
 
 
+Few = Annotated[int, Field(ge=0), within(0, 1000, "more would hide each other")]
+Radius = Annotated[float, Field(gt=0), within(0.001, 10, "an object is to be seen, and to have an outline")]
+
+
 class Options(Section):
     """How much is drawn, and how hard it is."""
 
     train: Positive = Field(description="images of the split train")
-    extra: Annotated[int, Field(ge=0)] = Field(
-        description="images of the split extra: a recipe may give them to the teacher alone"
-    )
+    extra: Count = Field(description="images of the split extra: a recipe may give them to the teacher alone")
     val: Positive = Field(description="images of the split val")
-    size: tuple[Positive, Positive] = Field(description="height, width of an image in pixels")
+    size: tuple[Side, Side] = Field(description="height, width of an image in pixels")
     seed: Seed = Field(description="an image follows from seed, split and number")
-    objects: tuple[Positive, Positive] = Field(description="fewest and most objects in an image")
-    clutter: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]] = Field(
-        description="fewest and most unlabelled blobs behind the objects"
+    objects: tuple[Annotated[Few, Field(gt=0)], Annotated[Few, Field(gt=0)]] = Field(
+        description="fewest and most objects in an image"
     )
-    radius: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = Field(
+    clutter: tuple[Few, Few] = Field(description="fewest and most unlabelled blobs behind the objects")
+    radius: tuple[Radius, Radius] = Field(
         description="range of an object's radius, relative to the shorter side of the image"
     )
     warp: NonNegative = Field(description="how far outlines are bent, relative to the radius")

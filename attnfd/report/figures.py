@@ -1,6 +1,6 @@
 """Charts of a dataset's results; every function returns a figure and saves nothing."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,12 +13,26 @@ from numpy.typing import NDArray
 from attnfd.analysis.tables import signed, spread
 from attnfd.config.schema import LAYERS
 from attnfd.paths import TEACHER
-from attnfd.results.pictures import scale_curves, write_cells
-from attnfd.results.style import BASELINE, INK, OTHERS, OURS, PALE, WIDTH, colours, markers, styled
+from attnfd.results.pictures import scale_curves, shade
+from attnfd.results.style import (
+    BASELINE,
+    INK,
+    MANY,
+    OTHERS,
+    OURS,
+    PALE,
+    WIDTH,
+    colours,
+    markers,
+    short,
+    styled,
+)
 
 HIGHLIGHTED = ("none", "attnfd")
-ROW = 0.25
-"""Height of a row of a chart, in inches."""
+ROW, LOW_ROW, COLUMN = 0.25, 0.13, 0.3
+"""Height of a row of a chart, the same where there are many, and width of a column, in inches."""
+NUMBERED = 4000
+"""Cells of a table of classes that are written as numbers, too: each takes a millisecond."""
 ASIDE = 1.04
 """Factor between the methods of one student where they would hide each other."""
 
@@ -152,6 +166,8 @@ def curves(history: pd.DataFrame, rivals: Mapping[str, str]) -> Figure:
 def per_class(table: pd.DataFrame) -> Figure:
     """IoU of every class and method, mean over the seeds: a panel per student.
 
+    Many classes are rows, so that the figure grows downwards; few are columns.
+
     Args:
         table: of `attnfd.analysis.tables.per_class`; ablations are left out.
     """
@@ -161,19 +177,35 @@ def per_class(table: pd.DataFrame) -> Figure:
     classes = list(table["class"].unique())
     teacher = means.loc[TEACHER].rename(index={"": TEACHER})
     panels = {student: pd.concat([means.loc[student], teacher]) for student in _students(table)}
+    names = [short(name) for name in classes]
+    if len(classes) > MANY:
+        return _class_rows({student: rows[classes].T for student, rows in panels.items()}, names)
     figure, all_axes = _panels({student: len(rows) for student, rows in panels.items()})
     for axes, of_student in zip(all_axes, panels.values(), strict=True):
-        values = of_student[classes].to_numpy()
-        axes.imshow(values, cmap="Blues", vmin=0, vmax=100, aspect="auto")
-        write_cells(axes, values)
-        axes.set_yticks(range(len(values)), of_student.index)
-    all_axes[-1].set_xticks(range(len(classes)), classes, rotation=45, ha="right", rotation_mode="anchor")
+        shade(axes, of_student[classes].to_numpy(), numbered=True, aspect="auto")
+        axes.set_yticks(range(len(of_student)), of_student.index)
+    all_axes[-1].set_xticks(range(len(classes)), names, rotation=45, ha="right", rotation_mode="anchor")
+    return figure
+
+
+def _class_rows(panels: Mapping[str, pd.DataFrame], names: Sequence[str]) -> Figure:
+    """A row per class and a column per method; the panels of the students are beside each other."""
+    widths = [len(of_student.columns) for of_student in panels.values()]
+    figure = Figure((max(WIDTH, 2.2 + COLUMN * sum(widths)), 1 + LOW_ROW * len(names)))
+    all_axes = figure.subplots(1, len(panels), sharey=True, squeeze=False, width_ratios=widths)[0]
+    for axes, (student, of_student) in zip(all_axes, panels.items(), strict=True):
+        shade(axes, of_student.to_numpy(), numbered=of_student.size <= NUMBERED, aspect="auto")
+        axes.set_xticks(range(len(of_student.columns)), of_student.columns, rotation=90)
+        axes.set_title(student)
+    all_axes[0].set_yticks(range(len(names)), names, size=6.5)
     return figure
 
 
 @styled
 def gains(table: pd.DataFrame, rivals: Mapping[str, str]) -> Figure:
-    """AttnFD's IoU minus its runner-up's for every class that occurs, largest first: mean over the seeds.
+    """AttnFD's IoU minus its runner-up's for the classes that occur, largest first: mean over the seeds.
+
+    Of many classes those are shown that gain most and least.
 
     Args:
         table: of `attnfd.analysis.tables.per_class`; ablations are left out.
@@ -186,18 +218,20 @@ def gains(table: pd.DataFrame, rivals: Mapping[str, str]) -> Figure:
         iou = 100 * rows.pivot_table(index=["class", "seed"], columns="method", values="iou", sort=False)
         pairs = iou[["attnfd", rival]].dropna().assign(gain=iou["attnfd"] - iou[rival])
         by_class = pairs.groupby("class", sort=False)
-        found[student] = (
-            by_class.mean().assign(std=by_class["gain"].std()).sort_values("gain", ascending=False)
-        )
+        gains = by_class.mean().assign(std=by_class["gain"].std()).sort_values("gain", ascending=False)
+        ends = pd.concat([gains.head(MANY // 2), gains.tail(MANY // 2)])
+        found[student] = gains if len(gains) <= MANY else ends
     figure, all_axes = _panels({student: len(rows) for student, rows in found.items()})
     for axes, (student, rows) in zip(all_axes, found.items(), strict=True):
         rival = rivals[student]
         axes.set_title(f"{student}: attnfd − {rival}")
-        axes.barh(rows.index, rows["gain"], height=0.7, color=np.where(rows["gain"] >= 0, OURS, OTHERS[0]))
-        axes.errorbar(rows["gain"], rows.index, xerr=rows["std"], fmt="none", ecolor=INK, elinewidth=0.9)
+        places = range(len(rows))
+        axes.barh(places, rows["gain"], height=0.7, color=np.where(rows["gain"] >= 0, OURS, OTHERS[0]))
+        axes.errorbar(rows["gain"], places, xerr=rows["std"], fmt="none", ecolor=INK, elinewidth=0.9)
         axes.axvline(0, color=INK, linewidth=0.8)
-        for name, row in rows.iterrows():
-            _beside(axes, name, f"{row['gain']:+.1f} = {row['attnfd']:.1f} − {row[rival]:.1f}")
+        axes.set_yticks(places, map(short, rows.index))
+        for place, row in zip(places, rows.to_dict("records"), strict=True):
+            _beside(axes, place, f"{row['gain']:+.1f} = {row['attnfd']:.1f} − {row[rival]:.1f}")
     all_axes[-1].set_xlabel("difference of IoU, points")
     all_axes[-1].xaxis.set_major_locator(MaxNLocator(nbins=7, steps=[1, 2, 5, 10]))
     return figure

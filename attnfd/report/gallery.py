@@ -14,7 +14,7 @@ from attnfd.analysis.reading import need, reading
 from attnfd.data.prepared import Prepared
 from attnfd.paths import TEACHER, Cell
 from attnfd.report import figures
-from attnfd.results import examples, pictures
+from attnfd.results import examples, pictures, style
 
 EVEN, DIFFERENT = 3, 3
 """Images of a student's overlays: spread evenly, and chosen because its methods disagree."""
@@ -83,7 +83,8 @@ def draw(
         drawn["gains"] = Picture(
             figures.gains(per_class, rivals),
             "IoU of AttnFD minus that of its runner-up, the other method with the best mean mIoU of that "
-            "student: mean over the seeds and, as a line, ± the standard deviation of the difference.",
+            "student: mean over the seeds and, as a line, ± the standard deviation of the difference. "
+            f"Of more than {style.MANY} classes those that gain most, then those that gain least.",
         )
     drawn["confusion"] = _confusion(prepared, cells, comparison)
     for student in dict.fromkeys(cell.student for cell in cells if cell.student and not cell.variant):

@@ -44,7 +44,9 @@ def read(prepared: Prepared, ids: Sequence[str]) -> Examples:
     table = label_table(prepared.card.labels)
     return Examples(
         ids=list(ids),
-        images=np.stack([decode_image(file) for file in _files(prepared, rows, "image")]),
+        images=np.stack(
+            [decode_image(file, prepared.card.depth) for file in _files(prepared, rows, "image")]
+        ),
         targets=np.stack([read_classes(file, table) for file in _files(prepared, rows, "mask")]),
     )
 

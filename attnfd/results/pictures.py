@@ -6,11 +6,13 @@ Every function returns a figure and saves nothing.
 import itertools
 import math
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
@@ -18,12 +20,16 @@ from numpy.typing import NDArray
 
 from attnfd.data.labels import VOID
 from attnfd.results.examples import Examples
-from attnfd.results.style import INK, OTHERS, OURS, QUIET, WIDTH, styled
+from attnfd.results.style import INK, MANY, OTHERS, OURS, QUIET, WIDTH, short, styled
 
 VOID_COLOUR = (255, 255, 255)
 RIGHT, WRONG = (205, 222, 235), (213, 94, 0)
 TILE = 1.15
 """Width of a small picture, in inches."""
+NAMED = 40
+"""Classes that a legend names."""
+CELL, SMALLEST_CELL = 0.34, 0.075
+"""Sides of a cell of a confusion matrix, in inches."""
 
 
 @styled
@@ -47,12 +53,9 @@ def overlays(
     if len(preds) == 1:
         columns["errors"] = errors(pred, shown.targets)
 
-    occurring = np.unique(np.stack([shown.targets, *preds.values()]))
-    handles = [
-        Patch(facecolor=_rgb(palette[index]), edgecolor=QUIET, linewidth=0.5, label=classes[index])
-        for index in occurring[occurring != VOID]
-    ]
-    a_row = len(columns)
+    handles = _legend(np.stack([shown.targets, *preds.values()]), classes, palette)
+    widest = 0.6 + 0.07 * max((len(str(handle.get_label())) for handle in handles), default=0)
+    a_row = max(1, min(len(columns), int(TILE * len(columns) / widest)))
     figure, axes = _grid(
         shown.images,
         len(columns),
@@ -67,6 +70,19 @@ def overlays(
         axis.set_ylabel(label, size=7.5)
     figure.legend(handles=handles, loc="outside lower center", ncols=a_row)
     return figure
+
+
+def _legend(maps: NDArray[np.uint8], classes: Sequence[str], palette: Sequence[Sequence[int]]) -> list[Patch]:
+    """The classes that occur in class maps; of more than a legend names, those with most pixels."""
+    pixels = np.bincount(maps.ravel(), minlength=VOID + 1)[:VOID]
+    largest = np.argsort(-pixels, kind="stable")[: min(NAMED, np.count_nonzero(pixels))]
+    handles = [
+        Patch(facecolor=_rgb(palette[index]), edgecolor=QUIET, linewidth=0.5, label=short(classes[index]))
+        for index in sorted(largest)
+    ]
+    if left := np.count_nonzero(pixels) - len(handles):
+        handles.append(Patch(facecolor="none", label=f"and {left} smaller ones"))
+    return handles
 
 
 def paint(maps: NDArray[np.uint8], palette: Sequence[Sequence[int]]) -> NDArray[np.uint8]:
@@ -86,29 +102,36 @@ def errors(preds: NDArray[np.uint8], targets: NDArray[np.uint8]) -> NDArray[np.u
 @styled
 def confusion(matrices: Mapping[str, NDArray[np.integer]], classes: Sequence[str]) -> Figure:
     """Confusion matrices (K, K) by title, in per cent of their rows: what a class is taken for."""
-    side = 1.3 + 0.34 * len(classes)
+    many = len(classes) > MANY
+    cell = max(CELL * MANY / len(classes), SMALLEST_CELL) if many else CELL
+    look = {"size": min(8.5, 65 * cell)}
+    turned = {"rotation": 90} if many else {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
+    names = [short(name) for name in classes]
+    side = 1.3 + cell * len(classes)
     figure = Figure(figsize=(side * len(matrices) + 0.6, side))
     all_axes = figure.subplots(1, len(matrices), sharey=True, squeeze=False)[0]
     for axes, (title, matrix) in zip(all_axes, matrices.items(), strict=True):
         share = 100 * matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
-        image = axes.imshow(share, cmap="Blues", vmin=0, vmax=100)
-        write_cells(axes, share)
-        axes.set_xticks(range(len(classes)), classes, rotation=45, ha="right", rotation_mode="anchor")
+        image = shade(axes, share, numbered=not many)
+        axes.set_xticks(range(len(classes)), names, **look, **turned)
         axes.set(xlabel="prediction", title=title)
-    all_axes[0].set_yticks(range(len(classes)), classes)
+    all_axes[0].set_yticks(range(len(classes)), names, **look)
     all_axes[0].set_ylabel("ground truth")
     bar = figure.colorbar(image, ax=all_axes, label="% of the ground truth", shrink=0.6, aspect=30)
     bar.outline.set_visible(False)
     return figure
 
 
-def write_cells(axes: Axes, values: NDArray[np.floating]) -> None:
-    """Write per cents into the cells of a matrix drawn in shades of one colour, where they are not 0."""
+def shade(
+    axes: Axes, values: NDArray[np.floating], *, numbered: bool, aspect: Literal["equal", "auto"] = "equal"
+) -> AxesImage:
+    """Draw per cents (rows, columns) in shades of a colour; `numbered`: those above 0 as numbers, too."""
     axes.grid(False)
     axes.spines[:].set_visible(False)
-    for row, column in np.argwhere(values >= 0.5):
+    for row, column in np.argwhere(values >= 0.5) if numbered else ():
         colour = "white" if values[row, column] > 55 else INK
         axes.text(column, row, f"{values[row, column]:.0f}", ha="center", va="center", color=colour, size=7)
+    return axes.imshow(values, cmap="Blues", vmin=0, vmax=100, aspect=aspect)
 
 
 @styled

@@ -41,6 +41,8 @@ _STYLE = {
     "legend.frameon": False,
     "lines.linewidth": 1.6,
     "text.color": INK,
+    # The name of a class may have dollar signs.
+    "text.parse_math": False,
     "xtick.color": INK,
     "xtick.labelsize": 8.5,
     "xtick.major.size": 0,
@@ -53,6 +55,14 @@ WIDTH = 6.0
 """Of a figure, in inches: panels lie below each other, so that its text is still to be read on a phone."""
 
 DPI = 150
+LARGEST = 10_000
+"""Pixels along a side of a picture, about; a larger figure has fewer to the inch."""
+
+MANY = 24
+"""Classes that a picture has room for; of more it names a part, or draws them smaller."""
+
+LONGEST = 24
+"""Characters of a label."""
 
 styled = matplotlib.style.context(["default", _STYLE])
 """Decorator of the functions that draw; settings of the machine do not reach their figures."""
@@ -72,9 +82,16 @@ def markers(methods: Sequence[str]) -> dict[str, str]:
     return {method: fixed.get(method) or next(others) for method in methods}
 
 
+def short(name: str) -> str:
+    """The name of a class on a line, cut to what a label has room for."""
+    line = " ".join(name.split())
+    return line if len(line) <= LONGEST else f"{line[: LONGEST - 1]}…"
+
+
 @styled
 def save(figure: Figure, path: Path) -> None:
     """Write a PNG of at most 256 colours, a third of the size of one in true colour, and without metadata."""
     drawn = io.BytesIO()
-    figure.savefig(drawn, format="png", dpi=DPI, bbox_inches="tight", pad_inches=0.08)
-    Image.open(drawn).convert("RGB").quantize(256).save(path, format="PNG", optimize=True)
+    dpi = min(DPI, LARGEST / max(figure.get_size_inches()))
+    figure.savefig(drawn, format="png", dpi=dpi, bbox_inches="tight", pad_inches=0.08)
+    Image.open(drawn, formats=("PNG",)).convert("RGB").quantize(256).save(path, format="PNG", optimize=True)

@@ -1,9 +1,11 @@
 """Settings of the machine: they never change a result, so they are no params.
 
-Given by the environment or a `.env` file in the working directory.
+Given by the environment or a `.env` file in the main root, which temporary clones of DVC read as well.
 """
 
 import os
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Literal
 
 from dotenv import dotenv_values
@@ -11,20 +13,24 @@ from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from attnfd.errors import UserError
-
-ENV_FILE = ".env"
+from attnfd.paths import main_root
 
 
 class Machine(BaseSettings):
     """`ATTNFD_DEVICE`, `ATTNFD_WORKERS`, `ATTNFD_CHECKPOINT_SECONDS`."""
 
-    model_config = SettingsConfigDict(env_prefix="ATTNFD_", env_file=ENV_FILE, extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="ATTNFD_", extra="ignore", frozen=True)
 
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="where training runs")
     workers: int | None = Field(default=None, ge=0, description="loader processes; unset: from the cores")
     checkpoint_seconds: float = Field(
         default=60, ge=0, description="least time between two checkpoints of a training; 0: after every epoch"
     )
+
+
+def env_file() -> Path:
+    """The file of settings. Git ignores it, so the clones in which DVC runs experiments do not have it."""
+    return main_root() / ".env"
 
 
 def settings() -> Machine:
@@ -34,9 +40,9 @@ def settings() -> Machine:
         UserError: a value is not allowed, or `.env` is no text.
     """
     try:
-        return Machine()
+        return Machine(_env_file=env_file())  # type: ignore[call-arg]
     except UnicodeDecodeError as error:
-        raise UserError(f"{ENV_FILE}: no text in UTF-8 ({error}); save it as UTF-8") from None
+        raise UserError(f"{env_file()}: no text in UTF-8 ({error}); save it as UTF-8") from None
     except ValidationError as error:
         first = error.errors()[0]
         key = f"ATTNFD_{str(first['loc'][0]).upper()}"
@@ -45,12 +51,34 @@ def settings() -> Machine:
         ) from None
 
 
-def root_key(reader: str) -> str:
-    """Name of the setting that says where a reader's files lie on this machine."""
-    return f"ATTNFD_{reader.upper()}_ROOT"
+def root_key(recipe: str) -> str:
+    """Name of the setting that says where the files of a recipe are on this machine."""
+    return f"ATTNFD_ROOT_{recipe.upper()}"
 
 
-def root(reader: str) -> str | None:
-    """Where a reader's files lie on this machine, if that is set."""
-    key = root_key(reader)
-    return os.environ.get(key) or dotenv_values(ENV_FILE).get(key)
+def root(recipe: str, reader: str, options: Mapping[str, str]) -> str | None:
+    """Where the files of a recipe are on this machine, if that is set: by its own key, or by its reader's.
+
+    Args:
+        options: the option `root` of every recipe that has this reader, by the recipe's name.
+
+    Raises:
+        UserError: the reader's key would send recipes of different folders to one.
+    """
+    found = {**_env(), **os.environ}
+    if own := found.get(root_key(recipe)):
+        return own
+    key = f"ATTNFD_{reader.upper()}_ROOT"
+    if not found.get(key):
+        return None
+    sharing = [name for name in options if not found.get(root_key(name))]
+    if len({os.path.normpath(options[name]) for name in sharing}) > 1:
+        raise UserError(
+            f"{key}: found {found[key]!r}, but the recipes {', '.join(sharing)} read different folders; "
+            f"set {root_key(recipe)} for {recipe}, and so on"
+        )
+    return found[key]
+
+
+def _env() -> dict[str, str]:
+    return {key: value for key, value in dotenv_values(env_file()).items() if value is not None}

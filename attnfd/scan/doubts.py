@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from attnfd.data.labels import VOID
 from attnfd.data.prepared import Card, per_cent
 from attnfd.readers.base import original
 from attnfd.scan.files import Finding
@@ -54,14 +55,10 @@ def _void(card: Card) -> Iterator[str]:
 
 
 def _light(name: str, found: Sequence[Finding]) -> Iterator[str]:
-    low, high = zip(*(finding.levels for finding in found), strict=True)
-    if low == high:
-        yield f"Every image of the split {name} ({len(found)}) has one value in all its pixels."
-    elif max(high) < DARK:
-        yield (
-            f"Every image of the split {name} ({len(found)}) is dark: no value is above {max(high)} of 255. "
-            "Do files of 16 bits use only the lower ones?"
-        )
+    values = [finding.values for finding in found if finding.values is not None]
+    highest = max((each.highest for each in values), default=VOID)
+    if highest < DARK and not any(each.deep for each in values):
+        yield f"Every image of the split {name} ({len(found)}) is dark: no value is above {highest} of 255."
 
 
 def _copies(learned: Sequence[Finding], val: Sequence[Finding]) -> Iterator[str]:

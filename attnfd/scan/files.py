@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from attnfd.data.images import UNREADABLE, decode_image, decode_mask, is_turned
+from attnfd.data.depth import Values, measure
+from attnfd.data.images import UNREADABLE, Mask, decode_mask, orientation, read_labels, read_pixels
 from attnfd.data.labels import COLOUR, VOID, label_table
 from attnfd.readers.base import Pair, Reader
 from attnfd.scan import likeness
@@ -22,20 +23,34 @@ SHOWN_LABELS = 8
 SHOWN_ALLOWED = 16
 """Allowed labels that a fault names, after those that follow each other have become ranges."""
 
+FIRST_ON_ITS_SIDE = 5
+"""EXIF orientations from here on swap height and width."""
+
+ReadT = TypeVar("ReadT")
+
 
 @dataclass
 class Finding:
-    """What a pair turned out to be: a row of the index, and what is wrong with it.
+    """What a pair turned out to be: a row of the index, what is wrong with it, what to compare with others.
 
-    `levels` are the least and the greatest value of the image, `looks` are its `likeness.differences`, and
-    `labels` are the values that occur in the mask, and `colours` are some of a mask that should have numbers.
+    Attributes:
+        values: those of the image, if it can be read.
+        looks: the image's `likeness.differences`.
+        maybe_turned: the image has an EXIF orientation, and the mask fits it with and without.
+        labels: the values that occur in the mask, in order.
+        palette: the colour, 0xRRGGBB, of each of them in an index mask.
+        bilevel: the mask has one bit.
+        colours: some of a mask that should have numbers.
     """
 
     row: dict[str, Any]
     faults: list[str] = field(default_factory=list)
-    levels: tuple[int, int] = (0, 255)
+    values: Values | None = None
     looks: NDArray[np.int16] = field(default_factory=lambda: np.empty(0, np.int16))
+    maybe_turned: bool = False
     labels: tuple[int, ...] = ()
+    palette: Mapping[int, int] = field(default_factory=dict)
+    bilevel: bool = False
     colours: list[list[int]] = field(default_factory=list)
 
 
@@ -59,34 +74,63 @@ def _inspect(reader: Reader, table: np.ndarray, split: str, pair: Pair) -> Findi
         if path.as_posix() != _encodable(path):
             finding.faults.append(f"{_encodable(path)}: name is no UTF-8; rename the file")
             return finding
-    image = _decoded(reader.root, pair.image, "image", decode_image, finding)
-    decode = partial(decode_mask, colours=len(table) > COLOUR)
-    mask = _decoded(reader.root, pair.mask, "mask", decode, finding)
+    image = _decoded(reader.root, pair.image, "image", _measured, finding)
+    mask = _decoded(reader.root, pair.mask, "mask", partial(read_labels, table=table), finding)
     if image is not None:
-        row["height"], row["width"] = image.shape[:2]
-        finding.levels = int(image.min()), int(image.max())
-        finding.looks = likeness.differences(image)
+        row["height"], row["width"] = image.size
+        finding.values, finding.looks = image.values, image.looks
     if mask is not None:
-        finding.labels = tuple(np.unique(mask).tolist())
-        unknown = [label for label in finding.labels if label not in reader.labels]
-        if unknown:
-            finding.faults.append(
-                f"{pair.mask}: found {_listed(unknown)}; allowed: {spelled(reader.labels)}{_why(unknown)}"
-            )
-        counts = np.bincount(table[mask].ravel(), minlength=256)
-        row.update(zip(reader.classes, counts.tolist(), strict=False))
-        row["void"] = int(counts[VOID])
+        _count(reader, table, mask, finding)
     elif reader.own_classes and len(table) == COLOUR:
         finding.colours = _colours(reader.root / pair.mask)
-    if image is not None and mask is not None and image.shape[:2] != mask.shape:
-        sizes = f"{mask.shape[0]}×{mask.shape[1]}, its image {image.shape[0]}×{image.shape[1]}"
-        turned = (
-            " after its EXIF orientation; turn the mask likewise"
-            if is_turned(reader.root / pair.image)
-            else ""
-        )
-        finding.faults.append(f"{pair.mask}: height×width is {sizes}{turned}; allowed: the same")
+    if image is not None and mask is not None:
+        _compare_sizes(image, mask, finding)
     return finding
+
+
+class Measured(NamedTuple):
+    """An image's height and width as it is seen, its EXIF orientation, its values, and its looks."""
+
+    size: tuple[int, int]
+    orientation: int
+    values: Values
+    looks: NDArray[np.int16]
+
+
+def _measured(file: BytesIO) -> Measured:
+    pixels = read_pixels(file)
+    size = pixels.shape[0], pixels.shape[1]
+    return Measured(size, orientation(file), measure(pixels), likeness.differences(pixels))
+
+
+def _count(reader: Reader, table: np.ndarray, mask: Mask, finding: Finding) -> None:
+    """Count the pixels of every class into the row, and see that every label has one."""
+    found = finding.labels = tuple(np.unique(mask.values).tolist())
+    unknown = [label for label in found if label not in reader.labels]
+    if unknown:
+        why = "; a mask of one bit holds 0 and 1" if mask.bilevel else _why(unknown)
+        finding.faults.append(
+            f"{finding.row['mask']}: found {_listed(unknown)}; allowed: {spelled(reader.labels)}{why}"
+        )
+    counts = np.bincount(table[mask.values].ravel(), minlength=256)
+    finding.row.update(zip(reader.classes, counts.tolist(), strict=False))
+    finding.row["void"] = int(counts[VOID])
+    finding.bilevel = mask.bilevel
+    if len(table) == COLOUR:
+        colours = np.array(mask.palette, dtype=np.int64).reshape(-1, 3) @ (1 << 16, 1 << 8, 1)
+        finding.palette = {label: int(colours[label]) for label in found if label < len(colours)}
+
+
+def _compare_sizes(image: Measured, mask: Mask, finding: Finding) -> None:
+    """See that a mask has its image's size, and whether that shows that both are turned alike."""
+    (height, width), there = image.size, mask.values.shape
+    turned = image.orientation != 1
+    if image.size != there:
+        sizes = f"{there[0]}×{there[1]}, its image {height}×{width}"
+        hint = " after its EXIF orientation; turn the mask likewise" if turned else ""
+        finding.faults.append(f"{finding.row['mask']}: height×width is {sizes}{hint}; allowed: the same")
+    fits_both = image.orientation < FIRST_ON_ITS_SIDE or height == width
+    finding.maybe_turned = turned and fits_both and not mask.turned
 
 
 def _encodable(path: Path) -> str:
@@ -137,8 +181,8 @@ def _colours(mask: Path) -> list[list[int]]:
 
 
 def _decoded(
-    root: Path, path: Path, kind: str, decode: Callable[[BytesIO], np.ndarray], finding: Finding
-) -> np.ndarray | None:
+    root: Path, path: Path, kind: str, decode: Callable[[BytesIO], ReadT], finding: Finding
+) -> ReadT | None:
     """Decode a file and enter its size and hash into the row."""
     try:
         data = (root / path).read_bytes()

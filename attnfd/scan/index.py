@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from attnfd.config.schema import Prepare
+from attnfd.data.depth import Depth
 from attnfd.data.labels import VOID
 from attnfd.data.prepared import COLUMNS, SPLITS, Card, Split, to_csv
 from attnfd.errors import UserError
@@ -70,7 +71,7 @@ def _leaked(rows: pd.DataFrame) -> list[str]:
     ]
 
 
-def describe(name: str, settings: Prepare, reader: Reader, index: pd.DataFrame) -> Card:
+def describe(name: str, settings: Prepare, reader: Reader, index: pd.DataFrame, depth: Depth | None) -> Card:
     """The card of an index."""
     return Card(
         name=name,
@@ -79,6 +80,7 @@ def describe(name: str, settings: Prepare, reader: Reader, index: pd.DataFrame) 
         palette=reader.palette,
         void=VOID,
         labels=dict(reader.labels),
+        depth=depth,
         splits={
             split: _describe_split(index[index["split"] == split], reader.classes)
             for split in index["split"].unique()

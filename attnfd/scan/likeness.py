@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from attnfd.data.depth import Pixels
+
 SIDE = 17
 ALIKE = 0.95
 """Least cosine between the differences of two images that look alike.
@@ -18,9 +20,16 @@ kind, also of one microscope, have less. docs/datasets.md has the numbers.
 BLOCK = 256
 
 
-def differences(image: NDArray[np.uint8]) -> NDArray[np.int16]:
-    """What describes an image (H, W, 3): the differences of its thumbnail, down and to the right."""
-    small = Image.fromarray(image).convert("L").resize((SIDE, SIDE), Image.Resampling.BOX)
+def differences(pixels: Pixels) -> NDArray[np.int16]:
+    """What describes an image: the differences of its thumbnail, down and to the right.
+
+    Of more than 8 bits, the range that the image uses is stretched over 8: brightness does not count.
+    """
+    if pixels.dtype != np.uint8:
+        lowest = int(pixels.min())
+        spread = max(1, int(pixels.max()) - lowest)
+        pixels = ((pixels.astype(np.uint32) - lowest) * 255 // spread).astype(np.uint8)
+    small = Image.fromarray(pixels).convert("L").resize((SIDE, SIDE), Image.Resampling.BOX)
     levels = np.asarray(small, dtype=np.int16)
     return np.concatenate([np.diff(levels, axis=axis).ravel() for axis in (0, 1)])
 

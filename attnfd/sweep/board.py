@@ -37,6 +37,10 @@ class Board:
         for task, log in self._shown.values():
             self._progress.update(task, note=engine.last_line(log))
 
+    def say(self, line: str) -> None:
+        """Print a line above the bars."""
+        self._progress.console.print(line, markup=False)
+
     def end(self, name: str, word: str = "") -> None:
         """Count a job, and say what became of it if it ran."""
         if name in self._shown:

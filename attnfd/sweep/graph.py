@@ -6,21 +6,38 @@ and leave what `dvc repro` would have left: the same `dvc.lock`, cache and run-c
 
 import itertools
 import logging
+import os
+import re
 import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from attnfd.errors import UserError
+from attnfd.errors import UserError, full_disk
 
 if TYPE_CHECKING:
     from dvc.stage import Stage
 
 
 PIPELINE = "dvc.yaml"
+BLOCKER = re.compile(r"\(PID (\d+)\): (.*)")
+"""How DVC names a process that keeps another one off."""
+NOTE = " (another run, at work since {since}; wait until it ends, or use `attnfd sweep --wait`)"
+"""Behind the command of a sweep, where DVC names it to a `dvc repro` that comes second."""
+
+
+class BusyError(UserError):
+    """Another run is at work on the same files; `others` names it."""
+
+    def __init__(self, others: str) -> None:
+        super().__init__(
+            f"another run is at work here: {others}; wait until it ends, or use `attnfd sweep --wait`"
+        )
+        self.others = others
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,21 +100,38 @@ class Graph:
         """Root of the project."""
         return Path(self._repo.root_dir)
 
+    def check_alone(self) -> None:
+        """See that no other run is at work in this project.
+
+        Raises:
+            BusyError: one is.
+        """
+        with errors(), self._locked(), self._occupied([], [self._repo.root_dir]):
+            pass
+
     def changes(self, name: str) -> list[str]:
-        """What makes a job stale by itself: files, params, its command; `never ran`; nothing if it is not."""
+        """What makes a job stale by itself: files, params, its command; `never ran`; nothing if it is not.
+
+        Raises:
+            UserError: DVC says why not.
+        """
         stage = self._stages[name]
-        with self._locked():
+        with errors(), self._locked():
             entries = stage.status().get(stage.addressing, [])
         if entries and not any(out.hash_info for out in stage.outs):
             return ["never ran"]
         return [change for entry in entries for change in _described(entry)]
 
     def is_cached(self, name: str) -> bool:
-        """Whether the run-cache has the results of a job whose upstream is up to date."""
+        """Whether the run-cache has the results of a job whose upstream is up to date.
+
+        Raises:
+            UserError: DVC says why not.
+        """
         from dvc.stage.cache import RunCacheNotFoundError
 
         stage = self._stages[name]
-        with self._locked():
+        with errors(), self._locked():
             stage.save_deps(allow_missing=True)
             try:
                 self._repo.stage_cache.restore(stage, dry=True)
@@ -112,15 +146,18 @@ class Graph:
         the old outs are gone, and other DVC processes keep off its files until `record` or `release`.
 
         Raises:
-            UserError: DVC says why not, for one that another process is busy with them.
+            BusyError: another run is at work on its files.
+            UserError: DVC says why not.
         """
         from dvc.stage.cache import RunCacheNotFoundError
 
         stage = self._stages[name]
-        with errors(), self._locked(), ExitStack() as held:
+        files = [dep.fs_path for dep in stage.deps], [out.fs_path for out in stage.outs]
+        with errors(), self._locked():
             if not stage.changed():
                 return False
-            held.enter_context(self._busy(stage))
+            with self._occupied(*files):
+                pass  # Nobody is at work on them, and nobody can begin before the repository is unlocked.
             if not self.jobs[name].command:
                 stage.reproduce()
                 stage.dump(update_pipeline=False)
@@ -129,7 +166,9 @@ class Graph:
             try:
                 self._repo.stage_cache.restore(stage)
             except RunCacheNotFoundError:
-                self._held[name] = held.pop_all()
+                with ExitStack() as held:
+                    held.enter_context(self._occupied(*files))
+                    self._held[name] = held.pop_all()
                 return True
             _record(stage)
             return False
@@ -144,11 +183,9 @@ class Graph:
         Raises:
             UserError: the command has not written an out, or DVC cannot record it.
         """
-        try:
-            with errors(), self._locked():
-                _record(self._stages[name])
-        finally:
-            self.release(name)
+        with errors(), self._locked():
+            self.release(name)  # DVC occupies the files itself now, under another name.
+            _record(self._stages[name])
 
     def release(self, name: str) -> None:
         """Give the files of a job that has been started free."""
@@ -162,32 +199,60 @@ class Graph:
             yield
 
     @contextmanager
-    def _busy(self, stage: "Stage") -> Iterator[None]:
-        """What keeps a `dvc repro` off a job that runs. Named like DVC's own locks of this process."""
+    def _occupied(self, read: list[str], write: list[str]) -> Iterator[None]:
+        """What keeps a `dvc repro` off the files of a job that runs."""
         from dvc.rwlock import rwlock
 
-        read = [dep.fs_path for dep in stage.deps]
-        write = [out.fs_path for out in stage.outs]
         hardlink = self._repo.config["core"].get("hardlink_lock", False)
-        with rwlock(self._repo.tmp_dir, self._repo.fs, " ".join(sys.argv), read, write, hardlink):
+        with rwlock(self._repo.tmp_dir, self._repo.fs, _this_run(), read, write, hardlink):
             yield
 
 
 @contextmanager
 def errors() -> Iterator[None]:
-    """What DVC refuses inside is raised as one line for the user.
+    """What DVC refuses inside, or has no room for, is raised as one line for the user.
 
     Raises:
-        UserError: DVC refuses, or is not installed.
+        BusyError: DVC refuses because another run is at work.
+        UserError: DVC refuses or is not installed, or the disk is full.
     """
     try:
         from dvc.exceptions import DvcException
+        from dvc.lock import LockError
     except ModuleNotFoundError:
         raise UserError("dvc: not installed; run `pip install 'attnfd[pipeline]'`") from None
     try:
         yield
+    except LockError as error:
+        others = {_described_run(*found) for found in BLOCKER.findall(str(error))}
+        raise BusyError(", ".join(sorted(others)) or "a command of DVC") from None
+    except OSError as error:
+        if full := full_disk(error, Path.cwd()):
+            raise UserError(full) from None
+        raise
     except DvcException as error:
         raise UserError(f"dvc: {' '.join(str(error).split())}") from None
+
+
+def _this_run() -> str:
+    """This process as DVC is to name it to others."""
+    return f"attnfd {' '.join(sys.argv[1:])}{NOTE.format(since=_since(os.getpid()))}"
+
+
+def _described_run(pid: str, command: str) -> str:
+    """Another process, by what DVC says of it: `dvc repro (process 4711, since 2026-01-31 12:03)`."""
+    program, _, words = command.partition(NOTE.partition("{")[0])[0].partition(" ")
+    return f"{Path(program).name} {words} (process {pid}, since {_since(int(pid))})"
+
+
+def _since(pid: int) -> str:
+    import psutil  # type: ignore[import-untyped]
+
+    try:
+        started = psutil.Process(pid).create_time()
+    except psutil.Error:
+        return "a moment ago"  # It has ended by now.
+    return datetime.fromtimestamp(started).isoformat(" ", "minutes")
 
 
 def _command(stage: "Stage") -> str:

@@ -2,6 +2,7 @@
 
 import shlex
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,9 +14,10 @@ from attnfd.errors import PartlyError, UserError
 from attnfd.sweep import engine
 from attnfd.sweep.board import Board, logfile
 from attnfd.sweep.engine import Engine, Task
-from attnfd.sweep.graph import Graph, Job
+from attnfd.sweep.graph import BusyError, Graph, Job
 
 POLL_SECONDS = 0.5
+BUSY_SECONDS = 2
 SHARED = ("dataset", "seed")
 """Options that jobs must have in common for one command to do them with one teacher."""
 TAUGHT = ("distill", "ablate")
@@ -34,7 +36,9 @@ class Outcome:
     skipped: dict[str, str] = field(default_factory=dict)
 
 
-def sweep(graph: Graph, runner: Engine, console: Console, students_per_teacher: int = 1) -> Outcome:
+def sweep(
+    graph: Graph, runner: Engine, console: Console, students_per_teacher: int = 1, *, wait: bool = False
+) -> Outcome:
     """Run what is stale in a graph, each job when all that it waits for is done.
 
     Staleness is judged when a job's turn comes, as DVC does: where an upstream job gives the same outs again,
@@ -43,9 +47,12 @@ def sweep(graph: Graph, runner: Engine, console: Console, students_per_teacher: 
 
     Up to `students_per_teacher` jobs of one stage, dataset and seed that are ready at the same time are run
     by one command, see `stages/distill.py`.
+
+    Args:
+        wait: for a job whose files another run is at work on; else it has failed.
     """
     with Board(console, len(graph.jobs)) as board, _interruptible():
-        walk = Walk(graph, runner, board, students_per_teacher)
+        walk = Walk(graph, runner, board, students_per_teacher, wait=wait)
         try:
             while walk.step():
                 pass
@@ -58,12 +65,16 @@ def sweep(graph: Graph, runner: Engine, console: Console, students_per_teacher: 
 class Walk:
     """The way through a graph, a `step` at a time."""
 
-    def __init__(self, graph: Graph, runner: Engine, board: "Board", students_per_teacher: int) -> None:
+    def __init__(
+        self, graph: Graph, runner: Engine, board: Board, students_per_teacher: int, *, wait: bool
+    ) -> None:
         self.outcome = Outcome()
         self._graph = graph
         self._runner = runner
         self._board = board
         self._students_per_teacher = students_per_teacher
+        self._wait = wait
+        self._said = ""
         self._waiting = dict(graph.jobs)
         self._done: set[str] = set()
         self._running: dict[str, list[Job]] = {}  # By the first of those that one command does.
@@ -77,6 +88,8 @@ class Walk:
             for name, reason in self._runner.wait(POLL_SECONDS).items():
                 self._end(name, reason)
             self._board.update()
+        elif self._waiting:  # For another run.
+            time.sleep(BUSY_SECONDS)
         return bool(self._waiting or self._running)
 
     def release(self) -> None:
@@ -113,12 +126,16 @@ class Walk:
 
     def _must_run(self, job: Job) -> bool:
         """Take a job off those that wait; whether its command has to run."""
-        del self._waiting[job.name]
         try:
             must_run = self._graph.start(job.name)
         except UserError as error:
+            if self._wait and isinstance(error, BusyError):
+                self._say(f"waiting for another run: {error.others}")
+                return False
+            del self._waiting[job.name]
             self._fail(job.name, str(error))
             return False
+        del self._waiting[job.name]
         if not must_run:
             self.outcome.fresh.append(job.name)
             self._done.add(job.name)
@@ -154,6 +171,11 @@ class Walk:
             self.outcome.ran.append(job.name)
             self._done.add(job.name)
             self._board.end(job.name, "[green]done[/]")
+
+    def _say(self, line: str) -> None:
+        if line != self._said:
+            self._said = line
+            self._board.say(line)
 
     def _fail(self, name: str, reason: str) -> None:
         self._cause[name] = name

@@ -1,6 +1,6 @@
 """A teacher that was trained elsewhere: a checkpoint of ours, or one in the layout of the AttnFD authors."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +13,7 @@ from attnfd.errors import UserError
 from attnfd.models import checkpoint, weight_file
 from attnfd.models.cbam import CBAM
 from attnfd.models.deeplab import RATES, WIDTH, Architecture, DeepLabV3Plus
+from attnfd.teachers import claims
 
 # Names of the published DeepLabV3+ (Heo et al. 2019, then AttnFD) by ours; a backbone has torchvision's.
 PUBLISHED = {
@@ -53,14 +54,9 @@ def import_teacher(config: TrainTeacher, classes: int) -> Imported:
         classes: of the dataset.
 
     Raises:
-        UserError: `check_teacher` would, or the checkpoint has other classes.
+        UserError: `check_teacher` would.
     """
-    found, state = _read(config)
-    if found.classes != classes:
-        raise UserError(
-            f"{config.checkpoint}: has {found.classes} classes, the dataset has {classes}; "
-            "give a checkpoint that was trained on its classes"
-        )
+    found, state = _read(config, classes)
     attention = found.attention or config.attention
     model = DeepLabV3Plus(config.backbone, classes, dropout=found.dropout, attention=attention)
     model.load_state_dict(state, strict=False)  # `_read` has compared them
@@ -69,18 +65,27 @@ def import_teacher(config: TrainTeacher, classes: int) -> Imported:
     return Imported(model.eval(), found.attention is None)
 
 
-def check_teacher(config: TrainTeacher) -> None:
+def check_teacher(config: TrainTeacher, classes: int | None = None) -> None:
     """Find out before anything runs whether `import_teacher` could read the checkpoint.
 
+    Args:
+        classes: of the dataset; None: any number will do.
+
     Raises:
-        UserError: it is missing, damaged, frozen or of another network; the message names what differs.
+        UserError: it is missing, damaged, frozen, of another network or trained at another output stride, has
+            other classes or weights that are no numbers; the message names what differs.
     """
-    _read(config)
+    _read(config, classes)
 
 
 def fingerprint(config: TrainTeacher) -> str:
     """SHA-256 of the weights in `config.checkpoint`."""
     return checkpoint.digest(_file(config))
+
+
+def compare(config: TrainTeacher, classes: Sequence[str], miou: float) -> None:
+    """Warn where the teacher differs from what its file says; see `attnfd.teachers.claims.compare`."""
+    claims.compare(_file(config), classes, miou)
 
 
 def _file(config: TrainTeacher) -> Path:
@@ -89,8 +94,18 @@ def _file(config: TrainTeacher) -> Path:
     return path / paths.MODEL if path.is_dir() else path
 
 
-def _read(config: TrainTeacher) -> tuple[Architecture, Mapping[str, Tensor]]:
+def _read(config: TrainTeacher, classes: int | None) -> tuple[Architecture, Mapping[str, Tensor]]:
     """The network of the checkpoint, and its weights by our names."""
+    found, state = _read_any(config)
+    if classes not in (None, found.classes):
+        raise UserError(
+            f"{config.checkpoint}: has {found.classes} classes, the dataset has {classes}; "
+            "give a checkpoint that was trained on its classes"
+        )
+    return found, state
+
+
+def _read_any(config: TrainTeacher) -> tuple[Architecture, Mapping[str, Tensor]]:
     file = _file(config)
     if not file.is_file():
         raise UserError(f"train_teacher.checkpoint: {file}: no such file; allowed: a checkpoint, or null")
@@ -102,6 +117,7 @@ def _read(config: TrainTeacher) -> tuple[Architecture, Mapping[str, Tensor]]:
     if model.architecture.backbone != config.backbone:
         found = model.architecture.backbone
         raise UserError(f"{file}: has the backbone {found}; set train_teacher.backbone: {found}")
+    weight_file.check_finite(model.state_dict(), str(file))
     return model.architecture, model.state_dict()
 
 
@@ -123,6 +139,7 @@ def _read_published(file: Path, config: TrainTeacher) -> tuple[Architecture, Map
     published = {key: _published(key) for key in needed}
     network = f"the published DeepLabV3+ on {config.backbone}"
     weight_file.check(given, {published[key]: value for key, value in needed.items()}, str(file), network)
+    claims.check_stride(file)
     return architecture, {key: given[name] for key, name in published.items() if name in given}
 
 

@@ -2,9 +2,10 @@
 
 import copy
 import re
+import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from attnfd.errors import UserError
 from attnfd.paths import CARD, METRICS, MODEL
@@ -13,7 +14,11 @@ from attnfd.tracking import store
 if TYPE_CHECKING:
     import numpy as np
     from mlflow import MlflowClient
+    from mlflow.models import Model
     from torch import nn
+
+CLASS_MAPS = "class_maps"
+"""The module beside this one that a logged model takes with it."""
 
 
 def log_model(run: str, network: "nn.Module", example: "np.ndarray") -> None:
@@ -21,12 +26,9 @@ def log_model(run: str, network: "nn.Module", example: "np.ndarray") -> None:
 
     Its weights lie beside it: reading them runs no code, which loading an exported graph may.
     """
-    import mlflow.pytorch
-    import numpy as np
+    import mlflow
     import safetensors.torch
-    import torch
-    from mlflow.models import ModelSignature
-    from mlflow.types import Schema, TensorSpec
+    from mlflow.models import Model
 
     from attnfd.evaluation.inference import ClassMap
 
@@ -37,24 +39,49 @@ def log_model(run: str, network: "nn.Module", example: "np.ndarray") -> None:
         state = {key: value.contiguous() for key, value in model.network.state_dict().items()}
         safetensors.torch.save_file(state, weights)
         with mlflow.start_run(run_id=run):
-            mlflow.pytorch.log_model(
-                model,
+            Model.log(
+                None,
+                sys.modules[__name__],
                 name="model",
-                signature=ModelSignature(
-                    inputs=Schema([TensorSpec(np.dtype(np.uint8), (-1, -1, -1, 3))]),
-                    outputs=Schema([TensorSpec(np.dtype(np.uint8), (-1, -1, -1))]),
-                ),
+                flavor_name="pytorch",
+                model=model,
                 input_example=example,
-                # Given, because MLflow would load the model in another process to find out.
-                pip_requirements=[
-                    f"torch=={torch.__version__.partition('+')[0]}",
-                    f"numpy=={np.__version__}",
-                ],
-                serialization_format="pt2",
                 # A trial of the example takes as long as half the export.
                 validate_serving_input=False,
                 extra_files=[str(weights)],
             )
+
+
+def save_model(path: str, mlflow_model: "Model", model: "nn.Module", **settings: Any) -> None:
+    """Write a logged model; called by MLflow, to which this module is a flavor.
+
+    As MLflow's own for PyTorch, but its Python function is that of `class_maps`. The signature allows any
+    array: of another one, MLflow would cut the values to bytes before the function sees them.
+    """
+    import mlflow.pytorch
+    import numpy as np
+    import torch
+    from mlflow.models import ModelSignature
+    from mlflow.models.model import MLMODEL_FILE_NAME
+    from mlflow.types import Schema, TensorSpec
+
+    classes = Schema([TensorSpec(np.dtype(np.uint8), (-1, -1, -1))])
+    mlflow.pytorch.save_model(
+        model,
+        path,
+        mlflow_model=mlflow_model,
+        signature=ModelSignature(Schema([TensorSpec(np.dtype(np.uint8), (-1, -1, -1, 3))]), classes),
+        # Given, because MLflow would load the model in another process to find out.
+        pip_requirements=[f"torch=={torch.__version__.partition('+')[0]}", f"numpy=={np.__version__}"],
+        serialization_format="pt2",
+        code_paths=[str(Path(__file__).with_name(f"{CLASS_MAPS}.py"))],
+        **settings,
+    )
+    function = mlflow_model.flavors["python_function"]
+    function["loader_module"] = CLASS_MAPS
+    del function["config"]
+    mlflow_model.signature = ModelSignature(Schema([TensorSpec(np.dtype(object), (-1,))]), classes)
+    mlflow_model.save(str(Path(path, MLMODEL_FILE_NAME)))
 
 
 def fetch(name: str, folder: Path) -> None:

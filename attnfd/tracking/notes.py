@@ -1,5 +1,6 @@
 """What the pages of MLflow say of a model, in Markdown."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,8 @@ from attnfd.paths import TEACHER, Cell
 
 # The tag that MLflow shows as a run's description.
 NOTE = "mlflow.note.content"
+# Of classes: the description of a registered model has 5000 characters at most.
+LONGEST_LIST = 4500
 
 
 def title(cell: Cell) -> str:
@@ -37,6 +40,7 @@ def report(dataset: str, best: pd.DataFrame, found: pd.DataFrame) -> str:
 def registered(dataset: str, classes: Sequence[str]) -> str:
     """What the versions of a dataset's registered model have in common."""
     numbered = ", ".join(f"{number} {name}" for number, name in enumerate(classes))
+    numbered = textwrap.shorten(numbered, LONGEST_LIST, placeholder=" …")
     return (
         f"Students of **{dataset}**, registered by `attnfd report`. Alias `best`: the best of all; "
         "`best-<student>`: the best of each network.\n\n"

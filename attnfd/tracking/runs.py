@@ -8,19 +8,18 @@ import json
 import logging
 import math
 import os
-import re
 import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from attnfd import paths
 from attnfd.errors import StoppedError, UserError
 from attnfd.paths import CARD, HISTORY, Cell
-from attnfd.tracking import notes, store
+from attnfd.tracking import keys, notes, store
 from attnfd.tracking.exported import log_model
 
 if TYPE_CHECKING:
@@ -41,6 +40,8 @@ LONGEST_PARAM = 6000
 EXAMPLE_SIDE = 64
 INPUTS = "inputs"
 """Tag of a training's run: the key of its checkpoints."""
+
+Name = TypeVar("Name", str, keys.Names)
 
 logger = logging.getLogger(__name__)
 
@@ -77,16 +78,19 @@ class Run:
         self._paused_until = 0.0
         self._lost: Counter[str] = Counter()
         self._reason = ""
+        self._no_room: str | None = None
         self._weights: str | None = None
         self._logged: dict[str, int] = {}
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
-        """Log metrics; characters that MLflow refuses in a name become `_`."""
+        """Log metrics by names such as `step/loss`; see `attnfd.tracking.keys`."""
+        self._log({tuple(name.split("/")): value for name, value in values.items()}, step)
+
+    def _log(self, values: Mapping[keys.Names, float], step: int) -> None:
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
-        for name, value in values.items():
-            key = re.sub(r"[^\w\-./: ]", "_", name)
+        for key, value in keys.encode(values, "/").items():
             if step > self._logged.get(key, -1):
                 self._buffer.append(Metric(key, float(value), now, step))
         if time.monotonic() >= self._next_flush:
@@ -95,7 +99,7 @@ class Run:
     def data(self, card: "Card") -> None:
         """Log what `prepare` counted: images, void pixels and pixels per class of every split."""
         counts = {name: split.model_dump() for name, split in card.splits.items()}
-        self.metrics(_numbers("data", counts), step=0)
+        self._log(_numbers(keys.leaves(counts, "data")), step=0)
 
     def go_on(self) -> None:
         """Leave out from now on what a training logged between its last checkpoint and its end."""
@@ -123,7 +127,7 @@ class Run:
         """Log the results of the cell's model, its pictures, and the model itself."""
         from attnfd.models import checkpoint
 
-        self.metrics(_numbers("val", evaluated.metrics), step=0)
+        self._log(_numbers(keys.leaves(evaluated.metrics, "val")), step=0)
         note = f"{notes.title(self._cell)}\n\n{notes.scores(evaluated.metrics)}"
         self._give_up_on("tag", lambda: self._client.set_tag(self.id, notes.NOTE, note))
         for file in sorted(self._cell.results.iterdir()):
@@ -143,13 +147,20 @@ class Run:
         self._give_up_on("model", lambda: log_model(self.id, network, example))
 
     def close(self, status: str) -> None:
-        """End the run, unless it has ended, and say in one line what was lost, if anything."""
+        """End the run, unless it has ended, and say in one line what was lost, if anything.
+
+        Raises:
+            UserError: something was lost to a full disk. The cell is not done: DVC would not run it again.
+        """
         if not self._is_open:
             return
         self._is_open = False
         self._paused_until = 0.0
         self.flush()
         self._lost["metric value"] += len(self._buffer)
+        done = status == "FINISHED"
+        if self._no_room and self._lost.total():
+            status = "FAILED"
         if self._weights and not self._lost.total():
             self._give_up_on("tag", lambda: self._client.set_tag(self.id, "model", self._weights))
         try:
@@ -158,7 +169,10 @@ class Run:
         except Exception as error:
             self._lost["end of the run"] += 1
             self._reason = self._reason or store.reason(error)
+            self._no_room = self._no_room or store.no_room(error)
         lost = ", ".join(f"{count} × {what}" for what, count in self._lost.items() if count)
+        if lost and self._no_room and done:
+            raise UserError(f"not logged: {lost}: {self._no_room}")
         if lost:
             where = store.shown(store.address())
             logger.warning("MLflow at %s: %s; not logged: %s; %s", where, self._reason, lost, self._again)
@@ -179,6 +193,7 @@ class Run:
             call()
         except Exception as error:
             self._reason = store.reason(error)
+            self._no_room = store.no_room(error)
             self._paused_until = time.monotonic() + self._pause
             self._pause *= 2
             return False
@@ -235,6 +250,7 @@ def open_run(cell: Cell, params: Mapping[str, Any], checkpoints: "Checkpoints") 
         again = "evaluating the model logs it anew"
         begun = _begun(client, experiment, cell, checkpoints)
         if begun:
+            client.set_tag(begun, "process", _process())
             run = Run(client, begun, cell, again=again, resumed=True)
             run.go_on()
         else:
@@ -274,7 +290,7 @@ def resume_run(cell: Cell, params: Mapping[str, Any]) -> Iterator[Run]:
             run.trained(weights)
             for row in pd.read_csv(cell.model / HISTORY).to_dict("records"):
                 epoch = int(row.pop("epoch"))
-                run.metrics(_numbers("epoch", row), epoch)
+                run.metrics(_numbers({f"epoch/{name}": value for name, value in row.items()}), epoch)
         yield run
 
 
@@ -293,14 +309,6 @@ def _begun(client: "MlflowClient", experiment: str, cell: Cell, checkpoints: "Ch
     return runs[0].info.run_id if runs else None
 
 
-def flatten(nested: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
-    """The leaves of nested mappings, by dotted keys."""
-    flat: dict[str, Any] = {}
-    for key, value in nested.items():
-        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return flat
-
-
 def _create(
     client: "MlflowClient",
     experiment: str,
@@ -312,12 +320,19 @@ def _create(
     from mlflow.entities import Param
     from mlflow.tracking.context.registry import resolve_tags
 
-    process = f"{socket.gethostname()} {os.getpid()}"
-    tags = {**cell.tags, **store.origin(), "process": process, notes.NOTE: notes.title(cell), **more}
+    tags = {**cell.tags, **store.origin(), "process": _process(), notes.NOTE: notes.title(cell), **more}
     created = client.create_run(experiment, tags=resolve_tags(tags), run_name=cell.name)
-    settings = [Param(key, _text(value)[:LONGEST_PARAM]) for key, value in flatten(params).items()]
+    settings = [
+        Param(key, _text(value)[:LONGEST_PARAM])
+        for key, value in keys.encode(keys.leaves(params), ".").items()
+    ]
     client.log_batch(created.info.run_id, params=settings)
     return Run(client, created.info.run_id, cell, again=again)
+
+
+def _process() -> str:
+    """This process, for other processes to look for."""
+    return f"{socket.gethostname()} {os.getpid()}"
 
 
 def _process_is_gone(process: str) -> bool:
@@ -332,11 +347,11 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _numbers(group: str, nested: Mapping[Any, Any]) -> dict[str, float]:
-    """The numbers among the leaves of a mapping; NaN stands for "there is none"."""
+def _numbers(values: Mapping[Name, Any]) -> dict[Name, float]:
+    """The numbers among values; NaN stands for "there is none"."""
     return {
-        f"{group}/{key.replace('.', '/')}": value
-        for key, value in flatten(nested).items()
+        name: value
+        for name, value in values.items()
         if isinstance(value, int | float) and not math.isnan(value)
     }
 

@@ -21,7 +21,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from attnfd.errors import UserError
+from attnfd.errors import UserError, full_disk
 from attnfd.paths import main_root
 
 if TYPE_CHECKING:
@@ -107,6 +107,9 @@ def library() -> ModuleType:
 
     for chatty in ("alembic", "urllib3"):
         logging.getLogger(chatty).setLevel(logging.ERROR)
+    # What fails here is raised as well, and said in a line by `errors` or by the run.
+    for doubled in ("mlflow.store.db.utils", "mlflow.system_metrics.system_metrics_monitor"):
+        logging.getLogger(doubled).setLevel(logging.CRITICAL)
     return mlflow
 
 
@@ -229,12 +232,26 @@ def errors() -> Iterator[None]:
     except ModuleNotFoundError as error:
         raise UserError(f"{error.name}: not installed; run `pip install 'attnfd[pipeline]'`") from None
     except Exception as error:
-        mend = "start or mend it, or set MLFLOW_TRACKING_URI to another"
-        raise UserError(f"MLflow store {shown(address())}: {reason(error)}; {mend}") from None
+        full = no_room(error)
+        remedy = "start or fix it, or set MLFLOW_TRACKING_URI to another"
+        raise UserError(f"MLflow store {shown(address())}: {full or f'{reason(error)}; {remedy}'}") from None
+
+
+def no_room(error: Exception) -> str | None:
+    """What to say where a store on this machine has no room for what is to be logged; else None."""
+    uri = address()
+    home = _database(uri).parent if uri.startswith(SQLITE) else main_root()
+    scratch = [] if _of_database(error) else [Path(os.environ.get("TMPDIR", "/tmp"))]
+    return full_disk(error, home, *scratch)
+
+
+def _of_database(error: Exception) -> Exception | None:
+    """The database's own error, which MLflow wraps twice."""
+    return getattr(error.__cause__, "orig", None)
 
 
 def reason(error: Exception) -> str:
     """The first line of an error, fit to be shown."""
-    text = str(getattr(error, "reason", None) or error) or type(error).__name__
+    text = str(_of_database(error) or getattr(error, "reason", None) or error) or type(error).__name__
     text = text.replace(address(), shown(address()))
     return re.sub(r"//\S*@", "//", text.splitlines()[0])[:200]

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,7 @@ from attnfd import paths
 from attnfd.analysis import tables
 from attnfd.config.schema import Run
 from attnfd.paths import Cell
-from attnfd.tracking import costs, notes, registry, runs, store
+from attnfd.tracking import costs, keys, notes, registry, store
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -62,10 +61,13 @@ def log_benchmark(dataset: str, content: Mapping[str, Any], figure: "Figure | No
         client.log_dict(run, dict(content), "benchmark.json")
         if figure is not None:
             client.log_figure(run, figure, "miou-over-latency.png")
-        for cost in content["costs"]:
-            model = re.sub(r"[^\w\-./: ]", "_", cost["model"])  # What MLflow takes in a name.
-            for key in ("p50_ms", "p95_ms", "images_per_second"):
-                client.log_metric(run, f"{key}/{model}/{cost['runtime']}", cost[key])
+        timings = {
+            (key, *cost["model"].split("/"), cost["runtime"]): cost[key]
+            for cost in content["costs"]
+            for key in ("p50_ms", "p95_ms", "images_per_second")
+        }
+        for name, value in keys.encode(timings, "/").items():
+            client.log_metric(run, name, value)
         client.set_terminated(run)
 
 
@@ -103,13 +105,8 @@ def _log(client: "MlflowClient", experiment: str, dataset: str, note: str, cost:
 
 def _mious(dataset: str) -> dict[str, float]:
     """Mean mIoU by `miou/teacher` and `miou/<student>/<method>`."""
-    means = runs.flatten(json.loads(paths.summary(dataset).read_bytes()))
-    ending = ".miou"
-    return {
-        f"miou/{key.removesuffix(ending).replace('.', '/')}": value
-        for key, value in means.items()
-        if key.endswith(ending)
-    }
+    means = keys.leaves(json.loads(paths.summary(dataset).read_bytes()), "miou")
+    return keys.encode({names[:-1]: mean for names, mean in means.items() if names[-1] == "miou"}, "/")
 
 
 def _hash(dataset: str, texts: dict[str, str]) -> str:

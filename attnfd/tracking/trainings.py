@@ -34,28 +34,32 @@ def train(tasks: Sequence[Task], stage: Stage) -> None:
     if len(tasks) > 1 and processes.count() > 1:
         raise UserError(f"torchrun: found {len(tasks)} trainings in one command; allowed: one")
     failed: dict[Task, UserError] = {}
-    with ExitStack() as opened:
-        checkpoints = [inputs.checkpoints(task.params, task.cell) for task in tasks]
-        tracks = [
-            opened.enter_context(runs.open_run(task.cell, tracked_settings(task), kept))
-            for task, kept in zip(tasks, checkpoints, strict=True)
-        ]
-        for task, run in zip(tasks, tracks, strict=True):
-            run.data(Card.load(paths.prepared(task.cell.dataset)))
-        tracked = zip(tasks, tracks, checkpoints, strict=True)
-        outcomes = stage([replace(task, log=run, checkpoints=kept) for task, run, kept in tracked])
-        for task, run, outcome in zip(tasks, tracks, outcomes, strict=True):
-            if isinstance(outcome, UserError):
-                run.close("FAILED")
-                failed[task] = outcome
-                continue
-            weights, evaluated = outcome if isinstance(outcome, tuple) else (outcome, None)
-            run.trained(weights)
-            if evaluated is not None:
-                run.evaluated(evaluated)
-    for task, kept in zip(tasks, checkpoints, strict=True):
-        if task not in failed:
-            kept.clear()
+    checkpoints = [inputs.checkpoints(task.params, task.cell) for task in tasks]
+    with ExitStack() as claimed:
+        # In one order everywhere, or two groups of trainings could wait for each other.
+        for kept in sorted(checkpoints, key=lambda kept: kept.folder):
+            claimed.enter_context(kept.alone())
+        with ExitStack() as opened:
+            tracks = [
+                opened.enter_context(runs.open_run(task.cell, tracked_settings(task), kept))
+                for task, kept in zip(tasks, checkpoints, strict=True)
+            ]
+            for task, run in zip(tasks, tracks, strict=True):
+                run.data(Card.load(paths.prepared(task.cell.dataset)))
+            tracked = zip(tasks, tracks, checkpoints, strict=True)
+            outcomes = stage([replace(task, log=run, checkpoints=kept) for task, run, kept in tracked])
+            for task, run, outcome in zip(tasks, tracks, outcomes, strict=True):
+                if isinstance(outcome, UserError):
+                    run.close("FAILED")
+                    failed[task] = outcome
+                    continue
+                weights, evaluated = outcome if isinstance(outcome, tuple) else (outcome, None)
+                run.trained(weights)
+                if evaluated is not None:
+                    run.evaluated(evaluated)
+        for task, kept in zip(tasks, checkpoints, strict=True):
+            if task not in failed:
+                kept.clear()
     if failed and len(tasks) == 1:
         raise failed[tasks[0]]
     if failed:

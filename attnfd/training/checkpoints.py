@@ -5,19 +5,24 @@ the same inputs again and it goes on, on a CPU bit for bit as if nothing had hap
 it starts afresh.
 """
 
+import logging
 import os
 import shutil
-from collections.abc import Mapping
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from attnfd.errors import UserError
+from attnfd.errors import UserError, full_disk
 from attnfd.runtime import processes
 
 KEPT = 2
 """Checkpoints of a training: the newest, and the one before in case the disk has lost it."""
+
+logger = logging.getLogger(__name__)
 
 
 class Checkpoints:
@@ -66,17 +71,58 @@ class Checkpoints:
             _sync(self.folder)
         except (OSError, RuntimeError) as error:
             unfinished.unlink(missing_ok=True)
-            raise UserError(
-                f"{file}: cannot be written ({error}); make room, then start the same again"
-            ) from None
+            full = full_disk(error, self.folder)
+            why = f"in {full}" if full else f"({error}); fix that, then run the same command again"
+            raise UserError(f"{file}: cannot be written {why}") from None
         for old in self.files()[KEPT:]:
             old.unlink()
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Train without company: wait while another process trains the same from the same inputs.
+
+        If that process dies, this one resumes its training; if it finishes, this one trains anew.
+
+        Raises:
+            UserError: another process is at work, and this training has several processes, which do not wait.
+        """
+        from filelock import FileLock, Timeout
+
+        if processes.rank() > 0:
+            yield
+            return
+        self.folder.parent.mkdir(parents=True, exist_ok=True)
+        file = self.folder.with_name(f"{self.folder.name}.lock")
+        lock = FileLock(file)
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            other = f"process {_content(file)} trains this cell from the same inputs"
+            if processes.count() > 1:
+                raise UserError(f"{self.folder}: {other}; start again when it has ended") from None
+            logger.warning("%s: %s; waiting for it to end", self.folder, other)
+            lock.acquire(poll_interval=1)
+        try:
+            file.write_text(f"{os.getpid()} on {socket.gethostname()}", encoding="utf-8")
+            yield
+        finally:
+            # Before the release: a process that waits sees that its file is gone, and locks a new one.
+            file.unlink(missing_ok=True)
+            lock.release()
 
     def clear(self) -> None:
         """Remove them all; the training is done."""
         if processes.rank() > 0:
             return
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _content(file: Path) -> str:
+    """What a file says, or `?` if it is gone by now."""
+    try:
+        return file.read_text(encoding="utf-8")
+    except OSError:
+        return "?"
 
 
 def _sync(folder: Path) -> None:

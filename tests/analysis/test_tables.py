@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from attnfd import paths
@@ -129,6 +130,33 @@ def test_networks_are_measured_by_the_teacher():
     assert list(table["network"]) == ["teacher", "resnet18"]
     assert list(table["parameters_share"]) == [1, 0.5]
     assert list(table["multiply_adds_share"]) == [1, 1]
+
+
+def test_confusion_of_many_classes_leaves_out_what_hardly_occurs():
+    (cell,) = (cell for cell in Cell.all(synthetic.params().run, "tiny") if cell.name == "teacher")
+    matrix = 995 * np.eye(40, dtype=np.uint32)
+    matrix[3, 5], matrix[4, 2] = 5, 4  # of 1000 and of 999 pixels
+    matrix[7] = 0
+    cell.results.mkdir(parents=True)
+    np.savez(cell.results / paths.CONFUSION, ids=["a"], matrices=matrix[None])
+    names = [f"class {number}" for number in range(40)]
+    table = tables.confusion([cell], names)
+    assert list(table["truth"][:40]) == list(table["prediction"][:40]) == names
+    assert table["share"][:40].tolist() == pytest.approx([*[1] * 3, 0.995, 995 / 999, 1, 1, 0, *[1] * 32])
+    assert table.loc[40:, ["truth", "prediction", "share"]].values.tolist() == [["class 3", "class 5", 0.005]]
+
+
+def test_names_of_classes_stay_text_whatever_they_look_like():
+    (cell,) = (cell for cell in Cell.all(synthetic.params().run, "tiny") if cell.name == "teacher")
+    names = ["7", "None", "NA", "1e5", "nan", "bicycle, bike"]
+    cell.results.mkdir(parents=True)
+    given = pd.DataFrame(
+        {"class": names, "iou": [0.5, None, 0.5, 0.5, 0.5, 0.5], "accuracy": 0.5, "pixels": 1}
+    )
+    given.to_csv(cell.results / paths.PER_CLASS, index=False)
+    found = tables.per_class([cell])
+    assert list(found["class"]) == names
+    assert found["iou"].isna().tolist() == [False, True, False, False, False, False]
 
 
 def test_confusion_is_of_the_teacher_and_of_the_first_seed_with_and_without_attnfd():

@@ -22,8 +22,10 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 import torch
+import torchvision
 from PIL import Image
 from ruamel.yaml import YAML
 from safetensors.torch import save_file
@@ -36,6 +38,7 @@ from attnfd.discovery import component
 from attnfd.models import checkpoint
 from attnfd.models.checkpoint import legend
 from attnfd.models.deeplab import DeepLabV3Plus
+from attnfd.teachers.imported import _published
 from attnfd.tracking import store
 from stages.freeze import freeze
 from stages.prepare import prepare
@@ -86,6 +89,7 @@ def lay_over(base: dict[str, Any], changes: Mapping[str, Any]) -> None:
 
 
 PARAMS = small_params()
+YOURS = {**PARAMS["recipes"]["mine"], "prepare": {"reader": "folder", "root": "datasets/yours"}}
 
 
 @pytest.fixture(scope="module")
@@ -249,6 +253,60 @@ def bomb() -> bytes:
     )
 
 
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 40 40\n%%EndComments\nshowpage\n%%EOF\n"
+
+
+def frames(path: Path, mode: str) -> Harm:
+    """Two images in a file."""
+
+    def harm() -> None:
+        path.unlink(missing_ok=True)
+        pages = [Image.new(mode, (40, 40), place) for place in (1, 2)]
+        pages[0].save(path, save_all=True, append_images=pages[1:])
+
+    return harm
+
+
+def deep_image(path: Path, highest: int, size: tuple[int, int] = (40, 40)) -> None:
+    """A PNG of 16 bits, whatever its name."""
+    path.unlink()
+    values = np.linspace(0, highest, size[0] * size[1]).astype(np.uint16)
+    Image.fromarray(values.reshape(size)).save(path, "PNG")
+
+
+def grey16(name: str, highest: int) -> Harm:
+    return lambda: deep_image(CAMVID / name, highest)
+
+
+def indexed(number: int, colour: tuple[int, int, int]) -> Harm:
+    """A mask of the folder whose index 10 has a colour."""
+
+    def harm() -> None:
+        mask = Image.new("P", (8, 6), 10)
+        mask.putpalette([0] * 30 + list(colour))
+        mask.save(MINE / f"masks/{number}.png")
+
+    return harm
+
+
+def white_corner(path: Path) -> Harm:
+    def harm() -> None:
+        mask = Image.new("L", (8, 6))
+        mask.putpixel((0, 0), 255)
+        mask.save(path)
+
+    return harm
+
+
+def alpha_corner(path: Path) -> Harm:
+    def harm() -> None:
+        mask = Image.new("RGBA", (8, 6), (255, 255, 255, 255))
+        mask.putpixel((0, 0), (255, 255, 255, 0))
+        mask.save(path)
+
+    return harm
+
+
 def link(path: Path | str, to: str) -> Harm:
     def harm() -> None:
         place = Path(path)
@@ -298,6 +356,42 @@ def other_classes(folder: Path) -> Harm:
         checkpoint.save(folder, DeepLabV3Plus("mobilenetv2", 5), {"val_miou": 0.5})
 
     return harm
+
+
+def published(file: Path, **beside: Any) -> Harm:
+    """Weights in the layout of the AttnFD authors, and what their checkpoint holds beside them."""
+
+    def harm() -> None:
+        ours = DeepLabV3Plus("mobilenetv2", 8).state_dict()
+        torch.save({"state_dict": {_published(key): ours[key] for key in ours}, **beside}, file)
+
+    return harm
+
+
+def no_numbers(folder: Path) -> Harm:
+    """A teacher whose training diverged."""
+
+    def harm() -> None:
+        network = DeepLabV3Plus("mobilenetv2", 8)
+        torch.nn.init.constant_(network.classifier.bias, float("nan"))
+        checkpoint.save(folder, network, {"val_miou": 0.5})
+
+    return harm
+
+
+def backbone_without_numbers() -> None:
+    state = torchvision.models.mobilenet_v2().state_dict()
+    state["features.0.0.weight"][0] = float("inf")
+    torch.save(state, "w.pth")
+
+
+def laughs(join: str) -> bytes:
+    """YAML of a few lines that stands for 9 ** 12 values; `join` puts nine aliases together."""
+    lines = ["a0: &a0 {x: 1}"]
+    for number in range(12):
+        aliases = ",".join([f"*a{number}"] * 9)
+        lines.append(f"a{number + 1}: &a{number + 1} {join.format(aliases)}")
+    return "\n".join(lines).encode()
 
 
 def same_size(path: Path) -> Harm:
@@ -484,6 +578,20 @@ PARAM_CASES = {
     "a name that is a number": Case(
         DRAW, lambda: write(Path("params.yaml"), json.dumps(PARAMS).replace('"b"', "1").encode()), ("ablate",)
     ),
+    "a name of 300 letters": Case(DRAW, params(recipes={"a" * 300: YOURS}), ("recipes", "at most 64")),
+    "students that differ in capitals": Case(
+        CHECK,
+        params(students={"MobileNetV2": PARAMS["students"]["mobilenetv2"]}),
+        ("students: found 'mobilenetv2' and 'MobileNetV2'", "more than capitals", "one folder"),
+    ),
+    "recipes that differ in capitals": Case(CHECK, params(recipes={"MINE": YOURS}), ("'mine' and 'MINE'",)),
+    "aliases of aliases": Case(CHECK, text("params.yaml", laughs("[{}]")), ("params.yaml", "100000 keys")),
+    "merged aliases": Case(
+        CHECK, text("params.yaml", laughs("{{<<: [{}]}}")), ("params.yaml", "100000 keys")
+    ),
+    "classes of aliases": Case(
+        OWN, text(MINE / "classes.yaml", laughs("[{}]")), ("classes.yaml", "100000 keys")
+    ),
     "a student in the teacher's folder": Case(
         DRAW, params(students={"frozen": {}}), ("students", "'frozen'", "any but")
     ),
@@ -499,6 +607,80 @@ PARAM_CASES = {
     ),
     "training: an impossible crop": Case(
         DRAW, params(recipes={"shapes": {"training": {"crop": [0, 8]}}}), ("training.crop.0: found 0",)
+    ),
+    "training: a crop of a pixel": Case(
+        CHECK, params(training={"crop": [1, 1]}), ("training.crop.0: found 1", "8 to 16384", "sixteenth")
+    ),
+    "training: a crop for no memory": Case(
+        CHECK, params(training={"crop": [2**31, 64]}), ("crop.0: found 2147483648", "do not fit into memory")
+    ),
+    "training: a crop of three sides": Case(
+        CHECK,
+        params(training={"crop": [64, 64, 3]}),
+        ("training.crop: found [64, 64, 3]", "at most 2 values"),
+    ),
+    "training: a batch for no memory": Case(
+        CHECK,
+        params(training={"batch_size": 10**9}),
+        ("batch_size: found 1000000000", "1 to 4096", "at once"),
+    ),
+    "training: a step for no memory": Case(
+        CHECK,
+        params(training={"batch_size": 4096, "crop": [4096, 4096]}),
+        ("batch_size: found 4096 images of 4096 × 4096 pixels", "memory"),
+    ),
+    "training: epochs without end": Case(
+        CHECK, params(training={"epochs": 10**400}), ("epochs: found 1000", "0 to 100000", "does not end")
+    ),
+    "training: validations without end": Case(
+        CHECK,
+        params(training={"validate_every": 10**12}),
+        ("validate_every: found", "1 to 1000000, as no machine"),
+    ),
+    "training: a scale of nothing": Case(
+        CHECK, params(training={"scale": [1e-9, 1]}), ("scale.0: found 1e-09", "0.1 to 10", "dots")
+    ),
+    "training: a scale for no memory": Case(
+        CHECK, params(training={"scale": [1, 1e9]}), ("scale.1: found", "0.1 to 10", "memory")
+    ),
+    "training: a rate that diverges": Case(CHECK, params(training={"lr": 1e30}), ("lr: found 1e+30", "1000")),
+    "train_teacher: a kernel wider than a map": Case(
+        CHECK,
+        params(train_teacher={"attention": {"kernel_size": 10_001}}),
+        ("kernel_size: found 10001", "1 to 63", "maps"),
+    ),
+    "distill: fits without end": Case(
+        CHECK, params(train_teacher={"fit_epochs": 10**9}), ("fit_epochs: found 1000000000", "100000")
+    ),
+    "freeze: any difference": Case(
+        CHECK, params(freeze={"tolerance": 1e308}), ("tolerance: found 1e+308", "0 to 1", "relative")
+    ),
+    "evaluate: a side for no memory": Case(
+        CHECK, params(evaluate={"resize": 2**31}), ("evaluate.resize: found", "16384", "memory")
+    ),
+    "methods: a weight that overflows": Case(
+        CHECK, params(methods={"attnfd": {"weight": 1e308}}), ("attnfd.weight: found 1e+308", "overflow")
+    ),
+    "methods: a temperature of nothing": Case(
+        CHECK,
+        params(methods={"kd": {"weight": 1, "temperature": 1e-30}}),
+        ("methods.kd.temperature: found 1e-30", "0.001 to 1000", "softmax"),
+    ),
+    "methods: a divisor of nothing": Case(
+        CHECK,
+        params(methods={"overhaul": {"weight": 1, "layers": ["encoder"], "divisors": {"encoder": 1e-300}}}),
+        ("divisors.encoder: found 1e-300", "overflows"),
+    ),
+    "shapes: clutter without end": Case(
+        CHECK,
+        params(recipes={"shapes": {"prepare": {"clutter": [0, 10**400]}}}),
+        ("clutter.1: found", "1000"),
+    ),
+    "shapes: objects larger than any image": Case(
+        CHECK, params(recipes={"shapes": {"prepare": {"radius": [0.1, 1e9]}}}), ("radius.1: found", "outline")
+    ),
+    "shapes: an image for no memory": Case(
+        CHECK, params(recipes={"shapes": {"prepare": {"size": [2**31, 64]}}}), ("prepare.size.0", "16384")
     ),
     "train_teacher: an even kernel": Case(
         DRAW,
@@ -574,6 +756,76 @@ DATA_CASES = {
             lambda: Image.new("F", (40, 40), 0.5).save(CAMVID / "train/f.tiff"),
         ),
         ("train/f.tiff", "mode F", "16 bits"),
+    ),
+    "an EPS for an image": Case(
+        READ, text(CAMVID / "train/1.png", EPS), ("train/1.png: no readable image", "allowed: BMP, GIF")
+    ),
+    "an EPS for a mask": Case(READ, text(CAMVID / "trainannot/1.png", EPS), ("no readable mask", "mend")),
+    "an image of two frames": Case(
+        READ, frames(CAMVID / "train/1.png", "RGB"), ("train/1.png", "found 2 pages or frames; allowed: one")
+    ),
+    "a mask of two pages": Case(
+        OWN, both(gone(MINE / "masks/1.png"), frames(MINE / "masks/1.tif", "L")), ("masks/1.tif", "2 pages")
+    ),
+    "an image of one value": Case(
+        READ, image(CAMVID / "train/1.png", "RGB", colour=(3, 4, 5)), ("train/1.png: all pixels are equal",)
+    ),
+    "an image of 16 bits that turns black": Case(
+        READ,
+        both(*(grey16(f"train/{place}.png", 200 + 60000 * place) for place in (0, 1))),
+        ("train/0.png: all values become one grey level", "prepare.percentiles"),
+    ),
+    "an image of more bits than are said": Case(
+        OWN,
+        both(
+            params(recipes={"mine": {"prepare": {"bits": 8}}}),
+            lambda: deep_image(MINE / "images/1.jpg", 300, (6, 8)),
+        ),
+        ("images/1.jpg: values are larger than 255", "prepare.bits"),
+    ),
+    "bits that are none": Case(
+        OWN, params(recipes={"mine": {"prepare": {"bits": 10}}}), ("prepare.bits: found 10", "8, 12 or 16")
+    ),
+    "percentiles upside down": Case(
+        OWN,
+        params(recipes={"mine": {"prepare": {"percentiles": [99, 1]}}}),
+        ("prepare.percentiles: found [99.0, 1.0]", "low < high"),
+    ),
+    "percentiles beside bits": Case(
+        OWN,
+        params(recipes={"mine": {"prepare": {"percentiles": [1, 99], "bits": 12}}}),
+        ("prepare.percentiles: found beside bits: 12", "one of the two"),
+    ),
+    "an index of two colours": Case(
+        OWN,
+        both(*(indexed(number, (255, 0, 0) if number else (0, 255, 0)) for number in range(6))),
+        ("masks/0.png: index 10 is #00ff00, in other masks #ff0000", "one palette"),
+    ),
+    "one bit beside 255": Case(
+        OWN,
+        both(
+            text(MINE / "classes.yaml", b"classes: {ground: 0, cat: 1}"),
+            *(image(MINE / f"masks/{number}.png", "1", (8, 6), 1) for number in range(5)),
+            white_corner(MINE / "masks/5.png"),
+        ),
+        ("masks/5.png: white is 255, which is void, but 1 in masks/", "give the class the value 255"),
+    ),
+    "labels in the alpha channel": Case(
+        OWN,
+        both(
+            text(MINE / "classes.yaml", b"classes: {ground: [0, 0, 0], cat: [255, 255, 255]}"),
+            *(image(MINE / f"masks/{number}.png", "L", (8, 6), 255) for number in range(6)),
+            alpha_corner(MINE / "masks/3.png"),
+        ),
+        ("masks/3.png", "differ in the alpha channel", "labels as colours"),
+    ),
+    "a listed image is missing beside one of a shorter name": Case(
+        OWN, text(MINE / "val.txt", b"4.v2\n"), ("val.txt, line 1: found '4.v2'", "images")
+    ),
+    "masks of another format": Case(
+        OWN,
+        lambda: [mask.rename(mask.with_suffix(".npy")) for mask in MINE.glob("masks/*.png")],
+        ("masks: found no file", "but 6 .npy", "convert these"),
     ),
     "a mask in colours": Case(
         READ, image(CAMVID / "valannot/0.png", "RGB"), ("valannot/0.png", "one channel")
@@ -731,7 +983,7 @@ PREPARED_CASES = {
         ("trainannot/1.png", "changed since", "dvc repro"),
     ),
     "a prepared image is gone": Case(
-        TRAIN_CAMVID, gone(CAMVID / "val/1.png"), ("val/1.png: not found", "ATTNFD_CAMVID_ROOT")
+        TRAIN_CAMVID, gone(CAMVID / "val/1.png"), ("val/1.png: not found", "ATTNFD_ROOT_CAMVID")
     ),
 }
 
@@ -799,6 +1051,26 @@ MODEL_CASES = {
         both(teacher("other"), other_classes(Path("other"))),
         ("other", "has 5 classes", "give"),
     ),
+    "checkpoint was trained at another output stride": Case(
+        CHECK,
+        both(teacher("t.pth"), published(Path("t.pth"), args={"out_stride": 8})),
+        ("t.pth: out_stride is 8", "allowed: 16", "give"),
+    ),
+    "checkpoint has other classes, checked": Case(
+        CHECK,
+        both(teacher("other"), other_classes(Path("other"))),
+        ("other", "has 5 classes", "the dataset has 8", "give"),
+    ),
+    "checkpoint has no numbers": Case(
+        CHECK,
+        both(teacher("nan"), no_numbers(Path("nan"))),
+        ("nan/model.safetensors: classifier.bias has values that are no numbers", "diverge"),
+    ),
+    "weights have no numbers": Case(
+        CHECK,
+        both(params(recipes={"shapes": {"training": {"weights": "w.pth"}}}), backbone_without_numbers),
+        ("w.pth: features.0.0.weight has values that are no numbers",),
+    ),
     "weights are missing": Case(
         CHECK, params(recipes={"shapes": {"training": {"weights": "w.pth"}}}), ("w.pth: no such file", "none")
     ),
@@ -826,6 +1098,18 @@ MACHINE_CASES = {
     "workers in words": Case(DRAW, nothing, ("ATTNFD_WORKERS: found 'two'",), {"ATTNFD_WORKERS": "two"}),
     "a dataset's folder that is not there": Case(
         READ, nothing, ("nowhere/train.txt", "ATTNFD_CAMVID_ROOT"), {"ATTNFD_CAMVID_ROOT": "nowhere"}
+    ),
+    "a reader's folder for two": Case(
+        OWN,
+        params(recipes={"yours": YOURS}),
+        ("ATTNFD_FOLDER_ROOT: found 'datasets/mine'", "mine, yours", "set ATTNFD_ROOT_MINE for mine"),
+        {"ATTNFD_FOLDER_ROOT": "datasets/mine"},
+    ),
+    "a reader's folder for two, checked": Case(
+        CHECK,
+        params(run={"datasets": ["shapes", "mine"]}, recipes={"yours": YOURS}),
+        ("ATTNFD_FOLDER_ROOT: found 'datasets/mine'", "mine, yours", "set ATTNFD_ROOT_MINE for mine"),
+        {"ATTNFD_FOLDER_ROOT": "datasets/mine"},
     ),
     ".env is wrong": Case(DRAW, both(text(".env", b"ATTNFD_WORKERS=x\n")), ("ATTNFD_WORKERS: found 'x'",)),
     ".env is no text": Case(DRAW, text(".env", b"ATTNFD_WORKERS=\xff\n"), (".env", "UTF-8")),
@@ -859,6 +1143,10 @@ PRODUCT_CASES = {
     "nothing to predict": Case(PREDICT.format("none"), nothing, ("none",)),
     "an image to predict breaks off": Case(
         PREDICT.format("broken.png"), text("broken.png", b"\x89PNG\r\n\x1a\n"), ("broken.png", "mend")
+    ),
+    "an EPS to predict": Case(PREDICT.format("eps.png"), text("eps.png", EPS), ("eps.png", "mend")),
+    "two frames to predict": Case(
+        PREDICT.format("two.png"), frames(Path("two.png"), "L"), ("two.png", "mend")
     ),
     "a bomb to predict": Case(PREDICT.format("bomb.png"), text("bomb.png", bomb()), ("bomb.png", "mend")),
     "a model to predict is a pickle": Case(

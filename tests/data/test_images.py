@@ -1,12 +1,15 @@
 """Decoding of images and masks."""
 
+from collections.abc import Callable
+from functools import partial
 from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
-from attnfd.data.images import decode_image, decode_mask, is_turned, read_classes
+from attnfd.data.images import FORMATS, decode_image, decode_mask, orientation, read_classes, read_mask
 from attnfd.data.labels import label_table
 
 
@@ -48,7 +51,7 @@ def test_of_16_bits_the_upper_8_are_used(kind: str) -> None:
 def test_images_beyond_16_bits_are_refused(pixels: np.ndarray) -> None:
     file = BytesIO()
     Image.fromarray(pixels).save(file, "TIFF")
-    with pytest.raises(ValueError, match="at most 16 bits per channel"):
+    with pytest.raises(ValueError, match=r"values from [17].* at most 16 bits per channel"):
         decode_image(BytesIO(file.getvalue()))
 
 
@@ -73,12 +76,8 @@ def test_exif_orientation_is_applied_to_a_mask_that_has_one() -> None:
 def test_an_image_knows_whether_it_is_turned() -> None:
     image = Image.new("RGB", (3, 2))
     assert [
-        is_turned(png(image, **options)) for options in ({}, {"exif": turned(0)}, {"exif": turned(90)})
-    ] == [
-        False,
-        False,
-        True,
-    ]
+        orientation(png(image, **options)) for options in ({}, {"exif": turned(0)}, {"exif": turned(90)})
+    ] == [1, 1, 6]
 
 
 def test_a_colour_mask_gives_its_colours_as_numbers() -> None:
@@ -116,3 +115,124 @@ def test_classes_of_a_colour_mask() -> None:
     mask = np.array([[[9, 0, 1], [0, 0, 0], [7, 7, 7]]], dtype=np.uint8)
     table = label_table({256: 0, 256 + 0x090001: 1})
     assert read_classes(png(Image.fromarray(mask)), table).tolist() == [[1, 0, 255]]
+
+
+def saved(image: Image.Image, kind: str, **options: object) -> BytesIO:
+    file = BytesIO()
+    image.save(file, kind, **options)
+    return BytesIO(file.getvalue())
+
+
+def noise(seed: int, mode: str = "RGB") -> Image.Image:
+    pixels = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    return Image.fromarray(pixels).convert(mode)
+
+
+@pytest.mark.parametrize("decode", [decode_image, decode_mask, partial(decode_mask, colours=True)])
+def test_a_file_of_another_format_is_refused_whatever_its_name(
+    decode: Callable[[Path], np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = tmp_path / "started"
+    program = tmp_path / "gs"
+    program.write_text(f"#!/bin/sh\ntouch {started}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setattr("PIL.EpsImagePlugin.gs_binary", None)  # "not looked for yet"
+    for name in ("eps.png", "eps.eps"):
+        eps = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 40 40\n%%EndComments\nshowpage\n%%EOF\n"
+        (tmp_path / name).write_bytes(eps)
+        with pytest.raises(ValueError, match=r"of no known format.* allowed: BMP, GIF, JPEG, PNG"):
+            decode(tmp_path / name)
+    assert not started.exists()
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_every_format_that_is_named_is_read(kind: str) -> None:
+    assert decode_image(saved(noise(0), kind)).shape == (6, 8, 3)
+
+
+@pytest.mark.parametrize(
+    ("kind", "mode"), [("TIFF", "RGB"), ("TIFF", "L"), ("GIF", "P"), ("WEBP", "RGB"), ("PNG", "L")]
+)
+@pytest.mark.parametrize("decode", [decode_image, decode_mask])
+def test_several_pages_or_frames_are_refused(
+    decode: Callable[[BytesIO], np.ndarray], kind: str, mode: str
+) -> None:
+    file = saved(noise(0, mode), kind, save_all=True, append_images=[noise(1, mode), noise(2, mode)])
+    with pytest.raises(ValueError, match="found 3 pages or frames; allowed: one"):
+        decode(file)
+
+
+def test_a_smaller_copy_of_a_page_is_no_second_page() -> None:
+    pages = [noise(0), noise(0).resize((4, 3)), noise(0).resize((2, 2))]
+    for full in range(3):
+        file = BytesIO()
+        with TiffImagePlugin.AppendingTiffWriter(file) as writer:
+            for number in range(3):
+                page = pages[0] if number == full else pages[number or 1]
+                page.save(writer, "TIFF", tiffinfo={254: int(number != full)})
+                writer.newFrame()
+        np.testing.assert_array_equal(decode_image(BytesIO(file.getvalue())), np.array(pages[0]))
+
+
+def test_a_photo_with_other_views_behind_it_is_one_image() -> None:
+    file = saved(noise(0), "MPO", save_all=True, append_images=[noise(1)], quality=95)
+    with Image.open(file) as image:
+        assert (image.format, image.n_frames) == ("MPO", 2)  # type: ignore[attr-defined]
+        first = np.array(image)
+    np.testing.assert_array_equal(decode_image(file), first)
+
+
+def transparent(alpha: list[int], colours: list[int]) -> Image.Image:
+    pixels = np.array([[[*[grey] * 3, opaque] for grey, opaque in zip(colours, alpha, strict=True)]])
+    return Image.fromarray(pixels.astype(np.uint8))
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_labels_in_the_alpha_channel_are_refused(mode: str) -> None:
+    image = transparent([0, 255, 255], [255, 255, 255])
+    file = png(image.convert(mode))
+    if mode == "P":
+        indexed = Image.fromarray(np.array([[0, 1, 1]], dtype=np.uint8))
+        indexed.putpalette([255] * 6)
+        file = png(indexed, transparency=b"\0\xff")
+    with pytest.raises(ValueError, match="differ in the alpha channel; allowed: labels as colours"):
+        decode_mask(file, colours=True)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+@pytest.mark.parametrize("alpha", [[255, 255], [9, 9], [0, 255]])
+def test_an_alpha_channel_that_adds_nothing_is_dropped(mode: str, alpha: list[int]) -> None:
+    mask = transparent(alpha, [0, 255]).convert(mode)
+    assert decode_mask(png(mask), colours=True).tolist() == [[256, 256 + 0xFFFFFF]]
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        ({0: 0, 255: 1}, [[1, 0]]),
+        ({0: 0, 1: 1, 255: 255}, [[1, 0]]),
+        ({0: 0, 1: 1, 255: 2}, [[1, 0]]),
+        ({256: 0, 256 + 0xFFFFFF: 1}, [[1, 0]]),
+        ({0: 0, 7: 1, 255: 255}, [[255, 0]]),
+    ],
+)
+def test_white_of_one_bit_is_the_class_that_there_is(
+    labels: dict[int, int], expected: list[list[int]]
+) -> None:
+    mask = Image.fromarray(np.array([[True, False]]))
+    assert mask.mode == "1"
+    assert read_classes(png(mask), label_table(labels)).tolist() == expected
+
+
+def test_a_mask_has_its_palette_and_its_orientation() -> None:
+    mask = Image.fromarray(np.array([[0, 2]], dtype=np.uint8))
+    mask.putpalette([1, 2, 3, 4, 5, 6, 7, 8, 9])
+    found = read_mask(png(mask, exif=turned(90)))
+    assert (list(found.palette)[:9], found.bilevel, found.turned) == (
+        [1, 2, 3, 4, 5, 6, 7, 8, 9],
+        False,
+        True,
+    )
+    assert not read_mask(png(mask)).turned
+    assert read_mask(png(mask.convert("L"))).palette == ()

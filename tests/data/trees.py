@@ -10,6 +10,7 @@ from PIL import Image
 
 from attnfd import paths
 from attnfd.config.schema import Prepare, Training
+from attnfd.config.section import typed
 from attnfd.data.prepared import Prepared, dataset_root
 from stages.prepare import prepare
 from tests import tasks
@@ -38,10 +39,13 @@ def save(path: Path, pixels: np.ndarray) -> None:
 
 def params_of(reader: str, **options: Any) -> Any:
     """The part of `Params` that `prepare` reads."""
-    settings = Prepare(reader=reader, **options)
+    settings = typed(Prepare, {"reader": reader, **options})
     resolved = SimpleNamespace(prepare=settings)
     return SimpleNamespace(
-        source="params.yaml", prepare=lambda dataset: settings, resolve=lambda cell: resolved
+        source="params.yaml",
+        raw={"recipes": {"tiny": {}}},
+        prepare=lambda dataset: settings,
+        resolve=lambda cell: resolved,
     )
 
 
@@ -49,14 +53,15 @@ def prepared_tree(root: Path, sizes: Mapping[str, tuple[tuple[int, int], ...]]) 
     """A tree below `root`, prepared as dataset `tiny` below the working directory."""
     params = params_of("camvid", root=str(camvid_tree(root, sizes)))
     prepare(tasks.of(params, "tiny"))
-    return Prepared.load(paths.prepared("tiny"), dataset_root(params.prepare("tiny"), paths.prepared("tiny")))
+    return Prepared.load(paths.prepared("tiny"), dataset_root(params, "tiny", paths.prepared("tiny")))
 
 
 def training(**changes: Any) -> Training:
+    """Settings of a training, also those that `params.yaml` may not have, such as crops of a few pixels."""
     settings: dict[str, Any] = {
         "splits": ("train",), "epochs": 1, "batch_size": 2,
         "lr": 0.1, "head_lr_factor": 1.0, "momentum": 0.9, "nesterov": True,
         "weight_decay": 0.0, "schedule": "cosine", "crop": (8, 10), "scale": (0.5, 2.0), "flip": 0.5,
         "sync_bn": True, "precision": "32-true", "deterministic": False, "validate_every": 1,
     }  # fmt: skip
-    return Training(**(settings | changes))
+    return Training.model_construct(**(settings | changes))

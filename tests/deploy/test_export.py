@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from attnfd.data.depth import Depth
 from attnfd.deploy import export
 from attnfd.deploy.source import Model, open_model
 from attnfd.errors import UserError
@@ -80,6 +82,7 @@ def test_card_says_what_goes_in_and_comes_out(exported: Path, model: Model) -> N
     assert card["classes"][1] == {"index": 1, "name": "green", "colour": [0, 150, 0]}
     assert (card["input"]["type"], card["input"]["shape"][3]) == ("uint8", 3)
     assert card["input"]["mean"] == [0.485, 0.456, 0.406]
+    assert card["input"]["deep_images"].items() >= {"low": 0, "high": 65535, "clip": False}.items()
     assert card["model_sha256"] == model.card["sha256"]
     if exported.suffix == ".onnx":
         import onnx
@@ -128,6 +131,28 @@ def test_what_does_not_hold_is_refused(
     with pytest.raises(UserError, match=message):
         export.export(model, kind, Path(name), images=[], overwrite=False)
     assert not list(tmp_path.iterdir())
+
+
+def test_images_to_compare_on_are_scaled_as_in_the_training(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cases: list[np.ndarray] = []
+
+    def compare(network: object, runner: object, images: list[np.ndarray]) -> export.Comparison:
+        cases.extend(images)
+        return export.Comparison(1, 0.0, 1.0)
+
+    monkeypatch.setattr(export, "write", lambda network, kind, file: file.write_bytes(b""))
+    monkeypatch.setattr(export, "compare", compare)
+    monkeypatch.setitem(export.RUNNERS, "onnx", lambda file: None)
+    grey = np.random.default_rng(0).integers(0, 4096, (20, 30), dtype=np.uint16)
+    Image.fromarray(grey).save(tmp_path / "a.png")
+    depth = Depth(low=0, high=4095, clip=False)
+    twelve = replace(model, legend=model.legend.model_copy(update={"depth": depth}))
+    export.export(twelve, "onnx", tmp_path / "a.onnx", images=[str(tmp_path / "a.png")], overwrite=False)
+    np.testing.assert_array_equal(cases[0][0, ..., 0], grey >> 4)
+    card = json.loads((tmp_path / "a.onnx.json").read_text())
+    assert card["input"]["deep_images"]["high"] == 4095
 
 
 def test_small_and_unreadable_images_are_no_comparison(model: Model, tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -6,9 +7,11 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from attnfd.data.depth import Depth
 from attnfd.deploy.predict import Decoded, batches, find, predict
 from attnfd.deploy.source import Model
 from attnfd.errors import UserError
+from tests.data.deep import png16
 from tests.deploy.conftest import LEGEND
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
@@ -187,3 +190,108 @@ def test_bad_sources_are_refused_before_anything_is_written(
     with pytest.raises(UserError, match=message):
         run(colours, *sources)
     assert not Path("out").exists()
+
+
+def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records]
+
+
+@pytest.mark.parametrize("source", ["in", "in/**/*.png"])
+def test_linked_folders_are_followed_but_not_round_and_round(
+    colours: Model, folder: Path, source: str
+) -> None:
+    write("in/a.png")
+    write("disk/b.png")
+    (folder / "in/more").symlink_to(folder / "disk")
+    for loop in ("in/back", "disk/back"):
+        (folder / loop).symlink_to(folder / "in")
+    assert run(colours, source, overlays=False) == 2
+    assert written() == {"classes/a.png", "classes/more/b.png", "areas.csv"}
+
+
+def test_files_that_are_not_read_are_counted_and_named(
+    colours: Model, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write("in/a.png")
+    for name in ("b.heic", "c.HEIC", "d.mp4", ".e.heic"):
+        (folder / "in" / name).write_bytes(b"")
+    (folder / "in/loop").symlink_to(folder / "in")
+    assert run(colours, "in") == 1
+    assert warnings(caplog) == [
+        "files that are not read: 2 .heic, 1 .mp4, 1 broken or endless link; in/b.heic for one"
+    ]
+
+
+def test_own_outputs_are_no_files_that_are_not_read(colours: Model, caplog: pytest.LogCaptureFixture) -> None:
+    write("a.png")
+    run(colours, ".")
+    run(colours, ".", overwrite=True)
+    assert warnings(caplog) == []
+
+
+def test_what_is_there_is_named_where_nothing_can_be_read(colours: Model, folder: Path) -> None:
+    (folder / "in").mkdir()
+    (folder / "in/a.heic").write_bytes(b"")
+    with pytest.raises(UserError, match=r"in: found no images \(1 \.heic; in/a\.heic for one\); allowed"):
+        run(colours, "in")
+
+
+def test_several_frames_are_told_and_left_out(colours: Model, caplog: pytest.LogCaptureFixture) -> None:
+    write("in/a.png")
+    frame = Image.fromarray(PIXELS)
+    frame.save("in/b.gif", save_all=True, append_images=[frame.rotate(180)])
+    with pytest.raises(UserError, match=r"1 of 2 images cannot be read, in/b\.gif"):
+        run(colours, "in")
+    assert warnings(caplog) == [
+        "in/b.gif: cannot be read (found 2 pages or frames; allowed: one; save the one that counts by "
+        "itself); left out"
+    ]
+
+
+def deep(colours: Model, depth: Depth | None) -> Model:
+    return replace(colours, legend=LEGEND.model_copy(update={"depth": depth}))
+
+
+TWELVE = Depth(low=0, high=4095, clip=False)
+
+
+def test_deep_images_are_scaled_as_in_the_training(colours: Model, caplog: pytest.LogCaptureFixture) -> None:
+    pixels = 16 * PIXELS.astype(np.uint16) + 15 * (PIXELS > 0)
+    Path("a.png").write_bytes(png16(pixels))
+    run(deep(colours, TWELVE), "a.png")
+    with Image.open("out/overlays/a.png") as overlay:
+        half = (PIXELS.astype(float) + np.array(LEGEND.palette)[MAP]) / 2
+        np.testing.assert_allclose(np.array(overlay), half, atol=1)
+    assert warnings(caplog) == []
+
+
+@pytest.mark.parametrize(("depth", "why"), [(None, "since its training had"), (TWELVE, "as in its training")])
+def test_deep_images_that_come_out_dark_are_told(
+    colours: Model, caplog: pytest.LogCaptureFixture, depth: Depth | None, why: str
+) -> None:
+    write(
+        "in/a.png", (np.arange(30 * 40) % (4096 if depth is None else 256)).astype(np.uint16).reshape(30, 40)
+    )
+    run(deep(colours, depth), "in")
+    (line,) = warnings(caplog)
+    high = 65535 if depth is None else 4095
+    assert f"a.png for one: the model reads values 0 to {high}, {why}" in line
+
+
+def test_a_deep_image_beyond_the_training_is_refused(
+    colours: Model, caplog: pytest.LogCaptureFixture
+) -> None:
+    write("a.png", np.array([[0, 5000]], dtype=np.uint16))
+    with pytest.raises(UserError, match="nothing was written"):
+        run(deep(colours, TWELVE), "a.png")
+    assert "values up to 5000; allowed: 0 to 4095, as its dataset has them" in warnings(caplog)[0]
+
+
+def test_a_deep_image_that_would_turn_black_is_refused(
+    colours: Model, caplog: pytest.LogCaptureFixture
+) -> None:
+    write("a.tif", np.arange(256, dtype=np.int32).reshape(16, 16))
+    write("b.png", np.zeros((4, 4, 3), dtype=np.uint8))  # as black as it is
+    with pytest.raises(UserError, match=r"1 of 2 images cannot be read, a\.tif"):
+        run(colours, "a.tif", "b.png")
+    assert "a.tif: cannot be read (values 0 to 255 become one grey level); left out" in warnings(caplog)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from attnfd.data.depth import Depth
 from attnfd.deploy.source import open_model
 from attnfd.errors import UserError
 from attnfd.models import checkpoint
@@ -108,6 +109,16 @@ def test_card_of_an_older_version(tmp_path: Path) -> None:
         open_model(str(tmp_path))
 
 
+def test_card_from_before_images_had_a_depth(tmp_path: Path) -> None:
+    card = save(tmp_path) / "card.json"
+    content = json.loads(card.read_text())
+    assert content.pop("depth") is None
+    card.write_text(json.dumps(content))
+    assert open_model(str(tmp_path)).legend == LEGEND
+    card.write_text(json.dumps(content | {"depth": {"low": 0, "high": 4095, "clip": False}}))
+    assert open_model(str(tmp_path)).legend.depth == Depth(low=0, high=4095, clip=False)
+
+
 def test_legend_is_that_of_the_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     found = legend(synthetic.dataset().card)
@@ -150,7 +161,7 @@ class TestTracked:
     def test_unknown_names(self, name: str, run_id: str) -> None:
         with pytest.raises(UserError, match="not found") as stopped:
             open_model(name)
-        assert "start or mend" not in str(stopped.value)
+        assert "start or fix" not in str(stopped.value)
         assert "\n" not in str(stopped.value)
 
     def test_code_in_a_logged_model_is_not_run(self, run_id: str) -> None:

@@ -14,7 +14,7 @@ from attnfd.readers.cityscapes import Cityscapes
 from stages.prepare import prepare
 from tests import tasks
 from tests.data.trees import params_of
-from tests.readers.trees import cityscapes_tree, write
+from tests.readers.trees import cityscapes_tree, noise, write
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def test_label_ids_are_read_and_all_else_is_left_alone(root: Path) -> None:
 
 def test_licence_plates_are_void(root: Path) -> None:
     values = np.array([[-1, 26], [7, 7]]).astype(np.int8).view(np.uint8)
-    write(root / "leftImg8bit/val/munster/munster_000003_000019_leftImg8bit.png", Image.new("RGB", (2, 2)))
+    write(root / "leftImg8bit/val/munster/munster_000003_000019_leftImg8bit.png", noise("plate", (2, 2)))
     mask = root / "gtFine/val/munster/munster_000003_000019_gtFine_labelIds.png"
     write(mask, Image.fromarray(values))
     row = prepared(root).split("val").iloc[1]

@@ -8,10 +8,10 @@ import pytest
 from PIL import Image
 
 from attnfd import paths
-from attnfd.data.images import read_classes
+from attnfd.data.images import IMAGES, read_classes
 from attnfd.data.labels import label_table
 from attnfd.data.loaders import Segmentation
-from attnfd.data.prepared import SPLITS, Prepared
+from attnfd.data.prepared import SPLITS, Prepared, read_warnings
 from attnfd.errors import UserError
 from attnfd.readers.folder import Folder, labels_of, stratify
 from stages.prepare import prepare
@@ -239,11 +239,11 @@ def test_a_duplicate_in_both_splits_is_refused(root: Path) -> None:
         ),
         (
             lambda root: [path.rename(path.with_suffix(".npy")) for path in root.glob("masks/*")],
-            r"masks: holds 6 × .npy; allowed: masks of .png, .*; save each array by Image.fromarray",
+            r"masks: holds 6 × .npy; allowed: masks of .bmp, .png, .*; save each array by Image.fromarray",
         ),
         (
             lambda root: [path.rename(path.with_suffix(".JPEG")) for path in root.glob("masks/*")],
-            r"masks: holds 6 × .jpeg; allowed: masks of .png, .*; JPEG changes pixels, so export the masks",
+            r"masks: holds 6 × .jpeg; allowed: masks of .bmp, .*; JPEG changes pixels, so export the masks",
         ),
         (
             lambda root: [path.rename(path.with_suffix(".json")) for path in root.glob("masks/*")],
@@ -251,7 +251,7 @@ def test_a_duplicate_in_both_splits_is_refused(root: Path) -> None:
         ),
         (
             lambda root: [path.rename(path.with_suffix(".heic")) for path in root.glob("images/*")],
-            r"images: holds 6 × .heic; allowed: images of .jpg, .*; convert them to PNG, or .*prepare.images",
+            r"images: holds 6 × .heic; allowed: images of .bmp, .*; convert them to PNG, or .*prepare.images",
         ),
         (
             lambda root: [path.unlink() for path in root.glob("masks/*")],
@@ -376,3 +376,111 @@ def test_blue_and_black_alone_are_still_colours(tmp_path: Path) -> None:
     write(tmp_path / "mask.png", Image.new("RGB", (2, 1), (0, 0, 255)))
     table = label_table(labels_of({"ground": [0, 0, 0], "water": [0, 0, 255]}))
     assert read_classes(tmp_path / "mask.png", table).tolist() == [[1, 1]]
+
+
+def more(folder: Path, *names: str) -> None:
+    """Further images with masks, in `folder`/images and `folder`/masks."""
+    for name in names:
+        write(folder / f"images/{name}.png", noise(name))
+        write(folder / f"masks/{name}.png", Image.fromarray(np.repeat(np.uint8([0, 10]), 24).reshape(6, 8)))
+
+
+def warnings() -> list[str]:
+    """What the last `prepared` warned of files that it did not read."""
+    return [line for line in read_warnings(paths.prepared("mine")) if line.startswith(("Files", "Masks"))]
+
+
+def test_linked_folders_are_followed(root: Path, tmp_path: Path) -> None:
+    more(tmp_path / "disk", "6", "deep/7")
+    for kind in ("images", "masks"):
+        (root / kind / "street").symlink_to(tmp_path / "disk" / kind)
+    found = prepared(root, val=0.3)
+    names = sorted(ids(found, "train") + ids(found, "val"))
+    assert names == [*"012345", "street/6", "street/deep/7"]
+    assert warnings() == []
+    assert Segmentation(found, "train").kept is not None
+
+
+def test_a_dataset_of_links_alone_is_read(root: Path, tmp_path: Path) -> None:
+    for kind in ("images", "masks"):
+        (root / kind).rename(tmp_path / kind)
+        (root / kind).mkdir()
+        (root / kind / "all").symlink_to(tmp_path / kind)
+    found = prepared(root, val=0.3)
+    assert sorted(ids(found, "train") + ids(found, "val")) == [f"all/{number}" for number in range(6)]
+
+
+def test_links_that_have_no_end_are_cut_and_named(root: Path) -> None:
+    (root / "images/up").symlink_to(root)
+    (root / "images/self").symlink_to(root / "images")
+    (root / "images/below").mkdir()
+    (root / "images/below/back").symlink_to("..")
+    (root / "images/ring").symlink_to("ring")
+    (root / "images/gone").symlink_to(root / "nowhere")
+    found = prepared(root, val=0.3)
+    assert sorted(ids(found, "train") + ids(found, "val")) == list("012345")
+    (line,) = warnings()
+    assert line == "Files that are not read: 5 broken or endless link; images/below/back for one."
+
+
+def test_a_broken_link_to_an_image_is_a_fault(root: Path) -> None:
+    (root / "images/4.jpg").unlink()
+    (root / "images/4.jpg").symlink_to("nowhere.jpg")
+    with pytest.raises(UserError, match=r"images/4.jpg: cannot be read \(No such file"):
+        prepared(root)
+
+
+def test_files_that_are_not_read_are_counted_and_named(root: Path) -> None:
+    for name in ("a.heic", "b.heic", "c.AVIF", "notes", ".hidden.heic", "d.mp4", "e.json"):
+        (root / "images" / name).write_bytes(b"")
+    (root / "masks/a.npy").write_bytes(b"")
+    prepared(root)
+    images, masks = warnings()
+    assert images.startswith("Files that are not read: 2 .heic, 1 .avif, 1 .mp4, ")
+    assert images.endswith(", …; images/a.heic for one.")
+    assert masks == "Files that are not read: 1 .npy; masks/a.npy for one."
+
+
+def test_masks_without_an_image_are_counted_and_named(root: Path) -> None:
+    for number in (1, 3):
+        (root / f"images/{number}.jpg").unlink()
+    (root / "train.txt").write_text("0\n2\n")
+    prepared(root)
+    assert warnings() == ["Masks without an image: 2, masks/1.png for one."]
+
+
+def test_images_that_no_list_names_have_no_lone_mask(root: Path) -> None:
+    (root / "train.txt").write_text("0\n1\n")
+    prepared(root)
+    assert warnings() == []
+
+
+def test_images_and_masks_of_one_folder_are_no_lone_masks(root: Path) -> None:
+    for number in range(6):
+        write(root / f"all/{number}.png", noise(str(number)))
+        (root / f"masks/{number}.png").rename(root / f"all/{number}_mask.png")
+    prepared(root, images="all", masks="all", mask_suffix="_mask")
+    assert warnings() == []
+
+
+@pytest.mark.parametrize("line", ["a.v2", "a.v2.png"])
+def test_a_missing_image_is_not_taken_for_one_of_a_shorter_name(root: Path, line: str) -> None:
+    more(root, "a", "a.v1")
+    (root / "val.txt").write_text("./a.v1\na.png\n")
+    assert ids(prepared(root), "val") == ["a", "a.v1"]
+    (root / "val.txt").write_text(f"{line}\n")
+    with pytest.raises(UserError, match=rf"val.txt, line 1: found '{line}'; allowed"):
+        prepared(root)
+
+
+def test_a_mask_is_not_taken_for_that_of_a_shorter_name(root: Path) -> None:
+    more(root, "a", "a.v2")
+    (root / "masks/a.v2.png").unlink()
+    with pytest.raises(UserError, match=r"found no mask .* such as a\.v2;"):
+        prepared(root, val=0.3)
+
+
+@pytest.mark.parametrize("suffix", IMAGES)
+def test_every_suffix_of_an_image_is_read(root: Path, suffix: str) -> None:
+    (root / "images/4.jpg").rename(root / f"images/4{suffix}")
+    assert ids(prepared(root), "val") == ["4", "5"]

@@ -76,7 +76,7 @@ def card(images: int = 4, sha256: str = "") -> Card:
     """One split, of which an eighth is void and a hundredth of a per mille the class square."""
     split = Split(
         images=images, height=(1, 99), width=(1, 99), void=125_000,
-        pixels={"ground": 874_990, "square": 10, "star": 0},
+        pixels=dict.fromkeys(CLASSES, 0) | dict(zip(CLASSES, (874_990, 10), strict=False)),
     )  # fmt: skip
     return Card(
         name="tiny", reader="shapes", classes=CLASSES, palette=PALETTE, void=255,

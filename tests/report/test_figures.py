@@ -201,3 +201,36 @@ def test_gains_are_differences_of_equal_seeds_sorted():
     half = np.sqrt(2 * 10**2)  # sample standard deviation of 10 and 30, and of -20 and 0
     ends = [segment[:, 0].tolist() for segment in deviation.get_segments()]
     assert ends == [pytest.approx([20 - half, 20 + half]), pytest.approx([-10 - half, -10 + half])]
+
+
+def many_classes():
+    names = [f"class, {number}" for number in range(254)]
+    of_cells = ("teacher", ""), ("resnet18", "kd"), ("resnet18", "attnfd")
+    table = [
+        (student, method, "", "0", name, (number + (method == "attnfd") * (number - 127)) / 512)
+        for student, method in of_cells
+        for number, name in enumerate(names)
+    ]
+    return rows("student method variant seed class iou", *table)
+
+
+def test_many_classes_are_rows():
+    figure = figures.per_class(many_classes())
+    (axes,) = figure.axes
+    values = axes.images[0].get_array()
+    assert values.shape == (254, 3)
+    assert values[200].tolist() == pytest.approx([100 * 200 / 512, 100 * 273 / 512, 100 * 200 / 512])
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["kd", "attnfd", "teacher"]
+    assert [label.get_text() for label in axes.get_yticklabels()][:2] == ["class, 0", "class, 1"]
+    assert len(axes.texts) == np.count_nonzero(values >= 0.5)
+    assert max(figure.get_size_inches()) < 40
+
+
+def test_gains_of_many_classes_are_the_most_and_the_least():
+    (axes,) = figures.gains(many_classes(), {"resnet18": "kd"}).axes
+    names = [label.get_text() for label in axes.get_yticklabels()]
+    most, least = range(253, 241, -1), range(11, -1, -1)
+    assert names == [f"class, {number}" for number in (*most, *least)]
+    assert [bar.get_width() for bar in axes.patches][::23] == pytest.approx(
+        [100 * 126 / 512, -100 * 127 / 512]
+    )

@@ -211,3 +211,24 @@ def test_damaged_results_are_told_in_a_line_and_nothing_is_written(file, harm, r
     assert "\n" not in message
     assert not FOLDER.exists()
     assert not Path("trapped").exists()
+
+
+def test_as_many_classes_as_there_can_be(monkeypatch):
+    names = tuple(f"class {number}, of many" for number in range(254))
+    monkeypatch.setattr(synthetic, "CLASSES", names)
+    monkeypatch.setattr(synthetic, "PALETTE", tuple((number, 0, 99) for number in range(254)))
+    synthetic.dataset()
+    rng = np.random.default_rng(0)
+    for cell in synthetic.results(synthetic.params(), synthetic.ONE_SEED):
+        scores = pd.DataFrame({"class": names, "iou": rng.random(254), "accuracy": 0.5, "pixels": 9})
+        scores.to_csv(cell.results / paths.PER_CLASS, index=False)
+        matrices = rng.integers(0, 9, (4, 254, 254), dtype=np.uint32)
+        ids = [f"image{number}" for number in range(4)]
+        np.savez_compressed(cell.results / paths.CONFUSION, ids=ids, matrices=matrices)
+        maps = {id: rng.integers(0, 254, synthetic.SIZE, dtype=np.uint8) for id in ("image1", "image3")}
+        np.savez_compressed(cell.results / paths.PREDICTIONS, **maps)
+    report(tasks.of(synthetic.params(), "tiny"))
+    sizes = {file.stem: np.prod(Image.open(file).size) for file in (FOLDER / "figures").iterdir()}
+    assert max(sizes.values()) < 25e6
+    assert {"confusion", "per_class", "gains", "overlays_resnet18"} <= sizes.keys()
+    assert set(pd.read_csv(FOLDER / "plots/per_class.csv")["class"]) == set(names)

@@ -168,3 +168,50 @@ def test_a_method_keeps_its_colour_and_marker():
     many = ["none", "attnfd", *(f"method{number}" for number in range(10))]
     assert len(set(style.colours(many).values())) == len(many)
     assert len(set(zip(style.colours(many).values(), style.markers(many).values(), strict=True))) == len(many)
+
+
+MANY = [f"class, {number} of a name that is long" for number in range(254)]
+
+
+def test_confusion_of_many_classes_is_small_and_without_numbers(tmp_path):
+    matrix = np.eye(254, dtype=int)
+    matrix[3, 5] = 3
+    figure = pictures.confusion({"student": matrix, "teacher": matrix}, MANY)
+    left, _ = figure.axes[:2]
+    assert left.images[0].get_array().shape == (254, 254)
+    assert left.images[0].get_array()[3, [3, 5]].tolist() == [25, 75]
+    assert not left.texts
+    labels = [label.get_text() for label in left.get_yticklabels()]
+    assert len(labels) == 254
+    assert labels[12] == "class, 12 of a name tha…"
+    style.save(figure, tmp_path / "confusion.png")
+    width, height = Image.open(tmp_path / "confusion.png").size
+    assert width * height < 25e6
+
+
+def test_a_legend_names_the_largest_of_many_classes():
+    targets = np.repeat(np.arange(100, dtype=np.uint8), 4).reshape(1, 20, 20)
+    targets[0, 0, :4] = 99  # now of 8 pixels, and class 0 of none
+    shown = examples.Examples(["a"], np.zeros((1, 20, 20, 3), dtype=np.uint8), targets)
+    figure = pictures.overlays(shown, {"p": targets}, MANY, [(0, 0, 0)] * 254)
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert len(names) == pictures.NAMED + 1
+    assert names[0].startswith("class, 1 ")
+    assert names[-2].startswith("class, 99 ")
+    assert names[-1] == "and 59 smaller ones"
+
+
+def test_names_of_classes_are_drawn_as_they_are(tmp_path):
+    names = ("$\\frac", "_background_", "50 % R&D #1 $a$")
+    figure = pictures.confusion({"": np.eye(3, dtype=int)}, names)
+    style.save(figure, tmp_path / "confusion.png")  # dollar signs are no formula, which could be wrong
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == list(names)
+    shown = examples.read(synthetic.dataset(), ["image0"])
+    overlays = pictures.overlays(shown, {"p": shown.targets * 0}, names, synthetic.PALETTE)
+    style.save(overlays, tmp_path / "overlays.png")
+    assert [text.get_text() for text in overlays.legends[0].get_texts()] == list(names[:2])
+
+
+def test_a_picture_of_any_size_can_be_saved(tmp_path):
+    style.save(style.matplotlib.figure.Figure((2000, 1)), tmp_path / "wide.png")
+    assert Image.open(tmp_path / "wide.png").width <= style.LARGEST + 50

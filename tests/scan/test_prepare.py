@@ -3,6 +3,8 @@
 import hashlib
 import os
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,6 +12,7 @@ import pytest
 from PIL import Image
 
 from attnfd import paths
+from attnfd.config.schema import Prepare
 from attnfd.data.prepared import Prepared, dataset_root
 from attnfd.errors import UserError
 from stages.prepare import prepare
@@ -153,7 +156,7 @@ def test_loading_notices_changed_and_missing_files(tmp_path: Path) -> None:
     ):
         Prepared.load(paths.prepared("tiny"), prepared.root)
     (prepared.root / "train/3.png").unlink()
-    with pytest.raises(UserError, match=r"train/3.png: not found; .*ATTNFD_CAMVID_ROOT"):
+    with pytest.raises(UserError, match=r"train/3.png: not found; .*ATTNFD_ROOT_TINY"):
         Prepared.load(paths.prepared("tiny"), prepared.root)
 
 
@@ -176,16 +179,41 @@ def test_names_that_look_like_numbers_stay_names(tmp_path: Path) -> None:
 def test_root_is_the_environments_then_the_options_then_the_prepared_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = Path("data/tiny")
-    monkeypatch.setenv("DVC_ROOT", str(tmp_path / "main"))
-    camvid = params_of("camvid", root="datasets/camvid").prepare("tiny")
-    assert dataset_root(camvid, folder) == tmp_path / "main/datasets/camvid"
-    Path(".env").write_text("ATTNFD_CAMVID_ROOT=from_file\n")
-    assert dataset_root(camvid, folder) == tmp_path / "main/from_file"
+    folder, main = Path("data/tiny"), tmp_path / "main"
+    main.mkdir()
+    monkeypatch.setenv("DVC_ROOT", str(main))
+    camvid = params_of("camvid", root="datasets/camvid")
+    assert dataset_root(camvid, "tiny", folder) == main / "datasets/camvid"
+    (main / ".env").write_text("ATTNFD_CAMVID_ROOT=from_file\n")
+    assert dataset_root(camvid, "tiny", folder) == main / "from_file"
     monkeypatch.setenv("ATTNFD_CAMVID_ROOT", "/else/where")
-    assert dataset_root(camvid, folder) == Path("/else/where")
-    monkeypatch.setenv("ATTNFD_SHAPES_ROOT", "/else/where")
-    assert dataset_root(params_of("shapes").prepare("tiny"), folder) == folder
+    assert dataset_root(camvid, "tiny", folder) == Path("/else/where")
+    monkeypatch.setenv("ATTNFD_ROOT_TINY", "/its/own")
+    assert dataset_root(camvid, "tiny", folder) == Path("/its/own")
+    assert dataset_root(params_of("shapes"), "tiny", folder) == folder
+
+
+def recipes(**folders: str) -> Any:
+    """Params of several recipes of the reader `folder`."""
+    options = {name: Prepare(reader="folder", root=root) for name, root in folders.items()}
+    return SimpleNamespace(raw={"recipes": options}, prepare=options.__getitem__)
+
+
+def test_a_reader_s_root_serves_recipes_of_one_folder_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ATTNFD_FOLDER_ROOT", "/nas/mine")
+    for alike in (recipes(a="mine", b="mine"), recipes(a="mine", b="./mine/")):
+        assert {dataset_root(alike, name, Path("data") / name) for name in "ab"} == {Path("/nas/mine")}
+
+    apart = recipes(a="mine", b="yours", c="theirs")
+    wanted = "ATTNFD_FOLDER_ROOT: found '/nas/mine', but the recipes a, b, c read .*set ATTNFD_ROOT_B for b"
+    with pytest.raises(UserError, match=wanted):
+        dataset_root(apart, "b", Path("data/b"))
+    monkeypatch.setenv("ATTNFD_ROOT_B", "/nas/yours")
+    assert dataset_root(apart, "b", Path("data/b")) == Path("/nas/yours")
+    with pytest.raises(UserError, match="the recipes a, c read different folders; set ATTNFD_ROOT_A for a"):
+        dataset_root(apart, "a", Path("data/a"))
+    monkeypatch.setenv("ATTNFD_ROOT_C", "/nas/theirs")  # The reader's own serves a alone now.
+    assert dataset_root(apart, "a", Path("data/a")) == Path("/nas/mine")
 
 
 def test_camvid_as_published(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,9 +2,13 @@
 
 import io
 import os
+import re
 import subprocess
-from collections.abc import Callable
+import sys
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,7 +19,7 @@ from ruamel.yaml import YAML
 from attnfd.errors import UserError
 from attnfd.sweep import board, walk
 from attnfd.sweep.engine import Ray, Task, execute
-from attnfd.sweep.graph import Graph
+from attnfd.sweep.graph import BusyError, Graph
 from attnfd.sweep.walk import Outcome
 from tests import miniature
 
@@ -276,8 +280,84 @@ def test_dvc_keeps_off_a_cell_that_runs(project: Path) -> None:
     beside = miniature.run(project, "dvc", "repro", "first")
     assert beside.returncode != 0
     assert "is busy" in beside.stderr
+    note = r"attnfd .*\(another run, at work since 20\d\d-.*; wait until it ends, or use `attnfd sweep"
+    assert re.search(note, beside.stderr)
     graph.release("first")
     assert miniature.run(project, "dvc", "repro", "first").returncode == 0
+
+
+@contextmanager
+def reproducing(project: Path) -> Iterator[subprocess.Popen]:
+    """`dvc repro` on its way, in the command of `first`."""
+    dvc = YAML().load(project / "dvc.yaml")
+    dvc["stages"]["first"]["cmd"] = f"echo first >> ran; sleep {SLOW}; cat seed.txt > a"
+    YAML().dump(dvc, project / "dvc.yaml")
+    with subprocess.Popen(["dvc", "repro"], cwd=project, env=miniature.environment()) as process:
+        while not (project / "ran").exists():
+            assert process.poll() is None
+            time.sleep(0.05)
+        yield process
+
+
+SLOW = 6
+"""Seconds of a command, in which a second run begins."""
+
+
+def test_beside_dvc_repro_it_is_refused_by_name_and_time(project: Path) -> None:
+    minute = r"20\d\d-\d\d-\d\d \d\d:\d\d"
+    with reproducing(project) as process:
+        wanted = rf"another run is at work here: dvc repro \(process {process.pid}, since {minute}\); wait"
+        with pytest.raises(BusyError, match=wanted):
+            Graph().check_alone()
+        with pytest.raises(BusyError, match=wanted):  # As `attnfd plan` does.
+            Graph().changes("first")
+        outcome = sweep()
+        assert list(outcome.failed) == ["first"]
+        assert re.match(wanted, outcome.failed["first"])
+        assert "manually" not in outcome.failed["first"]
+        assert process.wait() == 0
+    Graph().check_alone()
+    assert_clean(project)
+
+
+def test_beside_dvc_repro_it_waits_if_asked(project: Path) -> None:
+    console = Console(width=200, file=io.StringIO())
+    with reproducing(project) as process:
+        outcome = walk.sweep(Graph(), Threads(2), console, wait=True)
+        assert process.wait() == 0
+    assert not outcome.failed
+    assert sorted(ran(project)) == ["first", "half-x", "half-y", "join"]  # Each once, by one of the two.
+    said = [line for line in console.file.getvalue().splitlines() if "waiting" in line]
+    assert re.match(rf"waiting for another run: dvc repro \(process {process.pid}, since ", said[0])
+    assert len(said) == len(set(said))
+    assert_clean(project)
+
+
+def test_a_second_sweep_waits_for_the_first(project: Path) -> None:
+    first = Graph()
+    assert first.start("first")
+    code = (
+        "import sys; from rich.console import Console; from attnfd.sweep import walk; "
+        "from attnfd.sweep.graph import Graph; from tests.sweep.test_sweep import Threads; "
+        "sys.argv = ['attnfd', 'sweep', '--wait']; "
+        "print(walk.sweep(Graph(), Threads(1), Console(width=400), wait=True))"
+    )
+    environment = {**miniature.environment(), "PYTHONPATH": str(miniature.PROJECT)}
+    with subprocess.Popen(
+        [sys.executable, "-c", code], cwd=project, env=environment, stdout=subprocess.PIPE, text=True
+    ) as second:
+        assert second.stdout is not None
+        said = next(line for line in second.stdout if "waiting for another run" in line)
+        (project / "a").write_text((project / "seed.txt").read_text())
+        before = ran(project)
+        first.record("first")
+        rest = second.stdout.read()
+    assert f"(process {os.getpid()}, since " in said
+    assert not before
+    assert second.returncode == 0
+    assert "failed={}" in rest
+    assert sorted(ran(project)) == ["half-x", "half-y", "join"]
+    assert_clean(project)
 
 
 def test_why_a_cell_is_stale(project: Path) -> None:

@@ -29,7 +29,7 @@ from attnfd.models import checkpoint
 from attnfd.models.deeplab import DeepLabV3Plus
 from attnfd.paths import Cell
 from attnfd.results.write import Evaluated
-from attnfd.tracking import runs
+from attnfd.tracking import keys, runs
 from attnfd.tracking import store as tracking_store
 from attnfd.training.checkpoints import Checkpoints
 from tests.tracking.conftest import FRESH, PASSWORD
@@ -192,7 +192,30 @@ class TestRun:
     def test_takes_any_class_name_for_a_metric(self, cell: Cell) -> None:
         with runs.open_run(cell, {}, FRESH) as run:
             run.metrics({"iou/sky (blue), day": 0.5}, step=0)
-        assert curve(run.id, "iou/sky _blue__ day") == [(0, 0.5)]
+        assert curve(run.id, "iou/sky _x28_blue_x29__x2c_ day") == [(0, 0.5)]
+
+    def test_keeps_all_scores_and_settings_whatever_the_classes_are_called(
+        self, cell: Cell, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        names = ["bicycle, bike", "misc.", "car (old)", "car [old]", "a/..", "trees/", "R&D", "100 %", "Sky"]
+        monkeypatch.setattr(checkpoint, "load", lambda folder: (None, {}))
+        monkeypatch.setattr(runs, "log_model", lambda *given: None)
+        cell.results.mkdir(parents=True)
+        iou = {name: number / 16 for number, name in enumerate(names)}
+        averages = dict.fromkeys(("miou", "mean_accuracy", "pixel_accuracy"), 0.5)
+        scores = {**averages, "parameters": 9, "images": 4, "iou": iou}
+        images = torch.zeros(2, 3, 8, 8, dtype=torch.uint8)
+        classes = {name: number for number, name in enumerate(names)}
+        with runs.open_run(cell, {"prepare": {"classes": classes}}, FRESH) as run:
+            run.evaluated(Evaluated(scores, ["a", "b"], images))
+            run.trained("0" * 64)
+        found = read(run.id)
+        scored = {keys.decode(key, "/"): value for key, value in found.metrics.items() if "iou/" in key}
+        assert scored == {("val", "iou", name): value for name, value in iou.items()}
+        assert {keys.decode(key, ".")[-1]: int(value) for key, value in found.params.items()} == classes
+        assert found.metrics["val/miou"] == 0.5
+        assert found.tags["model"] == "0" * 64
+        assert not caplog.records
 
     def test_watches_the_machine(self, cell: Cell, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.1")
@@ -298,7 +321,7 @@ import json, sys
 from pathlib import Path
 from attnfd.paths import Cell
 from attnfd.training.checkpoints import Checkpoints
-from attnfd.tracking import runs
+from attnfd.tracking import keys, runs
 cell = Cell(stage="distill", dataset="toy", student="r18", method="kd", seed=int(sys.argv[1]))
 cell.model.mkdir(parents=True)
 (cell.model / "history.csv").write_text("curves")

@@ -6,6 +6,7 @@ import subprocess
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,10 @@ import pytest
 import torch
 from PIL import Image
 
+from attnfd.data.transforms import MEAN, STD
+from attnfd.deploy.predict import predict
+from attnfd.deploy.source import Model
+from attnfd.models.checkpoint import Legend
 from attnfd.models.deeplab import DeepLabV3Plus
 from attnfd.paths import Cell
 from attnfd.tracking import runs
@@ -50,8 +55,10 @@ def server(network: DeepLabV3Plus, store: str, tmp_path: Path) -> Iterator[int]:
     with runs.open_run(cell, {}, FRESH) as run:
         run.model(network, np.zeros((2, 64, 64, 3), dtype=np.uint8))
     client = mlflow.MlflowClient()
-    (model,) = client.search_logged_models([client.get_run(run.id).info.experiment_id])
-    client.create_registered_model("attnfd-shapes")
+    experiment = client.get_run(run.id).info.experiment_id
+    (model,) = client.search_logged_models([experiment], f"source_run_id = '{run.id}'")
+    with suppress(mlflow.MlflowException):  # The other test has made it.
+        client.create_registered_model("attnfd-shapes")
     version = client.create_model_version("attnfd-shapes", model.model_uri, model_id=model.model_id)
     client.set_registered_model_alias("attnfd-shapes", "best", version.version)
     port = servers.free_port()
@@ -82,10 +89,48 @@ def test_served_student_answers_with_a_class_map(server: int, network: DeepLabV3
     (class_map,) = json.loads(done.stdout)["predictions"]
     np.testing.assert_array_equal(np.array(class_map)[sure], answer[sure])
 
-    grey = json.dumps({"inputs": image[None, :, :, 0].tolist()}).encode()
-    with pytest.raises(urllib.error.HTTPError, match="400") as refused:
-        ask(server, grey)
-    assert b"does not match expected shape (-1, -1, -1, 3)" in refused.value.read()
+    for pixels, sentence in (
+        (image[None, :, :, 0], "inputs: found the shape (1, 50, 71); allowed: RGB images of one size, "),
+        (image[None] / 255, "inputs: found floats; allowed: whole numbers from 0 to 255; multiply an "),
+        (np.zeros((1, 50, 71, 3)), "inputs: found floats; "),
+        (image[None, :16, :16], "inputs: found 16×16 pixels; allowed: at least 17 pixels a side"),
+        (image[None].astype(int) + 1, "inputs: found values from "),
+    ):
+        with pytest.raises(urllib.error.HTTPError, match="400") as refused:
+            ask(server, json.dumps({"inputs": pixels.tolist()}).encode())
+        answer = json.loads(refused.value.read())
+        assert answer.keys() == {"error_code", "message"}
+        assert answer["message"].startswith(sentence)
+
+
+def photo(kind: str) -> Image.Image:
+    rng = np.random.default_rng(1)
+    if kind == "of 16 bits":
+        return Image.fromarray(rng.integers(0, 2**16, (40, 60), dtype=np.uint16))
+    return Image.fromarray(rng.integers(0, 256, (40, 60, 3), dtype=np.uint8))
+
+
+@pytest.mark.slow
+def test_documented_client_reads_pictures_as_predict_does(
+    server: int, network: DeepLabV3Plus, tmp_path: Path
+) -> None:
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    for kind, size in (("turned", (60, 40)), ("of 16 bits", (40, 60))):
+        more = {"exif": turned} if kind == "turned" else {}
+        photo(kind).save(tmp_path / "photo.png", **more)
+        exec(shown("python", "invocations").replace("5001", str(server)), {})
+        legend = Legend(
+            dataset="served", classes=("a", "b", "c"), palette=((0, 0, 0),) * 3, mean=MEAN, std=STD
+        )
+        model = Model("served", network, legend, {}, None)
+        predict(model, ["photo.png"], Path("out"), batch_size=1, overlays=False, overwrite=True)
+        answer, expected = (
+            np.asarray(Image.open(tmp_path / name)) for name in ("classes.png", "out/classes/photo.png")
+        )
+        assert answer.shape == expected.shape == size
+        assert len(np.unique(expected)) > 1
+        assert (answer == expected).mean() > 0.99
 
 
 def ask(port: int, body: bytes) -> None:

@@ -285,7 +285,7 @@ def test_a_benchmark_is_a_run_and_enters_the_next_report(dataset: str) -> None:
     experiment = client.get_experiment_by_name(dataset).experiment_id
     (run,) = client.search_runs([experiment], "tags.stage = 'benchmark'")
     assert run.info.status == "FINISHED"
-    assert run.data.metrics["p50_ms/models:/a_best/PyTorch"] == 8
+    assert run.data.metrics["p50_ms/models_x3a_/a_x40_best/PyTorch"] == 8
     folder = Path(mlflow.artifacts.download_artifacts(run_id=run.info.run_id))
     assert json.loads((folder / "benchmark.json").read_text())["costs"][0]["p95_ms"] == 9
     with Image.open(folder / "miou-over-latency.png") as image:
