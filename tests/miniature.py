@@ -62,11 +62,11 @@ def commit(folder: Path, message: str) -> None:
 
 
 def environment() -> dict[str, str]:
-    """What a user's shell would hold: nothing of an outer pipeline, and this Python first on the path.
+    """What a user's shell has: nothing of an outer pipeline or test, and this Python first on the path.
 
     One thread: the networks are tiny, and tests run side by side.
     """
-    outer = ("DVC_", "MLFLOW_", "ATTNFD_")
+    outer = ("DVC_", "MLFLOW_", "ATTNFD_", "PYTEST_")
     kept = {key: value for key, value in os.environ.items() if not key.startswith(outer)}
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     return {**kept, "PATH": path, "OMP_NUM_THREADS": "1"}

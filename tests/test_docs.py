@@ -166,6 +166,6 @@ def test_the_distiller_of_the_how_to_works() -> None:
     exec(compile(dedent(blocks(page, "python")[0]), page.name, "exec"), scope)
     assert scope["mse_loss"](torch.zeros(1, 2, 1, 1), torch.full((1, 2, 1, 1), 6.0), scale=2) == 9
     info = NetInfo(channels={}, classes=2)
-    mse = scope["MSE"](scope["MSE"].Config(weight=3.0, scale=1.0), student=info, teacher=info)
+    mse = scope["MSE"](info, info, scope["MSE"].Config(weight=3.0, scale=1.0))
     zeros, ones = (Output(torch.full((1, 2, 1, 1), value), {}) for value in (0.0, 1.0))
     assert mse(zeros, ones, torch.zeros(1, 1, 1), 0) == {"mse": 3}

@@ -48,22 +48,27 @@ def project(finished: Path) -> Iterator[Path]:
         assert miniature.run(finished, "git", *command).returncode == 0
 
 
-def stale(folder: Path) -> set[str]:
-    """Cells that `dvc repro` would run: those that DVC calls changed, and all that follows from them."""
+def changed(folder: Path) -> set[str]:
+    """Cells that DVC calls changed, by files and params of their own."""
     status = miniature.run(folder, "dvc", "status", "--json")
     assert status.returncode == 0, status.stderr
+    return set(json.loads(status.stdout))
+
+
+def stale(folder: Path) -> set[str]:
+    """Cells that `dvc repro` would run: those that DVC calls changed, and all that follows from them."""
     graph = miniature.run(folder, "dvc", "dag", "--dot")
     assert graph.returncode == 0, graph.stderr
     following = re.findall(r'"(.+?)" -> "(.+?)"', graph.stdout)
     found: set[str] = set()
-    todo = set(json.loads(status.stdout))
+    todo = changed(folder)
     while todo:
         found |= todo
         todo = {cell for before, cell in following if before in todo} - found
     return found
 
 
-def lock(folder: Path) -> dict[str, object]:
+def lock(folder: Path) -> dict[str, Any]:
     return YAML(typ="safe").load((folder / "dvc.lock").read_text())["stages"]
 
 
@@ -131,13 +136,51 @@ def test_a_param_makes_stale_what_uses_it(project: Path, changes: dict, expected
     assert stale(project) == expected
 
 
+def edit(folder: Path, *files: str) -> None:
+    for name in files:
+        with (folder / name).open("a") as file:
+            file.write("\n# a change\n")
+
+
 def test_a_distillers_file_makes_stale_its_own_cells(project: Path) -> None:
-    with (project / "attnfd/distillers/attnfd.py").open("a") as file:
-        file.write("\n# a change\n")
+    edit(project, "attnfd/distillers/attnfd.py")
     assert stale(project) == ATTNFD
-    with (project / "attnfd/distillers/kd.py").open("a") as file:
-        file.write("\n# a change\n")
+    edit(project, "attnfd/distillers/kd.py")
     assert stale(project) == ATTNFD
+
+
+def test_an_edit_of_one_method_leaves_the_others(project: Path) -> None:
+    edit(project, "attnfd/distillers/none.py")
+    assert changed(project) == {f"{stage}@shapes-mobilenetv2-none-0" for stage in ("distill", "evaluate")}
+
+
+@pytest.mark.parametrize(
+    ("file", "expected"),
+    [
+        ("attnfd/scan/files.py", {"prepare"}),
+        ("attnfd/readers/voc.py", {"prepare"}),
+        ("attnfd/teachers/imported.py", {"train_teacher"}),
+        ("attnfd/results/cost.py", {"evaluate_teacher", "evaluate", "ablate"}),
+        ("attnfd/report/page.py", {"report"}),
+        ("attnfd/analysis/tables.py", {"report"}),
+    ],
+)
+def test_an_edit_makes_stale_the_stages_that_import_the_file(
+    project: Path, file: str, expected: set[str]
+) -> None:
+    edit(project, file)
+    assert changed(project) == {cell for cell in CELLS if cell.partition("@")[0] in expected}
+
+
+def test_an_edit_of_scanner_or_importer_trains_no_student_again(project: Path) -> None:
+    before = {name: lock(project)[name]["outs"] for name in CELLS}
+    edit(project, "attnfd/scan/files.py", "attnfd/teachers/imported.py")
+    done = miniature.run(project, "dvc", "repro", "distill")
+    assert done.returncode == 0, done.stderr
+    ran = set(re.findall(r"Running stage '(.+?)'", done.stdout))
+    assert ran == {"prepare@shapes", "train_teacher@shapes"}
+    assert {name: lock(project)[name]["outs"] for name in CELLS} == before
+    assert not changed(project) & {cell for cell in CELLS if cell.startswith("distill")}
 
 
 def test_a_machine_setting_makes_nothing_stale(project: Path) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from attnfd.data.images import decode_image, decode_mask
+from attnfd.data.labels import COLOUR
 from attnfd.data.prepared import COLUMNS, SPLITS
 from attnfd.discovery import component, names
 from attnfd.errors import UserError
@@ -33,6 +34,11 @@ def opened(tmp_path: Path) -> Opener:
     return open_reader
 
 
+def in_colours(reader: Reader) -> bool:
+    """Whether the labels are the colours of a mask rather than numbers."""
+    return max(reader.labels) >= COLOUR
+
+
 @pytest.mark.parametrize("name", names("readers"))
 def test_classes_colours_and_labels_fit_together(name: str, opened: Opener) -> None:
     reader = opened(name)
@@ -42,7 +48,8 @@ def test_classes_colours_and_labels_fit_together(name: str, opened: Opener) -> N
     assert not set(reader.classes) & set(COLUMNS), "a class is a column of the index"
     assert len(reader.palette) == len(set(reader.palette)) == count
     assert all(0 <= channel <= 255 for colour in reader.palette for channel in colour)
-    assert set(reader.labels) <= set(range(256))
+    values = range(COLOUR, COLOUR + 2**24) if in_colours(reader) else range(COLOUR)
+    assert all(label in values for label in reader.labels)
     assert set(reader.labels.values()) - {255} == set(range(count))
 
 
@@ -62,7 +69,8 @@ def test_pairs_are_there_and_always_the_same(name: str, opened: Opener) -> None:
     assert len(set(images)) == len(images)
     for listed in pairs.values():
         for pair in listed[:3]:
-            image, mask = decode_image(reader.root / pair.image), decode_mask(reader.root / pair.mask)
+            image = decode_image(reader.root / pair.image)
+            mask = decode_mask(reader.root / pair.mask, colours=in_colours(reader))
             assert image.shape[:2] == mask.shape
             assert set(np.unique(mask).tolist()) <= set(reader.labels)
 

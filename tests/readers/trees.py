@@ -1,6 +1,7 @@
 """Small trees in the exact layout in which each dataset is published."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -19,7 +20,7 @@ def noise(name: str, size: tuple[int, int] = (6, 8)) -> Image.Image:
     return Image.fromarray(rng.integers(0, 256, (*size, 3), dtype=np.uint8))
 
 
-def write(path: Path, image: Image.Image, **options: object) -> None:
+def write(path: Path, image: Image.Image, **options: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     image.save(path, **options)
 
