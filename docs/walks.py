@@ -12,16 +12,16 @@ from typing import NamedTuple
 IMAGES = Path(__file__).parent / "images"
 
 # In pixels. COLUMN and ROW are the distances between the corners of two boxes.
-MARGIN, COLUMN, ROW, WIDTH, HEIGHT = 4, 494, 136, 458, 82
-LINE = 20
-CHARACTER = 7.9
+MARGIN, COLUMN, ROW, WIDTH, HEIGHT = 4, 496, 146, 460, 92
+LINE = 22
+CHARACTER = 9.1
 """Width of a character of a label."""
 
 # The pictures have no ground of their own. Boxes and labels have, so that any ground may be below them.
 STYLE = """
-text { fill: #1f2430; font: 13px ui-monospace, Menlo, Consolas, "DejaVu Sans Mono", monospace }
-.file { font-size: 15.5px; font-weight: bold }
-.says, .note { font-family: system-ui, "Segoe UI", "Liberation Sans", Arial, sans-serif; font-size: 14.5px }
+text { fill: #1f2430; font: 15px ui-monospace, Menlo, Consolas, "DejaVu Sans Mono", monospace }
+.file { font-size: 17px; font-weight: bold }
+.says, .note { font-family: system-ui, "Segoe UI", "Liberation Sans", Arial, sans-serif; font-size: 16px }
 .names { fill: #3949ab }
 .label, .number { text-anchor: middle }
 .number { font-weight: bold; fill: #ffffff }
@@ -120,17 +120,17 @@ PARAM = Walk(
         Arrow(3, 4, "Settings, its method: AttnFD.Config"),
         Arrow(4, 5, "Settings, NetInfo of the teacher"),
         Arrow(9, 8, "images (B, 3, H, W), target (B, H, W)", main=False),
-        Arrow(8, 7, "images, target, progress", main=False, shift=-110),
-        Arrow(7, 6, "2 × Output, target", main=False, shift=-110),
+        Arrow(8, 7, "images, target, progress", main=False, shift=-118),
+        Arrow(7, 6, "2 × Output, target", main=False, shift=-118),
         Arrow(5, 6),
-        Arrow(6, 7, '{"attnfd": ()}', shift=110),
-        Arrow(7, 8, '{"ce": (), "attnfd": ()}', shift=110),
+        Arrow(6, 7, '{"attnfd": ()}', shift=118),
+        Arrow(7, 8, '{"ce": (), "attnfd": ()}', shift=118),
     ),
     (
         "1 to 5: once for a cell. 6 to 9: in every step.",
         "5 → 6: AttnFD(student, teacher, Config).",
-        "Output: logits (B, K, H, W), taps (B, C, h, w); B images.",
-        "() is a number. The thick line is the way of the weight.",
+        "Output: logits (B, K, H, W), taps (B, C, h, w).",
+        "B images, () a number. Thick: the way of the weight.",
     ),
 )
 
@@ -188,7 +188,7 @@ MASK = Walk(
         Arrow(4, 5, "index: DataFrame, card: Card"),
         Arrow(5, 6, "Prepared(card, index, root)"),
         Arrow(6, 7, "image (3, H, W), mask (H, W), uint8"),
-        Arrow(7, 8, "images (B, 3, h, w) float32, target (B, h, w) int64"),
+        Arrow(7, 8, "images (B, 3, h, w), target (B, h, w)"),
         Arrow(8, 9),
         Arrow(6, 9),
         Arrow(9, 10, "matrices (N, K, K) int64, their sum (K, K)"),
@@ -199,10 +199,12 @@ MASK = Walk(
     (
         "1 to 5: the stage prepare. 6 to 8: distill.",
         "9 to 11: evaluate. 12 and 13: report.",
+        "7 → 8: images are float32, target is int64.",
         "8 → 9: the trained weights, model.safetensors.",
-        "6 → 9: the split val at its original size, in batches of",
-        "images (B, 3, H, W) and masks (B, H, W), both uint8.",
-        "N images of the split, K classes, crops of h × w pixels.",
+        "6 → 9: images (B, 3, H, W), masks (B, H, W), uint8,",
+        "of the split val, at their original size.",
+        "N images in the split, B in a batch; K classes;",
+        "h × w pixels of a crop.",
     ),
 )
 
@@ -242,7 +244,7 @@ def draw_box(number: int, box: Box) -> Iterator[str]:
     lines = {"file": box.file, "names": ", ".join(box.names), "says": box.says}
     shown = [(kind, content) for kind, content in lines.items() if content]
     for line, (kind, content) in enumerate(shown):
-        yield text(x + 46, y + 28 + 21 * line, content, kind)
+        yield text(x + 46, y + 29 + 24 * line, content, kind)
 
 
 def draw_arrow(arrow: Arrow, start: Box, end: Box) -> Iterator[str]:
@@ -253,9 +255,9 @@ def draw_arrow(arrow: Arrow, start: Box, end: Box) -> Iterator[str]:
         yield line(f"M{middle} {begin}V{stop}", arrow.main)
         yield from label(middle, (begin + stop) // 2, arrow.label)
     elif y == to_y:
-        yield line(f"M{x + WIDTH} {y + 56}H{to_x}", arrow.main)
+        yield line(f"M{x + WIDTH} {y + 62}H{to_x}", arrow.main)
     else:
-        yield line(f"M{x + WIDTH} {y + 41}H{(x + WIDTH + to_x) // 2}V{to_y + 24}H{to_x}", arrow.main)
+        yield line(f"M{x + WIDTH} {y + 46}H{(x + WIDTH + to_x) // 2}V{to_y + 30}H{to_x}", arrow.main)
 
 
 def line(way: str, main: bool) -> str:
@@ -275,8 +277,8 @@ def label(x: int, y: int, content: str) -> Iterator[str]:
     """Text that covers the arrow behind it."""
     if content:
         width = round(CHARACTER * len(content)) + 12
-        yield f'<rect class="ground" x="{x - width // 2}" y="{y - 11}" width="{width}" height="22" rx="6"/>'
-        yield text(x, y + 4, content, "label")
+        yield f'<rect class="ground" x="{x - width // 2}" y="{y - 12}" width="{width}" height="24" rx="6"/>'
+        yield text(x, y + 5, content, "label")
 
 
 def corner(box: Box) -> tuple[int, int]:
