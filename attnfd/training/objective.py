@@ -1,12 +1,10 @@
 """What a training step minimises."""
 
 from collections.abc import Collection, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from attnfd.config.schema import Training
 from attnfd.distillers.base import Distiller
 from attnfd.losses import cross_entropy
 from attnfd.models.deeplab import DeepLabV3Plus
@@ -71,16 +69,6 @@ class Objective(nn.Module):
             return Output(None, {})
         assert teacher is not None, "this method needs a teacher"
         return teacher(images, taps=method.teacher_taps, logits=method.teacher_logits)
-
-    def parameter_groups(self, config: Training) -> list[dict[str, Any]]:
-        """The backbone at `lr`; head, connectors, projectors and attention at `lr · head_lr_factor`."""
-        backbone = list(self.model.backbone.parameters())
-        known = {id(parameter) for parameter in backbone}
-        rest = [parameter for parameter in self.parameters() if id(parameter) not in known]
-        return [
-            {"params": backbone, "lr": config.lr},
-            {"params": rest, "lr": config.lr * config.head_lr_factor},
-        ]
 
 
 class SharedTeacher:

@@ -129,20 +129,20 @@ def run(distiller: AttnFD, progress: float = 0, student_size: int = 3) -> dict[s
     return distiller(*outputs(distiller, student_size), TARGET, progress)
 
 
-@pytest.mark.parametrize("tap", ["pre_relu", "post_relu"])
-def test_compares_the_student_with_the_refined_teacher(tap: str) -> None:
-    distiller = attnfd(layers=["decoder", "backbone"], tap=tap)
-    assert distiller.student_taps == {Tap("decoder", tap), Tap("backbone", tap)}  # type: ignore[arg-type]
+@pytest.mark.parametrize("point", ["pre_relu", "post_relu"])
+def test_compares_the_student_with_the_refined_teacher(point: str) -> None:
+    distiller = attnfd(layers=["decoder", "backbone"], point=point)
+    assert distiller.student_taps == {Tap("decoder", point), Tap("backbone", point)}  # type: ignore[arg-type]
     assert distiller.teacher_taps == {Tap("decoder", "refined"), Tap("backbone", "refined")}
     assert not distiller.teacher_logits
 
 
 @pytest.mark.parametrize(("channel", "spatial"), [(True, True), (True, False), (False, False)])
-@pytest.mark.parametrize("tap", ["pre_relu", "post_relu"])
-def test_gates_without_weights_refine_the_raw_teacher(tap: str, channel: bool, spatial: bool) -> None:
+@pytest.mark.parametrize("point", ["pre_relu", "post_relu"])
+def test_gates_without_weights_refine_the_raw_teacher(point: str, channel: bool, spatial: bool) -> None:
     attention = NO_ATTENTION | {"channel": channel, "spatial": spatial}
     distiller = attnfd(
-        layers=["encoder"], tap=tap, teacher_attention="parameter_free", attention=attention, weight=1
+        layers=["encoder"], point=point, teacher_attention="parameter_free", attention=attention, weight=1
     )
     assert distiller.teacher_taps == {Tap("encoder", "pre_relu")}
     student, teacher = outputs(distiller)

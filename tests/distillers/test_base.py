@@ -33,7 +33,7 @@ def test_full_precision(given: torch.dtype, computed: torch.dtype) -> None:
 
 
 def section(layers: object) -> FeatureMethod:
-    return validate(FeatureMethod, {"weight": 1, "layers": layers, "tap": "post_relu"}, "methods.at")
+    return validate(FeatureMethod, {"weight": 1, "layers": layers, "point": "post_relu"}, "methods.at")
 
 
 def test_taps_keep_the_order_of_the_layers() -> None:
@@ -57,7 +57,7 @@ def test_a_method_asks_for_nothing_of_the_teacher_unless_it_says_so() -> None:
         def forward(self, student: Output, teacher: Output, target: Tensor, progress: float) -> dict:
             return {}
 
-    distiller = Nothing(Method(weight=1), student=INFO, teacher=INFO)
+    distiller = Nothing(INFO, INFO, Method(weight=1))
     assert not distiller.teacher_logits
     assert not distiller.teacher_taps
     assert not distiller.student_taps
@@ -65,4 +65,4 @@ def test_a_method_asks_for_nothing_of_the_teacher_unless_it_says_so() -> None:
 
 def test_a_method_without_a_loss_is_none() -> None:
     with pytest.raises(TypeError, match="forward"):
-        Distiller(Method(weight=1), student=INFO, teacher=INFO)  # type: ignore[abstract]
+        Distiller(INFO, INFO, Method(weight=1))  # type: ignore[abstract]

@@ -20,7 +20,7 @@ CLASSES = 3
 OPTIONS: dict[str, Any] = {
     "weight": 1.0,
     "layers": ("encoder",),
-    "tap": "pre_relu",
+    "point": "pre_relu",
     "kd_weight": 1.0,
     "kd_temperature": 1.0,
     "batch_weight": 1.0,
@@ -41,7 +41,7 @@ OPTIONS: dict[str, Any] = {
 def distiller(**changes: Any) -> CIRKD:
     student = NetInfo(channels={"encoder": 4}, classes=CLASSES)
     teacher = NetInfo(channels={"encoder": 5}, classes=CLASSES)
-    return CIRKD(CIRKD.Config(**(OPTIONS | changes)), student=student, teacher=teacher).double()
+    return CIRKD(student, teacher, CIRKD.Config(**(OPTIONS | changes))).double()
 
 
 def step(seed: int, images: int = 2, size: int = 6) -> tuple[Output, Output, Tensor]:

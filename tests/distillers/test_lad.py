@@ -76,7 +76,7 @@ def test_shapes_must_agree() -> None:
 def test_kd_is_added_by_its_own_weight() -> None:
     info = NetInfo(channels={"encoder": 3}, classes=4)
     config = LAD.Config(weight=10.0, layers=("encoder",), point="pre_relu", dimension="sample", kd_weight=2.0)
-    distiller = LAD(config, student=info, teacher=info).double()
+    distiller = LAD(info, info, config).double()
     student, teacher = (
         Output(random(2, 4, 3, 3, seed=seed), {Tap("encoder"): random(2, 3, 3, 3, seed=seed + 1)})
         for seed in (0, 2)
@@ -90,6 +90,6 @@ def test_kd_is_added_by_its_own_weight() -> None:
     torch.testing.assert_close(
         terms["kd"], 2 * kd_loss(student.logits, teacher.logits, target, temperature=1)
     )
-    without = LAD(config.model_copy(update={"kd_weight": 0.0}), student=info, teacher=info).double()
+    without = LAD(info, info, config.model_copy(update={"kd_weight": 0.0})).double()
     assert not without.teacher_logits
     assert without(student, teacher._replace(logits=None), target, 0).keys() == {"lad"}

@@ -105,9 +105,9 @@ def test_missing_margins_are_named(margins: dict[str, torch.Tensor] | None) -> N
     allowed = "stage1" if margins else "nothing"
     with pytest.raises(UserError, match=f"no margins for .*; allowed: {allowed}; freeze"):
         Overhaul(
+            NetInfo(channels=channels, classes=3),
+            NetInfo(channels=channels, classes=3, margins=margins),
             Overhaul.Config(**OPTIONS),
-            student=NetInfo(channels=channels, classes=3),
-            teacher=NetInfo(channels=channels, classes=3, margins=margins),
         )
 
 
