@@ -62,8 +62,10 @@ def _no_room(error: BaseException | None) -> str | None:
             return os.strerror(error.errno)
         if isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", None) in SQLITE_FULL:
             return str(error)
-        if type(error).__name__ == "SafetensorError" and os.strerror(errno.ENOSPC) in str(error):
-            return os.strerror(errno.ENOSPC)
+        if type(error).__name__ == "SafetensorError":
+            said = next((code for code in FULL if os.strerror(code) in str(error)), None)
+            if said is not None:
+                return os.strerror(said)
         # SQLAlchemy keeps the database's own error in `orig`.
         error = getattr(error, "orig", None) or error.__cause__ or error.__context__
     return None

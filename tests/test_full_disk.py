@@ -84,7 +84,9 @@ def newest(project: Path, seed: int) -> Run:
 
 
 # When nothing can be written, when results can but the run cannot, when the run can in part.
-@pytest.mark.parametrize("left", [0, 16_384, 204_800])
+@pytest.mark.parametrize(
+    "left", [pytest.param(0, marks=pytest.mark.slow), 16_384, pytest.param(204_800, marks=pytest.mark.slow)]
+)
 def test_an_evaluation_says_so_and_finishes_with_room(left: int, project: Path, filler: Path) -> None:
     fill(filler, left)
     done = miniature.run(project, *EVALUATE.split(), "0")
@@ -103,7 +105,9 @@ def test_an_evaluation_says_so_and_finishes_with_room(left: int, project: Path, 
 
 
 # At the first checkpoint, and when the student is written at the end.
-@pytest.mark.parametrize(("seed", "seconds", "left"), [(1, 0, 2_000_000), (2, 100, 1_000_000)])
+@pytest.mark.parametrize(
+    ("seed", "seconds", "left"), [pytest.param(1, 0, 2_000_000, marks=pytest.mark.slow), (2, 100, 1_000_000)]
+)
 def test_a_training_says_so_and_finishes_with_room(
     seed: int, seconds: int, left: int, project: Path, filler: Path
 ) -> None:
@@ -121,6 +125,7 @@ def test_a_training_says_so_and_finishes_with_room(
     assert list(history["epoch"]) == [1, 2]
 
 
+@pytest.mark.slow
 def test_a_limit_of_file_sizes_is_no_traceback(tmp_path: Path) -> None:
     project = trained(tmp_path / "project")
     limit = (project / "mlflow.db").stat().st_size

@@ -13,7 +13,7 @@ from mlflow.entities import Run
 
 from tests import miniature
 
-EPOCHS = 12
+EPOCHS = 100
 COMMAND = "python -m attnfd distill --dataset shapes --student mobilenetv2 --method attnfd --seed"
 
 

@@ -152,7 +152,7 @@ def _given(model: Model, sources: Sequence[str], without: Path) -> list[NDArray[
         try:
             images.append(decode_image(files[position], model.legend.depth))
         except UNREADABLE as error:
-            raise UserError(f"{files[position]}: cannot be read ({error}); mend it or leave it out") from None
+            raise UserError(f"{files[position]}: cannot be read ({error}); fix it or leave it out") from None
         if min(images[-1].shape[:2]) < MIN_SIDE:
             height, width = images[-1].shape[:2]
             raise UserError(f"{files[position]}: found {height}×{width} pixels; allowed: {MIN_SIDE} a side")

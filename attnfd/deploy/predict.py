@@ -90,7 +90,7 @@ def predict(
         done = f"the others are in {out}" if areas else "nothing was written"
         raise UserError(
             f"{len(unread)} of {len(images)} images cannot be read, {unread[0]} for one; "
-            f"mend them or leave them out; {done}"
+            f"fix them or leave them out; {done}"
         )
     return len(areas)
 

@@ -36,12 +36,12 @@ class CamVid(Reader):
         return {split: self._listed(self.root / f"{split}.txt") for split in ("train", "val")}
 
     def _listed(self, path: Path) -> list[Pair]:
-        mend = (
+        fix = (
             f"download CamVid from {SOURCE} and name its folder in the recipe's prepare.root, or in "
             "ATTNFD_CAMVID_ROOT"
         )
         pairs = []
-        for number, line in enumerate(read_list(path, mend), start=1):
+        for number, line in enumerate(read_list(path, fix), start=1):
             words = line.split()
             if len(words) not in (0, 2):
                 raise UserError(f"{path}, line {number}: found {line!r}; allowed: an image and its mask")

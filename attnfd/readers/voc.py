@@ -65,11 +65,11 @@ class Voc(Reader):
         return pairs
 
     def _listed(self, archive: Path, path: Path) -> list[str]:
-        mend = (
+        fix = (
             f"get {archive.parts[0]} from {SOURCE[archive]}; name the folder that holds it in the recipe's "
             "prepare.root, or in ATTNFD_VOC_ROOT"
         )
-        return [name for line in read_list(self.root / path, mend) for name in line.split()]
+        return [name for line in read_list(self.root / path, fix) for name in line.split()]
 
 
 def _pair(name: str, mask: Path) -> Pair:

@@ -36,9 +36,7 @@ def to_index(findings: Sequence[Finding], reader: Reader, name: str) -> pd.DataF
     if faults:
         more = [f"and {len(faults) - SHOWN} more"] if len(faults) > SHOWN else []
         lines = "".join(f"\n  {line}" for line in [*faults[:SHOWN], *more])
-        raise UserError(
-            f"{name}: faults in {reader.root} ({len(faults)}); mend or unlist these files:{lines}"
-        )
+        raise UserError(f"{name}: faults in {reader.root} ({len(faults)}); fix or unlist these files:{lines}")
     for split in SPLITS:
         if split not in set(rows["split"]):
             raise UserError(

@@ -69,8 +69,8 @@ class Ray:
         try:
             self._ray.init(address or "local", **quiet, **({} if address else local))
         except Exception as error:  # Ray raises just this where a process of it does not answer in time.
-            mend = "start it by `ray start --head`" if address else "is the machine overloaded? Try again"
-            raise UserError(f"ray at {address or 'this machine'}: {_line(error)}; {mend}") from None
+            fix = "start it by `ray start --head`" if address else "is the machine overloaded? Try again"
+            raise UserError(f"ray at {address or 'this machine'}: {_line(error)}; {fix}") from None
         nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
         cores = sum(node.get("CPU", 0) for node in nodes)
         gpus = _share(gpus, [node.get("GPU", 0) for node in nodes])

@@ -129,11 +129,7 @@ def train(params: Params) -> None:
         checkpoint.save(folder, network, card)
         write(folder / paths.HISTORY, history)
     freeze(tasks.of(params, "shapes"))
-    method = component("distillers", "none")(
-        params.method("none", "shapes"),
-        student=networks[STUDENT].info,
-        teacher=checkpoint.load(FROZEN)[0].info,
-    )
+    method = component("distillers", "none")(networks[STUDENT].info, checkpoint.load(FROZEN)[0].info)
     save_file(method.state_dict(), STUDENT / paths.DISTILLER)
 
 
@@ -735,16 +731,12 @@ DATA_CASES = {
     "a mask that breaks off": Case(
         READ, cut(CAMVID / "valannot/0.png"), ("valannot/0.png: no readable mask",)
     ),
-    "an empty file": Case(
-        READ, text(CAMVID / "train/1.png", b""), ("train/1.png: no readable image", "mend")
-    ),
-    "a bomb for an image": Case(
-        READ, text(CAMVID / "train/1.png", bomb()), ("train/1.png", "pixels", "mend")
-    ),
-    "a bomb for a mask": Case(READ, text(CAMVID / "trainannot/1.png", bomb()), ("trainannot/1.png", "mend")),
-    "an image is missing": Case(READ, gone(CAMVID / "train/1.png"), ("train/1.png: cannot be read", "mend")),
+    "an empty file": Case(READ, text(CAMVID / "train/1.png", b""), ("train/1.png: no readable image", "fix")),
+    "a bomb for an image": Case(READ, text(CAMVID / "train/1.png", bomb()), ("train/1.png", "pixels", "fix")),
+    "a bomb for a mask": Case(READ, text(CAMVID / "trainannot/1.png", bomb()), ("trainannot/1.png", "fix")),
+    "an image is missing": Case(READ, gone(CAMVID / "train/1.png"), ("train/1.png: cannot be read", "fix")),
     "an image is a loop of links": Case(
-        READ, link(CAMVID / "train/1.png", "1.png"), ("train/1.png: cannot be read", "links", "mend")
+        READ, link(CAMVID / "train/1.png", "1.png"), ("train/1.png: cannot be read", "links", "fix")
     ),
     "an image is a folder": Case(
         READ, both(gone(CAMVID / "train/1.png"), lambda: (CAMVID / "train/1.png").mkdir()), ("train/1.png",)
@@ -760,7 +752,7 @@ DATA_CASES = {
     "an EPS for an image": Case(
         READ, text(CAMVID / "train/1.png", EPS), ("train/1.png: no readable image", "allowed: BMP, GIF")
     ),
-    "an EPS for a mask": Case(READ, text(CAMVID / "trainannot/1.png", EPS), ("no readable mask", "mend")),
+    "an EPS for a mask": Case(READ, text(CAMVID / "trainannot/1.png", EPS), ("no readable mask", "fix")),
     "an image of two frames": Case(
         READ, frames(CAMVID / "train/1.png", "RGB"), ("train/1.png", "found 2 pages or frames; allowed: one")
     ),
@@ -824,8 +816,8 @@ DATA_CASES = {
     ),
     "masks of another format": Case(
         OWN,
-        lambda: [mask.rename(mask.with_suffix(".npy")) for mask in MINE.glob("masks/*.png")],
-        ("masks: found no file", "but 6 .npy", "convert these"),
+        renamed("masks", ".gif"),
+        ("masks: holds 6 × .gif", "allowed: masks of .bmp, .png", "convert them to PNG"),
     ),
     "a mask in colours": Case(
         READ, image(CAMVID / "valannot/0.png", "RGB"), ("valannot/0.png", "one channel")
@@ -944,7 +936,7 @@ DATA_CASES = {
         ("2008_000001.mat: no readable",),
     ),
     "a list of VOC is no text": Case(READ_VOC, text(VOC_LIST, b"\xe9\n"), ("val.txt", "UTF-8")),
-    "an outside list of VOC": Case(READ_VOC, text(VOC_LIST, b"a\0b\n"), ("a", "mend")),
+    "an outside list of VOC": Case(READ_VOC, text(VOC_LIST, b"a\0b\n"), ("a", "fix")),
 }
 
 OUT_CASES = {
@@ -1142,13 +1134,13 @@ MACHINE_CASES = {
 PRODUCT_CASES = {
     "nothing to predict": Case(PREDICT.format("none"), nothing, ("none",)),
     "an image to predict breaks off": Case(
-        PREDICT.format("broken.png"), text("broken.png", b"\x89PNG\r\n\x1a\n"), ("broken.png", "mend")
+        PREDICT.format("broken.png"), text("broken.png", b"\x89PNG\r\n\x1a\n"), ("broken.png", "fix")
     ),
-    "an EPS to predict": Case(PREDICT.format("eps.png"), text("eps.png", EPS), ("eps.png", "mend")),
+    "an EPS to predict": Case(PREDICT.format("eps.png"), text("eps.png", EPS), ("eps.png", "fix")),
     "two frames to predict": Case(
-        PREDICT.format("two.png"), frames(Path("two.png"), "L"), ("two.png", "mend")
+        PREDICT.format("two.png"), frames(Path("two.png"), "L"), ("two.png", "fix")
     ),
-    "a bomb to predict": Case(PREDICT.format("bomb.png"), text("bomb.png", bomb()), ("bomb.png", "mend")),
+    "a bomb to predict": Case(PREDICT.format("bomb.png"), text("bomb.png", bomb()), ("bomb.png", "fix")),
     "a model to predict is a pickle": Case(
         PREDICT.format("datasets/camvid/val"), trap_with_its_card(STUDENT), ("model.safetensors", "replace")
     ),
