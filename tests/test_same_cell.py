@@ -13,7 +13,7 @@ from mlflow.entities import Run
 
 from tests import miniature
 
-EPOCHS = 100
+EPOCHS = 50
 COMMAND = "python -m attnfd distill --dataset shapes --student mobilenetv2 --method attnfd --seed"
 
 

@@ -41,7 +41,7 @@ def _explained(error: Exception) -> UserError | None:
         return UserError(f"{what}; see that it may be read and written, and that its disk has room")
     if isinstance(error, RuntimeError) and "DataLoader worker" in str(error):
         hint = "if memory is short, ATTNFD_WORKERS=0 does without such processes"
-        return UserError(f"a loader's process was killed; start the same again, and it goes on; {hint}")
+        return UserError(f"a loader's process was killed; run the same command again, and it resumes; {hint}")
     return None
 
 

@@ -42,21 +42,21 @@ def read(file: Path) -> Mapping[str, Tensor]:
     A training checkpoint may hold it as `state_dict` beside numbers.
 
     Raises:
-        UserError: the file is damaged or holds anything but a state dict.
+        UserError: the file is damaged or contains anything but a state dict.
     """
     found = _load(file)
     if isinstance(found, Mapping):
         found = found.get("state_dict", found)
     if not isinstance(found, Mapping) or not all(isinstance(value, Tensor) for value in found.values()):
-        raise UserError(f"{file}: holds no state dict; write it by `torch.save(model.state_dict(), file)`")
+        raise UserError(f"{file}: contains no state dict; write it by `torch.save(model.state_dict(), file)`")
     return found
 
 
 def beside(file: Path) -> Mapping[str, Any]:
-    """What a training checkpoint holds beside `state_dict`; see `number`.
+    """What a training checkpoint contains beside `state_dict`; see `number`.
 
     Raises:
-        UserError: the file is damaged or holds code.
+        UserError: the file is damaged or contains code.
     """
     found = _load(file)
     if not isinstance(found, Mapping) or "state_dict" not in found:
@@ -65,7 +65,7 @@ def beside(file: Path) -> Mapping[str, Any]:
 
 
 def number(value: Any) -> float | None:
-    """A number of Python, NumPy or torch that a checkpoint holds; None if it is none."""
+    """A number of Python, NumPy or torch that a checkpoint contains; None if it is none."""
     if isinstance(value, Tensor) and value.numel() == 1:
         return float(value)
     if isinstance(value, Part):
@@ -86,13 +86,13 @@ def _load(file: Path) -> Any:
             return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise UserError(
-            f"{file}: cannot be read as weights (it is damaged, or holds more than tensors and numbers, "
+            f"{file}: cannot be read as weights (it is damaged, or contains more than tensors and numbers, "
             f"such as a whole model); {STATE_DICT}"
         ) from None
     except Exception as error:  # a damaged or malicious file can raise anything
         if "TorchScript" in str(error):
             raise UserError(
-                f"{file}: holds a TorchScript program in place of weights; {STATE_DICT}"
+                f"{file}: contains a TorchScript program in place of weights; {STATE_DICT}"
             ) from None
         reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise UserError(f"{file}: cannot be read as weights ({reason}); replace the file") from None

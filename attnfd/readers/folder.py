@@ -21,7 +21,7 @@ from attnfd.errors import UserError
 from attnfd.readers.base import Pair, Reader, listing, original, read_list, sift, walk
 
 CLASS_FILE = "classes: {ground: 0, cat: 1}"
-"""What the shortest YAML file of classes holds."""
+"""What the shortest YAML file of classes contains."""
 
 ROOT_HINT = (
     "name the dataset's folder in the recipe's prepare.root, or in ATTNFD_FOLDER_ROOT; "
@@ -60,7 +60,7 @@ class Options(Section):
     classes: dict[str, Any] | str = Field(
         default="classes.yaml",
         description="value in a mask of every class: 0 to 255, or [red, green, blue] for all of them; "
-        "or a YAML file below root that holds `classes` and `void`",
+        "or a YAML file below root that contains `classes` and `void`",
     )
     void: list[Any] = Field(
         default=[], description="values in a mask that count nowhere; 255 need not be listed"
@@ -308,16 +308,16 @@ def stratify(
 
 
 def _none_of(suffixes: Iterable[str], home: Path, kind: str, others: Sequence[Path]) -> UserError:
-    """Says what a folder holds in place of images or masks."""
+    """Says what a folder contains in place of images or masks."""
     if not home.is_dir():
         return UserError(f"{home}: no such folder; name it in prepare.{kind}, or {ROOT_HINT}")
     there = Counter(path.suffix.lower() or path.name for path in others if path.is_file())
     if not there:
-        return UserError(f"{home}: holds no file; name another folder in prepare.{kind}, or {ROOT_HINT}")
+        return UserError(f"{home}: contains no file; name another folder in prepare.{kind}, or {ROOT_HINT}")
     most = [f"{count} × {suffix}" for suffix, count in there.most_common(3)]
     hint = TO_MASKS.get(there.most_common(1)[0][0], "convert them to PNG")
     return UserError(
-        f"{home}: holds {', '.join(most)}; allowed: {kind} of {', '.join(suffixes)}; "
+        f"{home}: contains {', '.join(most)}; allowed: {kind} of {', '.join(suffixes)}; "
         f"{hint if kind == 'masks' else 'convert them to PNG'}, or name another folder in prepare.{kind}; "
         "docs/your-data.md shows how"
     )

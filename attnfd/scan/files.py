@@ -108,7 +108,7 @@ def _count(reader: Reader, table: np.ndarray, mask: Mask, finding: Finding) -> N
     found = finding.labels = tuple(np.unique(mask.values).tolist())
     unknown = [label for label in found if label not in reader.labels]
     if unknown:
-        why = "; a mask of one bit holds 0 and 1" if mask.bilevel else _why(unknown)
+        why = "; a mask of one bit has 0 and 1" if mask.bilevel else _why(unknown)
         finding.faults.append(
             f"{finding.row['mask']}: found {_listed(unknown)}; allowed: {spelled(reader.labels)}{why}"
         )

@@ -28,7 +28,7 @@ def check_trainable(card: Card, reader: Reader, findings: Sequence[Finding]) -> 
         it = "it" if len(absent) == 1 else "them"
         shown = listed([f"{name} ({named[name]})" for name in absent])
         raise UserError(
-            f"{card.name}: no mask has a pixel of {shown}. The masks hold {spelled(found)}. "
+            f"{card.name}: no mask has a pixel of {shown}. The masks contain {spelled(found)}. "
             f"{cause}{'If not, take' if cause else 'Take'} {it} out of the classes, or add images with {it}"
         )
     for split in SPLITS:

@@ -148,8 +148,8 @@ def remarks(
     ones, whites = _ones_and_whites(reader, findings)
     if whites:
         yield (
-            f"{len(whites)} masks hold 0 and 255, which is void, such as {whites[0].row['mask']}, and "
-            f"{len(ones)} hold 1 and no 255: see that the class has one value in all masks"
+            f"{len(whites)} masks contain 0 and 255, which is void, such as {whites[0].row['mask']}, and "
+            f"{len(ones)} contain 1 and no 255: see that the class has one value in all masks"
         )
     yield from _black_remark(reader, findings)
     dull = [(finding, finding.values) for finding in findings if finding.values and _is_dull(finding, depth)]

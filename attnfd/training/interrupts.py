@@ -34,7 +34,7 @@ class Interrupt:
         """
         if self.agreed is not None:
             raise StoppedError(
-                f"stopped by {self.agreed.name} after {where}; start the same again, and it goes on",
+                f"stopped by {self.agreed.name} after {where}; run the same command again, and it resumes",
                 self.agreed,
             )
 

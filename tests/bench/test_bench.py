@@ -18,7 +18,7 @@ from attnfd.errors import UserError
 from attnfd.training.objective import Objective
 from tests import miniature
 
-TINY = partial(Setting.load, "shapes", "mobilenetv2", "attnfd", (33, 33), 2, rounds=2)
+TINY = partial(Setting.load, "shapes", "mobilenetv2", "attnfd", (33, 33), 2, rounds=1)
 
 
 @pytest.fixture(scope="module")

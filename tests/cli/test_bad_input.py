@@ -817,7 +817,7 @@ DATA_CASES = {
     "masks of another format": Case(
         OWN,
         renamed("masks", ".gif"),
-        ("masks: holds 6 × .gif", "allowed: masks of .bmp, .png", "convert them to PNG"),
+        ("masks: contains 6 × .gif", "allowed: masks of .bmp, .png", "convert them to PNG"),
     ),
     "a mask in colours": Case(
         READ, image(CAMVID / "valannot/0.png", "RGB"), ("valannot/0.png", "one channel")
@@ -865,17 +865,17 @@ DATA_CASES = {
     "a list of the folder is no text": Case(OWN, text(MINE / "val.txt", b"\xe9\n"), ("val.txt", "UTF-8")),
     "an image without mask": Case(OWN, gone(MINE / "masks/1.png"), ("masks: found no mask", "such as 1")),
     "objects of 255 in a dataset of 0 and 1": Case(
-        OWN, binary(255), ("mine: no mask has a pixel of class cat (1)", "hold 0, 255", "`cat: 255`")
+        OWN, binary(255), ("mine: no mask has a pixel of class cat (1)", "contain 0, 255", "`cat: 255`")
     ),
     "names shifted by one": Case(
         OWN,
         text(MINE / "classes.yaml", b"classes: {ground: 0, cat: 10, dog: 20, cow: 30}"),
-        ("no mask has a pixel of class cow (30)", "hold 0, 10, 20", "shifted by one", "take it out"),
+        ("no mask has a pixel of class cow (30)", "contain 0, 10, 20", "shifted by one", "take it out"),
     ),
     "masks of nothing but ground": Case(
         OWN, masks_of(0), ("no mask has a pixel of 2 classes: cat (10), dog (20)", "take them out")
     ),
-    "masks of nothing but void": Case(OWN, masks_of(255), ("3 classes: ground (0)", "The masks hold 255.")),
+    "masks of nothing but void": Case(OWN, masks_of(255), ("3 classes: ground (0)", "masks contain 255.")),
     "a split of one class": Case(
         OWN,
         both(text(MINE / "val.txt", b"0\n"), text(MINE / "train.txt", b"1\n2\n3\n")),
@@ -886,9 +886,9 @@ DATA_CASES = {
         masks_of((9, 9, 9), "RGB"),
         ("the masks in", "colours, such as [9, 9, 9]", "numbers", "{ground: [0, 0, 0]"),
     ),
-    "masks are arrays": Case(OWN, renamed("masks", ".npy"), ("masks: holds 6 × .npy", ".png", "fromarray")),
-    "masks are JPEG": Case(OWN, renamed("masks", ".jpg"), ("masks: holds 6 × .jpg", "as PNG")),
-    "images of another format": Case(OWN, renamed("images", ".heic"), ("images: holds 6 × .heic", "convert")),
+    "masks are arrays": Case(OWN, renamed("masks", ".npy"), ("contains 6 × .npy", ".png", "fromarray")),
+    "masks are JPEG": Case(OWN, renamed("masks", ".jpg"), ("masks: contains 6 × .jpg", "as PNG")),
+    "images of another format": Case(OWN, renamed("images", ".heic"), ("contains 6 × .heic", "convert")),
     "no such root": Case(
         OWN,
         params(recipes={"mine": {"prepare": {"root": "~/none"}}}),

@@ -167,7 +167,7 @@ def test_training_checkpoint(tmp_path):
     backbone = backbones.build("resnet18", str(file))
     assert torch.equal(backbone.get_parameter("conv1.weight"), state["conv1.weight"])
     torch.save({"model": state, "best_pred": score}, file)
-    refuse("resnet18", str(file), "holds no state dict")
+    refuse("resnet18", str(file), "contains no state dict")
 
 
 def test_numpy_number_of_an_old_checkpoint(tmp_path):

@@ -239,23 +239,23 @@ def test_a_duplicate_in_both_splits_is_refused(root: Path) -> None:
         ),
         (
             lambda root: [path.rename(path.with_suffix(".npy")) for path in root.glob("masks/*")],
-            r"masks: holds 6 × .npy; allowed: masks of .bmp, .png, .*; save each array by Image.fromarray",
+            r"masks: contains 6 × .npy; allowed: masks of .bmp, .png, .*; save each array by Image.fromarray",
         ),
         (
             lambda root: [path.rename(path.with_suffix(".JPEG")) for path in root.glob("masks/*")],
-            r"masks: holds 6 × .jpeg; allowed: masks of .bmp, .*; JPEG changes pixels, so export the masks",
+            r"masks: contains 6 × .jpeg; allowed: masks of .bmp, .*; JPEG changes pixels, so export",
         ),
         (
             lambda root: [path.rename(path.with_suffix(".json")) for path in root.glob("masks/*")],
-            r"masks: holds 6 × .json; .*; draw its polygons into PNG masks",
+            r"masks: contains 6 × .json; .*; draw its polygons into PNG masks",
         ),
         (
             lambda root: [path.rename(path.with_suffix(".heic")) for path in root.glob("images/*")],
-            r"images: holds 6 × .heic; allowed: images of .bmp, .*; convert them to PNG, or .*prepare.images",
+            r"images: contains 6 × .heic; allowed: images of .*; convert them to PNG, or .*prepare.images",
         ),
         (
             lambda root: [path.unlink() for path in root.glob("masks/*")],
-            r"masks: holds no file; name another folder in prepare.masks, or",
+            r"masks: contains no file; name another folder in prepare.masks, or",
         ),
         (
             lambda root: (root / "masks").rename(root / "labels"),

@@ -24,7 +24,7 @@ def refused(root: Path, **options: Any) -> str:
 def test_objects_of_255_are_not_taken_for_void(tmp_path: Path) -> None:
     root = folder(tmp_path / "cells", {str(number): mask(0, 255, 255, 255) for number in range(10)})
     message = refused(root, classes={"membrane": 0, "cell": 1}, val=0.2)
-    assert message.startswith("mine: no mask has a pixel of class cell (1). The masks hold 0, 255. ")
+    assert message.startswith("mine: no mask has a pixel of class cell (1). The masks contain 0, 255. ")
     assert "is it cell? Then write `cell: 255`." in message
     found, warnings = prepared(root, classes={"membrane": 0, "cell": 255}, val=0.2)
     assert found.card.splits["train"].pixels == {"membrane": 8 * 120 * 40, "cell": 8 * 120 * 120}
@@ -36,7 +36,7 @@ def test_names_that_are_shifted_against_the_values(tmp_path: Path) -> None:
     names = ["ignore", "ground", "cat", "dog"]
     root = folder(tmp_path / "shifted", {str(number): mask(0, 1, 2, 255) for number in range(10)})
     message = refused(root, classes={name: value for value, name in enumerate(names)}, val=0.2)
-    assert "no mask has a pixel of class dog (3). The masks hold 0 to 2, 255." in message
+    assert "no mask has a pixel of class dog (3). The masks contain 0 to 2, 255." in message
     assert "Are the names shifted by one" in message
 
 
@@ -45,14 +45,14 @@ def test_numbers_of_objects_in_place_of_classes(tmp_path: Path) -> None:
     root = folder(tmp_path / "instances", masks)
     message = refused(root, classes={f"class{value}": value for value in range(21)}, val=0.2)
     assert "no mask has a pixel of 15 classes: class6 (6), class7 (7)" in message
-    assert "(15 in all). The masks hold 0 to 5." in message
+    assert "(15 in all). The masks contain 0 to 5." in message
     assert "Do the values number the objects of an image (instances)?" in message
 
 
 def test_a_class_in_the_middle_is_the_users_to_take_out(tmp_path: Path) -> None:
     root = folder(tmp_path / "gap", {str(number): mask(0, 2) for number in range(10)})
     message = refused(root, classes={"ground": 0, "cat": 1, "dog": 2}, val=0.2)
-    assert message.endswith("The masks hold 0, 2. Take it out of the classes, or add images with it")
+    assert message.endswith("The masks contain 0, 2. Take it out of the classes, or add images with it")
 
 
 def test_colours_have_no_neighbours(tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_colours_have_no_neighbours(tmp_path: Path) -> None:
         (tmp_path / f"two/{split}.txt").write_text(f"{number}\n")
     colours = {"ground": [0, 0, 0], "cat": [7, 7, 7], "dog": [9, 9, 9]}
     message = refused(tmp_path / "two", classes=colours)
-    assert "class dog (#090909). The masks hold #000000, #070707. Take it out" in message
+    assert "class dog (#090909). The masks contain #000000, #070707. Take it out" in message
 
 
 @pytest.mark.parametrize(

@@ -155,7 +155,7 @@ def test_white_of_one_bit_beside_255_is_that_class(root: Path) -> None:
 def test_1_in_some_masks_and_255_in_others_is_worth_a_look(root: Path) -> None:
     write(root / "masks/2.png", Image.fromarray(values(255)))
     prepared(root)
-    assert "1 masks hold 0 and 255, which is void, such as masks/2.png, and 5 hold 1" in said("hold")
+    assert "1 masks contain 0 and 255, which is void, such as masks/2.png, and 5 contain 1" in said("contain")
     write(root / "masks/3.png", Image.fromarray(values(1, 255)))
     prepared(root)
     assert said("255") == ""

@@ -89,7 +89,9 @@ def test_a_stopped_training_goes_on_bit_by_bit(
     log = Curves()
     with monkeypatch.context() as patched:
         after_step(step, lambda: os.kill(os.getpid(), signal.SIGTERM), patched)
-        with pytest.raises(StoppedError, match=f"SIGTERM after step {step} of 9; start the same") as stopped:
+        with pytest.raises(
+            StoppedError, match=f"SIGTERM after step {step} of 9; run the same command"
+        ) as stopped:
             fit(objective(method), prepared, log, "stopped")
     assert stopped.value.status == 143
     resumed = objective(method)
