@@ -60,7 +60,7 @@ TOP = (
 
 @dataclass(frozen=True)
 class Settings:
-    """The resolved settings of a cell. The last three sections but one are None for a teacher."""
+    """The resolved settings of a cell; `distill`, `student` and `method` are None for a teacher."""
 
     prepare: Prepare
     train_teacher: TrainTeacher

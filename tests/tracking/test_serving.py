@@ -22,7 +22,7 @@ from attnfd.models.deeplab import DeepLabV3Plus
 from attnfd.paths import Cell
 from attnfd.tracking import runs
 from attnfd.tracking import store as tracking_store
-from tests import servers
+from tests import miniature, servers
 from tests.tracking.conftest import FRESH
 
 PROJECT = Path(__file__).parents[2]
@@ -85,7 +85,9 @@ def test_served_student_answers_with_a_class_map(server: int, network: DeepLabV3
     np.testing.assert_array_equal(answer[sure], best.indices[0, 0].numpy()[sure])
 
     request = shown("sh", "curl").replace("5001", str(server))
-    done = subprocess.run(["bash", "-c", request], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        ["bash", "-c", request], capture_output=True, text=True, check=True, env=miniature.environment()
+    )
     (class_map,) = json.loads(done.stdout)["predictions"]
     np.testing.assert_array_equal(np.array(class_map)[sure], answer[sure])
 

@@ -24,7 +24,7 @@ from attnfd.tracking import inputs
 from attnfd.training import interrupts, loop
 from attnfd.training.checkpoints import Checkpoints
 from attnfd.training.objective import Objective
-from attnfd.training.randomness import random_state
+from attnfd.training.randomness import random_state, set_random_state
 from attnfd.training.state import Trainee, TrainState
 from tests.data import trees
 from tests.training.test_training import Curves
@@ -249,3 +249,14 @@ def test_the_code_of_a_training_is_an_input() -> None:
         name.startswith(("attnfd.cli", "attnfd.tracking", "attnfd.readers", "attnfd.scan")) for name in code
     )
     assert len(set(code.values())) > 10
+
+
+@pytest.mark.parametrize(("saved", "visible", "expected"), [(4, 1, 1), (1, 2, 1), (2, 2, 2), (0, 1, 0)])
+def test_random_states_of_more_gpus_than_are_visible(
+    saved: int, visible: int, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: dict[int, int] = {}
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: visible)
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device: given.update({device: state}))
+    set_random_state({**random_state(), "cuda": list(range(saved))})
+    assert given == {device: device for device in range(expected)}
