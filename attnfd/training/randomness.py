@@ -28,9 +28,10 @@ def set_random_state(state: RandomState) -> None:
     name, keys, *rest = state["numpy"]
     np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
     torch.set_rng_state(state["torch"])
-    # There may be fewer GPUs than where the state was saved; a training uses the first one of each process.
-    for device, saved in zip(range(torch.cuda.device_count()), state["cuda"], strict=False):
-        torch.cuda.set_rng_state(saved, device)
+    if state["cuda"]:  # Counting the GPUs takes as long as all the rest.
+        # There may be fewer than where the state was saved.
+        for device, saved in zip(range(torch.cuda.device_count()), state["cuda"], strict=False):
+            torch.cuda.set_rng_state(saved, device)
 
 
 @cache
