@@ -15,7 +15,6 @@ from attnfd.bench import timing
 from attnfd.bench.rows import Row, to_rows
 from attnfd.bench.setting import OURS, Setting, make_objective, make_serving_teacher, wait
 from attnfd.bench.steps import stepping, training_step
-from attnfd.config.params import load_params
 from attnfd.config.schema import Distill
 from attnfd.data.loaders import TrainLoader, eval_loader, train_loader
 from attnfd.data.prepared import Prepared, open_prepared
@@ -94,7 +93,7 @@ def time_loop(given: Setting) -> list[Row]:
 
 def time_evaluation(given: Setting) -> list[Row]:
     """An evaluation of the validation split over its forward passes alone."""
-    prepared = open_prepared(load_params(), given.cell.dataset)
+    prepared = open_prepared(given.params, given.cell.dataset)
     classes = len(prepared.card.classes)
     device = start_fabric("32-true").device
     assert given.settings.student is not None
@@ -172,4 +171,4 @@ def _real_data(given: Setting) -> tuple[Prepared, Distill, Setting]:
     """The dataset, and the students' recipe on the images of the teacher's training."""
     training = given.training.model_copy(update={"splits": given.teacher.splits})
     given = replace(given, size=training.crop, batch=training.batch_size)
-    return open_prepared(load_params(), given.cell.dataset), training, given
+    return open_prepared(given.params, given.cell.dataset), training, given

@@ -1,13 +1,14 @@
 """What is measured: a cell with its settings, and the ways to compute its step."""
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, NamedTuple, Self
 
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from attnfd.config.params import Settings, load_params
+from attnfd.config.params import Params, Settings, load_params
 from attnfd.config.schema import Distill, TrainTeacher
 from attnfd.models.deeplab import DeepLabV3Plus
 from attnfd.models.frozen import freeze
@@ -23,8 +24,8 @@ CLASSES = 21
 class Setting:
     """A student and a method on a recipe, crops (height, width) in batches, and how often each is timed."""
 
+    params: Params
     cell: Cell
-    settings: Settings
     size: tuple[int, int]
     batch: int
     rounds: int
@@ -45,15 +46,20 @@ class Setting:
             UserError: there is no such dataset, student or method.
         """
         cell = Cell.distilled(dataset, student, method, seed=0)
-        settings = load_params().resolve(cell)
-        assert settings.distill is not None
-        training = settings.distill
-        return cls(cell, settings, size or training.crop, batch or training.batch_size, rounds)
+        params = load_params()
+        training = params.distill(dataset)
+        given = cls(params, cell, size or training.crop, batch or training.batch_size, rounds)
+        _ = given.settings
+        return given
 
     def by(self, method: str) -> Self:
         """The same of another method."""
-        cell = replace(self.cell, method=method)
-        return replace(self, cell=cell, settings=load_params().resolve(cell))
+        return replace(self, cell=replace(self.cell, method=method))
+
+    @cached_property
+    def settings(self) -> Settings:
+        """Of the cell."""
+        return self.params.resolve(self.cell)
 
     @property
     def training(self) -> Distill:
