@@ -3,6 +3,7 @@
 import gc
 import os
 import sys
+import traceback
 from pathlib import Path
 
 from attnfd.cli import pipeline, tools  # noqa: F401 - they add their commands to the app
@@ -36,13 +37,23 @@ def _explained(error: Exception) -> UserError | None:
         return error
     if full := full_disk(error, *_written(error)):
         return UserError(full)
+    if _loader_died(error):
+        hint = "if memory is short, ATTNFD_WORKERS=0 does without such processes"
+        return UserError(f"a loader's process was killed; run the same command again, and it resumes; {hint}")
     if isinstance(error, OSError) and error.errno is not None:
         what = f"{error.filename or 'a file'}: {error.strerror}"
         return UserError(f"{what}; see that it may be read and written, and that its disk has room")
-    if isinstance(error, RuntimeError) and "DataLoader worker" in str(error):
-        hint = "if memory is short, ATTNFD_WORKERS=0 does without such processes"
-        return UserError(f"a loader's process was killed; run the same command again, and it resumes; {hint}")
     return None
+
+
+def _loader_died(error: Exception) -> bool:
+    """Whether a process of a `DataLoader` is gone; sometimes its connection breaks before torch notices."""
+    if isinstance(error, RuntimeError):
+        return "DataLoader worker" in str(error)
+    loader = os.path.join("torch", "utils", "data", "dataloader.py")
+    frames = traceback.walk_tb(error.__traceback__)
+    broken = isinstance(error, (ConnectionError, EOFError))
+    return broken and any(frame.f_code.co_filename.endswith(loader) for frame, _ in frames)
 
 
 def _written(error: Exception) -> list[Path]:

@@ -242,3 +242,25 @@ def test_faulty_files_are_listed_and_nothing_is_written(
     assert "val/a_mask.png" in message
     assert "77" in message
     assert not (project / "data" / "camvid_small").exists()
+
+
+@pytest.mark.parametrize("broken", ["ConnectionResetError(104, 'Connection reset by peer')", "EOFError()"])
+def test_a_broken_connection_to_a_loaders_process_is_told_as_its_death(
+    broken: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = str(Path(torch.utils.data.dataloader.__file__))
+    names: dict[str, Any] = {}
+    exec(compile(f"def app(): raise {broken}", where, "exec"), names)
+    monkeypatch.setattr(main, "app", names["app"])
+    with pytest.raises(SystemExit):
+        main.main()
+    assert "a loader's process was killed" in capsys.readouterr().err
+
+
+def test_another_broken_connection_is_not_a_loaders(monkeypatch: pytest.MonkeyPatch) -> None:
+    def app() -> None:
+        raise EOFError
+
+    monkeypatch.setattr(main, "app", app)
+    with pytest.raises(EOFError):
+        main.main()
