@@ -1,6 +1,7 @@
 """Where everything lies: the one place beside `dvc.yaml` that spells a path."""
 
 import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from itertools import product
@@ -31,6 +32,18 @@ def main_root() -> Path:
     DVC exports DVC_ROOT to its stages; without DVC it is the working directory.
     """
     return Path(os.environ.get("DVC_ROOT") or Path.cwd())
+
+
+def unlink(path: Path) -> None:
+    """Give a file, or each file in a folder, that is linked elsewhere a copy of its own, to write to.
+
+    DVC and the store of runs may share the files of an earlier run: they must not change with them.
+    """
+    for file in (path, *path.rglob("*")):
+        if file.is_file() and not file.is_symlink() and file.stat().st_nlink > 1:
+            copy = file.with_name(f"{file.name}.copy")
+            shutil.copyfile(file, copy)
+            copy.replace(file)
 
 
 def prepared(dataset: str) -> Path:
@@ -143,3 +156,15 @@ def report(dataset: str) -> Path:
 def summary(dataset: str) -> Path:
     """The one metrics file of a dataset, short enough for a column per number in `dvc exp show`."""
     return Path("metrics", f"{dataset}.json")
+
+
+def outs(stage: str, cell: Cell) -> list[Path]:
+    """What a stage writes for a cell."""
+    written = {
+        "prepare": [prepared(cell.dataset)],
+        "freeze": [frozen(cell.dataset)],
+        "report": [report(cell.dataset), summary(cell.dataset)],
+        "evaluate": [cell.results],
+        "evaluate_teacher": [cell.results],
+    }
+    return written.get(stage, [cell.model])

@@ -1,5 +1,6 @@
 """The pipeline, by running it in miniature: what it leaves, and what a change makes stale."""
 
+import hashlib
 import json
 import re
 import shutil
@@ -90,6 +91,12 @@ def test_outs_hold_what_a_user_looks_for(finished: Path) -> None:
     source = json.loads((finished / "models/shapes/teacher/card.json").read_text())
     assert card["source_sha256"] == source["sha256"]
     assert card["val_miou"] == source["val_miou"]
+
+
+def test_weights_are_on_the_disk_once(finished: Path) -> None:
+    files = [file for file in finished.rglob("*") if file.is_file() and file.stat().st_size > 10**6]
+    digests = {hashlib.sha256(file.read_bytes()).digest() for file in files if ".git/" not in str(file)}
+    assert len({file.stat().st_ino for file in files}) == len(digests)
 
 
 def test_a_second_clone_writes_the_same_lock(finished: Path, tmp_path: Path) -> None:
@@ -290,3 +297,17 @@ def test_a_killed_loader_process_is_told_in_a_line_and_the_training_goes_on(proj
     assert again.returncode == 0, again.stderr
     history = pd.read_csv(project / "models/shapes/mobilenetv2/attnfd/1/history.csv")
     assert list(history["epoch"]) == list(range(1, 31))
+
+
+@pytest.mark.parametrize("stage", ["distill", "evaluate"])
+def test_a_stage_run_by_hand_leaves_the_cache_and_the_logged_models_as_they_are(
+    project: Path, stage: str
+) -> None:
+    kept = [*(project / ".dvc/cache/files").rglob("*"), *(project / "mlruns").rglob("model.safetensors")]
+    before = {file: file.read_bytes() for file in kept if file.is_file()}
+    miniature.change(project, {"recipes": {"shapes": {"distill": {"lr": 0.02}, "evaluate": {"overlays": 1}}}})
+    command = f"python -m attnfd {stage} --dataset shapes --student mobilenetv2 --method attnfd --seed 0"
+    done = miniature.run(project, *command.split())
+    assert done.returncode == 0, done.stderr
+    assert changed(project) >= {f"{stage}@shapes-mobilenetv2-attnfd-0"}
+    assert {file: file.read_bytes() for file in before} == before

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from attnfd import paths
 from attnfd.cli.app import app
 from attnfd.cli.messages import plain, tell
 from attnfd.cli.options import Dataset, MethodName, Seed, Student, Students
@@ -94,11 +95,14 @@ def report(dataset: Dataset) -> None:
     _publish(task.params.run, dataset)
 
 
-def _tasks(cells: Sequence[Cell]) -> "list[Task]":
+def _tasks(stage: str, cells: Sequence[Cell]) -> "list[Task]":
     from attnfd.cli import preflight
     from attnfd.config.task import Task
 
     params = preflight.check_params()
+    for cell in cells:
+        for out in paths.outs(stage, cell):
+            paths.unlink(out)
     return [Task(params, cell) for cell in cells]
 
 
@@ -111,14 +115,14 @@ def _stage(name: str) -> Any:
 
 def _run(stage: str, cells: Sequence[Cell]) -> "list[Task]":
     """Run a stage that has no run in MLflow; returns what it was given."""
-    tasks = _tasks(cells)
+    tasks = _tasks(stage, cells)
     _stage(stage)(tasks)
     return tasks
 
 
 def _train(stage: str, cells: Sequence[Cell]) -> None:
     """Run a stage that trains, each cell in a run of its own."""
-    tasks = _tasks(cells)
+    tasks = _tasks(stage, cells)
     from attnfd.tracking.trainings import train
 
     train(tasks, _stage(stage))
@@ -126,7 +130,7 @@ def _train(stage: str, cells: Sequence[Cell]) -> None:
 
 def _evaluate(stage: str, cell: Cell) -> None:
     """Run a stage that evaluates, in the run of the cell's training."""
-    (task,) = _tasks([cell])
+    (task,) = _tasks(stage, [cell])
     from attnfd.tracking import runs
 
     with runs.resume_run(cell, task.settings.of_the_model()) as run:

@@ -104,6 +104,16 @@ def check(given: Mapping[str, Tensor], needed: Mapping[str, Tensor], source: str
     Raises:
         UserError: they differ; the message names the first few. Or a weight is NaN or infinite.
     """
+    check_names(given, needed, source, network)
+    check_finite(given, source)
+
+
+def check_names(given: Mapping[str, Tensor], needed: Mapping[str, Tensor], source: str, network: str) -> None:
+    """Compare names and shapes of weights with those of a network.
+
+    Raises:
+        UserError: they differ; the message names the first few.
+    """
     # Old torchvision files lack the counters of BN, which only a BN without momentum would read.
     missing = [key for key in needed if key not in given and not key.endswith("num_batches_tracked")]
     unknown = [key for key in given if key not in needed]
@@ -119,7 +129,6 @@ def check(given: Mapping[str, Tensor], needed: Mapping[str, Tensor], source: str
     ]
     if problems:
         raise UserError(f"{source}: these are not the weights of {network} ({'; '.join(problems)})")
-    check_finite(given, source)
 
 
 def check_finite(weights: Mapping[str, Tensor], source: str) -> None:

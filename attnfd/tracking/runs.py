@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     import numpy as np
     from mlflow import MlflowClient
     from mlflow.entities import Metric
-    from torch import nn
 
     from attnfd.data.prepared import Card
     from attnfd.results.write import Evaluated
@@ -125,26 +124,22 @@ class Run:
 
     def evaluated(self, evaluated: "Evaluated") -> None:
         """Log the results of the cell's model, its pictures, and the model itself."""
-        from attnfd.models import checkpoint
-
         self._log(_numbers(keys.leaves(evaluated.metrics, "val")), step=0)
         note = f"{notes.title(self._cell)}\n\n{notes.scores(evaluated.metrics)}"
         self._give_up_on("tag", lambda: self._client.set_tag(self.id, notes.NOTE, note))
         for file in sorted(self._cell.results.iterdir()):
             if file.suffix != ".safetensors":  # An ablation's weights lie beside its results.
                 self._log_file(file, "evaluation")
-        network, _ = checkpoint.load(self._cell.model)
-        corners = evaluated.images[[0, -1], :, :EXAMPLE_SIDE, :EXAMPLE_SIDE]
-        self.model(network, corners.permute(0, 2, 3, 1).numpy())
+        corner = evaluated.images[:1, :, :EXAMPLE_SIDE, :EXAMPLE_SIDE]
+        self.model(corner.permute(0, 2, 3, 1).numpy())
 
-    def model(self, network: "nn.Module", example: "np.ndarray") -> None:
-        """Log a network so that it can be loaded without this package; see `ClassMap`.
+    def model(self, example: "np.ndarray") -> None:
+        """Log the cell's network so that it can be loaded without this package; see `ClassMaps`.
 
         Args:
-            example: RGB images (B, H, W, 3), uint8, B ≥ 2 (torch.export takes a size of 1 for a constant).
+            example: RGB images (B, H, W, 3), uint8.
         """
-        assert len(example) >= 2
-        self._give_up_on("model", lambda: log_model(self.id, network, example))
+        self._give_up_on("model", lambda: log_model(self.id, self._cell.model, example))
 
     def close(self, status: str) -> None:
         """End the run, unless it has ended, and say in one line what was lost, if anything.

@@ -23,8 +23,10 @@ import pytest
 import torch
 
 from attnfd import paths
+from attnfd.config.schema import Attention
 from attnfd.data.prepared import Card, Split
 from attnfd.errors import StoppedError, UserError
+from attnfd.evaluation.inference import ClassMap
 from attnfd.models import checkpoint
 from attnfd.models.deeplab import DeepLabV3Plus
 from attnfd.paths import Cell
@@ -263,7 +265,8 @@ def test_evaluated_model_predicts_images_of_any_size(cell: Cell) -> None:
     assert [file.path for file in files] == ["evaluation/per_class.csv"]
 
     uri = f"runs:/{run.id}/model"
-    loaded, served = mlflow.pytorch.load_model(uri), mlflow.pyfunc.load_model(uri)
+    served = mlflow.pyfunc.load_model(uri)
+    loaded = served.get_raw_model()
     mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
     for size in ((3, 33, 97), (1, 129, 50)):
         batch = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
@@ -279,6 +282,38 @@ def test_evaluated_model_predicts_images_of_any_size(cell: Cell) -> None:
         for found in (given.numpy(), served.predict(batch)):
             assert found.shape == size
             np.testing.assert_array_equal(found[sure], best.indices[:, 0].numpy()[sure])
+
+
+WITHOUT_THIS_PACKAGE = """
+import sys
+sys.modules["attnfd"] = None
+import mlflow
+import numpy as np
+uri, out = sys.argv[1:]
+model = mlflow.pyfunc.load_model(uri)
+np.save(out, model.predict(np.arange(40 * 50 * 3, dtype=np.uint8).reshape(1, 40, 50, 3)))
+"""
+
+
+def test_a_logged_model_runs_without_this_package_and_shares_its_weights(cell: Cell) -> None:
+    torch.manual_seed(0)
+    network = DeepLabV3Plus("mobilenetv2", classes=3, attention=Attention()).eval()
+    checkpoint.save(cell.model, network, {})
+    with runs.open_run(cell, {}, FRESH) as run:
+        run.model(np.zeros((1, 20, 20, 3), dtype=np.uint8))
+
+    (logged,) = mlflow.search_logged_models(
+        [mlflow.get_run(run.id).info.experiment_id], f"source_run_id = '{run.id}'", output_format="list"
+    )
+    location = Path(unquote(urlsplit(logged.artifact_location).path))
+    assert (location / "data/network/model.safetensors").samefile(cell.model / "model.safetensors")
+    command = [sys.executable, "-c", WITHOUT_THIS_PACKAGE, f"runs:/{run.id}/model", "answer.npy"]
+    subprocess.run(command, check=True, env={**os.environ, "MLFLOW_TRACKING_URI": mlflow.get_tracking_uri()})
+    image = torch.arange(40 * 50 * 3).to(torch.uint8).reshape(1, 40, 50, 3)
+    with torch.no_grad():
+        expected = ClassMap(network)(image).numpy()
+    np.testing.assert_array_equal(np.load("answer.npy"), expected)
+    assert mlflow.pyfunc.load_model(str(location)).metadata.model_size_bytes > 23e6  # 5.8 M parameters
 
 
 @pytest.mark.parametrize("count", [2, pytest.param(8, marks=pytest.mark.slow)])
