@@ -29,6 +29,9 @@ def prepare(dataset: Dataset) -> None:
 @app.command("train_teacher", epilog="Example: attnfd train_teacher --dataset shapes")
 def train_teacher(dataset: Dataset) -> None:
     """Train the teacher: DeepLabV3+ with CBAM at the three taps in its forward path."""
+    from attnfd.cli import preflight, weights
+
+    weights.fetch(preflight.check_params())
     _train("train_teacher", [Cell.teacher(dataset)])
 
 

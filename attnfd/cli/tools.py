@@ -7,7 +7,7 @@ import typer
 from rich.console import Console
 
 from attnfd.cli.app import app
-from attnfd.cli.messages import plain, tell
+from attnfd.cli.messages import plain, tell, tell_error
 from attnfd.cli.options import Address, Dataset, MethodName, ModelName, Overwrite, Student
 from attnfd.errors import UserError
 
@@ -17,11 +17,16 @@ app.add_typer(data, name="data")
 
 @app.command(epilog="Example: attnfd check")
 def check() -> None:
-    """Check params.yaml, the machine and the MLflow store, before anything runs."""
+    """Check data, params.yaml, weights, the machine and the MLflow store before anything runs."""
     from attnfd.cli import preflight
 
-    preflight.check_all()
-    Console().print("params.yaml, machine and tracking store: all good")
+    table, problems = preflight.inspect()
+    Console(highlight=False).print(table)
+    for problem in problems:
+        tell_error(UserError(problem))
+    if problems:
+        raise typer.Exit(UserError.status)
+    Console().print("params.yaml, data, weights, machine and MLflow store: all good")
 
 
 @app.command(epilog="Example: attnfd plan\n\nOf other settings: edit params.yaml, attnfd plan")
