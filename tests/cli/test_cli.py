@@ -1,5 +1,6 @@
 """The command line: instant help, examples in it, and bad input refused in a line before anything runs."""
 
+import io
 import platform
 import subprocess
 import sys
@@ -7,11 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from rich.console import Console
 
-from attnfd.cli import main
+from attnfd.cli import ending, main
 from attnfd.models import backbones
 from tests import miniature
 
@@ -63,6 +66,52 @@ def test_help_has_an_example(command: str, monkeypatch: pytest.MonkeyPatch, caps
         main.main()
     assert stopped.value.code == 0
     assert f"Example: attnfd {command}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--version"], ["attnfd 0."]),
+        (["plan", "-h"], ["Usage:", "--help"]),
+        (["train-teacher", "-h"], ["Example: attnfd train_teacher"]),
+        (["--help"], ["Stages", "Run", "Look", "Deploy", "Measure", "--install-completion"]),
+    ],
+)
+def test_what_a_command_line_has(
+    arguments: list[str], words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["attnfd", *arguments])
+    with pytest.raises(SystemExit) as stopped:
+        main.main()
+    assert stopped.value.code == 0
+    told = capsys.readouterr().out
+    assert all(word in told for word in words)
+
+
+def test_the_report_ends_with_scores_and_intervals() -> None:
+    rows = [
+        {"student": "teacher", "method": "", "miou": 0.567, "difference": None, "low": None, "high": None},
+        {
+            "student": "resnet18",
+            "method": "none",
+            "miou": 0.336,
+            "difference": None,
+            "low": None,
+            "high": None,
+        },
+        {
+            "student": "resnet18",
+            "method": "kd",
+            "miou": 0.3,
+            "difference": -0.036,
+            "low": -0.05,
+            "high": 0.01,
+        },
+    ]
+    console = Console(file=io.StringIO(), width=80)
+    console.print(ending.scores(pd.DataFrame(rows)))
+    lines = [" ".join(line.split()) for line in console.file.getvalue().splitlines()]  # type: ignore[attr-defined]
+    assert lines[1:] == ["teacher 56.7", "resnet18 none 33.6", "resnet18 kd 30.0 -3.6 [-5.0, 1.0]"]
 
 
 def test_students_and_methods_come_in_pairs(refused: Refused) -> None:
