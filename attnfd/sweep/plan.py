@@ -146,8 +146,9 @@ def show(found: Sequence[Stale], console: Console) -> None:
     stages.add_row("all", str(len(found)), _shown(found), style="bold")
     console.print(cells, stages)
     console.print(
-        "Time of the trainings on this machine, one cell after another. ≈: from similar trainings, or "
-        "another machine; unknown: nothing similar is in the MLflow store; –: not measured, as it does not train."
+        "Time of the trainings on this machine, one cell after another. ≈: from similar trainings, "
+        "or another machine; unknown: nothing similar is in the MLflow store; –: not measured, as it "
+        "does not train."
     )
 
 
