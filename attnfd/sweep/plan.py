@@ -146,8 +146,9 @@ def show(found: Sequence[Stale], console: Console) -> None:
     stages.add_row("all", str(len(found)), _shown(found), style="bold")
     console.print(cells, stages)
     console.print(
-        "Hours of training on this machine, one cell after another. ≈: from similar trainings, or another "
-        "machine; unknown: nothing similar is in the MLflow store; –: only trainings are measured."
+        "Time of the trainings on this machine, one cell after another. ≈: from similar trainings, "
+        "or another machine; unknown: nothing similar is in the MLflow store; –: not measured, as it "
+        "does not train."
     )
 
 
@@ -182,7 +183,8 @@ def _alike(one: Cell, other: Cell, kind: tuple[str, ...]) -> bool:
 def _table(*columns: str) -> Table:
     table = Table(box=box.SIMPLE)
     for name in columns:
-        table.add_column(name, justify="left" if name in ("cell", "why", "stage") else "right")
+        left = name in ("cell", "why", "stage")
+        table.add_column(name, justify="left" if left else "right", overflow="fold", no_wrap=not left)
     return table
 
 

@@ -74,7 +74,7 @@ def log_benchmark(dataset: str, content: Mapping[str, Any], figure: "Figure | No
 def _log(client: "MlflowClient", experiment: str, dataset: str, note: str, cost: pd.DataFrame) -> None:
     texts = {
         "tables/costs.csv": cost.to_csv(index=False, lineterminator="\n"),
-        "tables/costs.md": costs.markdown(cost),
+        "tables/costs.md": f"{costs.markdown(cost)}\n{costs.gaps(cost)}".rstrip() + "\n",
     }
     tags = {"stage": NAME, "dataset": dataset}
     benchmarks = store.search(client, experiment, {**tags, "stage": BENCHMARK})
