@@ -148,11 +148,11 @@ def test_a_network_wants_images(images: Any, message: str, deeplab: DeepLabV3Plu
 @pytest.mark.parametrize(
     ("taps", "message"),
     [
-        ([Tap("encodr")], "no Tap(layer='encodr', point='pre_relu')"),
+        ([Tap("encodr")], "no such tap in this network: Tap(layer='encodr', point='pre_relu')"),
         ([Tap("encoder", "relu")], "pre_relu, post_relu"),  # type: ignore[arg-type]
         ([Tap("encoder", "refined")], "refined needs a network with attention=Attention()"),
-        (["encoder"], "pass a list of Tap(layer, point) of the layers stage1, stage2"),
-        (Tap("encoder"), "no 'encoder', 'pre_relu'; pass a list"),
+        (["encoder"], "pass a list of Tap(layer, point), layer: stage1, stage2"),
+        (Tap("encoder"), "network: 'encoder', 'pre_relu'; pass a list"),
     ],
 )
 def test_a_network_names_its_taps(taps: Any, message: str, deeplab: DeepLabV3Plus) -> None:

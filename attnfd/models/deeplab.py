@@ -125,10 +125,10 @@ class DeepLabV3Plus(nn.Module):
 
     def _no_taps(self, missing: Collection[Tap]) -> ValueError:
         layers = ", ".join((*EARLY_LAYERS, *LAYERS))
-        refined = "or refined" if self.attention else "as refined needs a network with attention=Attention()"
+        refined = ", refined" if self.attention else " (refined needs a network with attention=Attention())"
         return ValueError(
-            f"taps: this network has no {', '.join(sorted(map(repr, missing)))}; pass a list of Tap(layer, "
-            f"point) of the layers {layers}, with the point pre_relu, post_relu, {refined}"
+            f"taps: no such tap in this network: {', '.join(sorted(map(repr, missing)))}; pass a list of "
+            f"Tap(layer, point), layer: {layers}; point: pre_relu, post_relu{refined}"
         )
 
     def _features(self, images: Tensor, wanted: Collection[Tap]) -> Iterator[tuple[Tap, Tensor]]:
