@@ -165,8 +165,9 @@ def test_every_public_name_is_there_without_the_pipeline() -> None:
         import sys
         import attnfd
         for name in attnfd.__all__:
-            assert getattr(attnfd, name).__name__ == name
-        assert set(attnfd.__all__) <= set(dir(attnfd))
+            assert getattr(attnfd, name).__name__.removeprefix("attnfd.") == name
+            assert callable(getattr(attnfd, name))
+        assert {*attnfd.__all__, "__version__"} == set(dir(attnfd))
         heavy = {"dvc", "mlflow", "typer", "ray", "matplotlib", "ruamel.yaml"} & sys.modules.keys()
         assert not heavy, heavy
     """

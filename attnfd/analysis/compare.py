@@ -29,6 +29,7 @@ from attnfd.errors import UserError
 from attnfd.evaluation.metrics import SCORES
 from attnfd.paths import Cell
 
+LOCK = "dvc.lock"
 ROOTS = (paths.RESULTS.name, paths.ABLATION.name)
 
 COLORS = {"better": "green", "worse": "red", "not distinguishable": "yellow"}
@@ -146,7 +147,10 @@ def _side(address: str) -> Side:
     where = f"results at {revision}" if revision else "results of the working tree"
     files = _files(revision)
     try:
-        chosen = _choose(PurePosixPath(name).as_posix(), _folders(files), where)
+        fix = "run dvc repro, or dvc pull"
+        if revision and not files.exists(LOCK):
+            fix = f"it has no {LOCK}, which names them: git add {LOCK} && git commit, after dvc repro"
+        chosen = _choose(PurePosixPath(name).as_posix(), _folders(files), where, fix)
         found = [_result(files, folder, revision) for folder in chosen]
         params = files.read_text(PARAMS_FILE)
     except FileNotFoundError as error:
@@ -182,15 +186,20 @@ def _folders(files: fsspec.AbstractFileSystem) -> list[PurePosixPath]:
     return [folder for folder in folders if folder.name == paths.TEACHER or folder.name.isdecimal()]
 
 
-def _choose(name: str, folders: Sequence[PurePosixPath], where: str) -> list[PurePosixPath]:
-    """The folders that an address stands for; in full, or without `results` or `ablation` before it."""
+def _choose(name: str, folders: Sequence[PurePosixPath], where: str, fix: str) -> list[PurePosixPath]:
+    """The folders that an address stands for; in full, or without `results` or `ablation` before it.
+
+    Args:
+        where: opens a message.
+        fix: what to do if there are no folders at all.
+    """
     stands: dict[str, list[PurePosixPath]] = {}
     for folder in folders:
         for address in (folder, folder.parent) if folder.name != paths.TEACHER else (folder,):
             stands.setdefault(address.as_posix(), []).append(folder)
             stands.setdefault(PurePosixPath(*address.parts[1:]).as_posix(), []).append(folder)
     if not stands:
-        raise UserError(f"{where}: found none; run dvc repro, or dvc pull")
+        raise UserError(f"{where}: found none; {fix}")
     if name not in stands:
         short = {address for address in stands if address.partition("/")[0] not in ROOTS}
         discovery.one_of(name, tuple(sorted(short)), where)

@@ -45,7 +45,7 @@ def legend(card: Card) -> Legend:
     )
 
 
-def save(folder: Path, model: DeepLabV3Plus, card: Mapping[str, Any]) -> None:
+def save(folder: str | Path, model: DeepLabV3Plus, card: Mapping[str, Any]) -> None:
     """Write a network; the same network and card give the same bytes.
 
     Each file replaces the old one: DVC may have linked that to its cache, which must not change.
@@ -54,6 +54,7 @@ def save(folder: Path, model: DeepLabV3Plus, card: Mapping[str, Any]) -> None:
         folder: made if it is missing.
         card: what else the card shall say; `architecture`, `frozen` and `sha256` come of themselves.
     """
+    folder = Path(folder)
     state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
     content = safetensors.torch.save(state)
     own = {
@@ -68,12 +69,13 @@ def save(folder: Path, model: DeepLabV3Plus, card: Mapping[str, Any]) -> None:
     (folder / paths.CARD).write_text(text + "\n", encoding="utf-8")
 
 
-def load(folder: Path) -> tuple[DeepLabV3Plus, dict[str, Any]]:
+def load(folder: str | Path) -> tuple[DeepLabV3Plus, dict[str, Any]]:
     """Read a network, in eval mode on the CPU and channels last, and its card. Never runs code out of a file.
 
     Raises:
         UserError: a file is missing or damaged, or both do not belong together.
     """
+    folder = Path(folder)
     card = _read_card(folder / paths.CARD)
     file = folder / paths.MODEL
     if fingerprint(folder) != card["sha256"]:
@@ -81,24 +83,24 @@ def load(folder: Path) -> tuple[DeepLabV3Plus, dict[str, Any]]:
     return restore(card, file, str(folder / paths.CARD)), card
 
 
-def fingerprint(folder: Path) -> str:
+def fingerprint(folder: str | Path) -> str:
     """SHA-256 of the weights.
 
     Raises:
         UserError: there are none.
     """
-    return digest(folder / paths.MODEL)
+    return digest(Path(folder, paths.MODEL))
 
 
-def digest(file: Path) -> str:
+def digest(file: str | Path) -> str:
     """SHA-256 of a file.
 
     Raises:
         UserError: it cannot be read.
     """
     try:
-        found = file.stat()
-        return _digest(file, found.st_ino, found.st_size, found.st_mtime_ns)
+        found = Path(file).stat()
+        return _digest(Path(file), found.st_ino, found.st_size, found.st_mtime_ns)
     except OSError as error:
         raise UserError(f"{file}: cannot be read ({error.strerror}); {_MEND}") from None
 

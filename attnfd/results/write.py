@@ -38,7 +38,7 @@ class Evaluated(NamedTuple):
     images: Tensor
 
 
-def evaluate(model: nn.Module, prepared: Prepared, config: Evaluate, folder: Path) -> Evaluated:
+def evaluate(model: nn.Module, prepared: Prepared, config: Evaluate, folder: str | Path) -> Evaluated:
     """Evaluate a network on the validation split, on the device that it is on, and write the results.
 
     The folder gets `metrics.json` (its `multiply_adds` are those of the split's first image),
@@ -46,6 +46,7 @@ def evaluate(model: nn.Module, prepared: Prepared, config: Evaluate, folder: Pat
     `predictions.npz` (class map by id, of the images that are kept) and `overlays.png` (of those that are
     drawn).
     """
+    folder = Path(folder)
     device = next(model.parameters()).device
     classes = prepared.card.classes
     first = prepared.split("val").iloc[0]

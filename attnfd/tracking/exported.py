@@ -135,7 +135,8 @@ def fetch(name: str, folder: Path) -> None:
     The model itself is not loaded, so that no code of whoever logged it runs.
 
     Args:
-        name: id of a run, a registered model's name (for its alias `best`), or a `models:/` or `runs:/` URI.
+        name: id of a run, a registered model as `<name>@<alias>` (its name alone: `best`), or a `models:/` or
+            `runs:/` URI.
 
     Raises:
         UserError: the store does not answer, or has no such model.
@@ -144,7 +145,7 @@ def fetch(name: str, folder: Path) -> None:
     if re.fullmatch("[0-9a-f]{32}", name):
         uri = f"runs:/{name}/model"
     elif ":/" not in name:
-        uri = f"models:/{name}@best"
+        uri = f"models:/{name}" if "@" in name else f"models:/{name}@best"
     with store.errors():
         client = store.connect_to_read(name)
         from mlflow.exceptions import MlflowException

@@ -258,6 +258,16 @@ def test_revisions_and_experiments(project: Path, refused: Refused) -> None:
     assert "dvc pull" in refused("shapes/teacher@HEAD", "shapes/teacher")
 
 
+def test_a_revision_without_a_lock_says_what_to_commit(project: Path, refused: Refused) -> None:
+    for command in (("git", "init", "--quiet"), ("dvc", "init", "--quiet")):
+        assert miniature.run(project, *command).returncode == 0
+    (project / ".gitignore").write_text("/results\n/ablation\n")
+    miniature.commit(project, "a fresh clone, before the first commit of its lock")
+    said = refused("shapes/resnet18/none@HEAD", "shapes/resnet18/none")
+    assert "results at HEAD: found none; it has no dvc.lock" in said
+    assert "git add dvc.lock && git commit" in said
+
+
 def test_scores_that_only_one_revision_knows_are_left_out(capsys: pytest.CaptureFixture[str]) -> None:
     file = Path("results/shapes/resnet18/attnfd/0/metrics.json")
     newer = {**json.loads(file.read_text()), "miou_predicted": 0.5, "of_tomorrow": 0.5}
