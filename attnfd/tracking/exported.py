@@ -21,8 +21,8 @@ CLASS_MAPS = "class_maps"
 """The module beside this one that a logged model takes with it."""
 
 
-def log_model(run: str, network: "nn.Module", example: "np.ndarray") -> None:
-    """Log a network to the run of this id as `model`; see `Run.model`.
+def log_model(run: str, name: str, network: "nn.Module", example: "np.ndarray") -> None:
+    """Log a network to the run of this id by a name; see `Run.model`.
 
     Its weights lie beside it: reading them runs no code, which loading an exported graph may.
     """
@@ -42,7 +42,7 @@ def log_model(run: str, network: "nn.Module", example: "np.ndarray") -> None:
             Model.log(
                 None,
                 sys.modules[__name__],
-                name="model",
+                name=name,
                 flavor_name="pytorch",
                 model=model,
                 input_example=example,
@@ -95,22 +95,33 @@ def fetch(name: str, folder: Path) -> None:
     Raises:
         UserError: the store does not answer, or has no such model.
     """
-    uri = name
-    if re.fullmatch("[0-9a-f]{32}", name):
-        uri = f"runs:/{name}/model"
-    elif ":/" not in name:
-        uri = f"models:/{name}@best"
+    uri = name if ":/" in name else f"models:/{name}@best"
     with store.errors():
         client = store.connect_to_read(name)
         from mlflow.exceptions import MlflowException
 
         try:
+            if re.fullmatch("[0-9a-f]{32}", name):
+                uri = f"runs:/{name}"
+                uri = _of_run(client, name)
             _fetch(client, uri, folder)
         except MlflowException as error:
             if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
                 raise
             allowed = "allowed: an id or a model that `attnfd ui` shows"
             raise UserError(f"{uri}: {store.reason(error)}; {allowed}") from None
+
+
+def _of_run(client: "MlflowClient", run: str) -> str:
+    """URI of the model that a run logged last.
+
+    Raises:
+        UserError: it has logged none.
+    """
+    outputs = client.get_run(run).outputs
+    if not (outputs and outputs.model_outputs):
+        raise UserError(f"runs:/{run}: has no model; evaluate the cell to log it")
+    return f"models:/{outputs.model_outputs[-1].model_id}"
 
 
 def _fetch(client: "MlflowClient", uri: str, folder: Path) -> None:
