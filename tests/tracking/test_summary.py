@@ -231,7 +231,8 @@ class TestRegistry:
         best = found["best"]
         tags = {
             "dataset": cells["teacher"].dataset, "student": "resnet18", "method": "kd", "seed": "0",
-            "miou": "60.00", "attnfd.data": DATA[:12], "attnfd.weights": "resnet18-kd-0"[:12], "attnfd.commit": "unknown",
+            "miou": "60.00", "attnfd.data": DATA[:12], "attnfd.weights": "resnet18-kd-0"[:12],
+            "attnfd.commit": "unknown",
         }  # fmt: skip
         assert best.tags == tags
         first = "resnet18, trained by kd on {dataset}, seed 0: mIoU 60.00 %".format(**best.tags)
