@@ -54,7 +54,7 @@ def _parent(client: "MlflowClient", experiment: str, tags: Mapping[str, str], na
 def _log_means(client: "MlflowClient", run: str, rows: pd.DataFrame) -> None:
     from mlflow.entities import Metric
 
-    means: dict[str, Any] = {name: rows[name].mean() for name in SCORES} | {"seeds": len(rows)}
+    means: dict[str, Any] = {name: rows[name].mean() for name in SCORES}
     now = int(time.time() * 1000)
     metrics = [
         Metric(key, value, now, 0) for key, value in keys.encode(scores.of_evaluation(means), "/").items()

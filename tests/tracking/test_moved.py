@@ -1,6 +1,8 @@
 """A store that moves with its project, and projects that share a server."""
 
+import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -36,9 +38,22 @@ def moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path, 
     return old, new, run
 
 
+READ = """
+import sys
+from pathlib import Path
+from attnfd.tracking import store
+client = store.connect_to_read("run")
+print(Path(client.download_artifacts(sys.argv[1], "training/history.csv")).read_text(), end="")
+"""
+
+
 def history(run: str) -> str:
-    client = store.connect_to_read("run")
-    return Path(client.download_artifacts(run, "training/history.csv")).read_text()
+    """A file of a run, read by a new process: MLflow remembers addresses."""
+    root = str(Path(runs.__file__).parents[2])
+    command = [sys.executable, "-c", READ, run]
+    # MLflow also puts the address of the store into the environment.
+    kept = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
+    return subprocess.check_output(command, text=True, env={**kept, "PYTHONPATH": root})
 
 
 def test_a_moved_project_finds_its_files(
@@ -49,7 +64,8 @@ def test_a_moved_project_finds_its_files(
     old.rename(new)
     monkeypatch.chdir(new)
     assert history(run) == text
-    client = mlflow.MlflowClient()
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    client = store.connect_to_read("run")
     assert client.get_run(run).info.artifact_uri.startswith(f"{new.as_uri()}/mlruns/toy/")
     again = train()
     assert client.get_run(again).info.artifact_uri.startswith(f"{new.as_uri()}/mlruns/toy/")
