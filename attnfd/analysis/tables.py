@@ -221,10 +221,10 @@ def difference(found: pd.DataFrame, by: str, student: str, a: str, b: str) -> Di
 
 
 def nested(table: pd.DataFrame) -> dict[str, dict]:
-    """Mean mIoU of `comparison`: the teacher's as `teacher`, the others by student and method."""
+    """Mean mIoU of `comparison` in per cent, the teacher's as `teacher`, others by student and method."""
     tree: dict[str, dict] = {}
     for row in table.to_dict("records"):
-        mean = {"miou": row["miou"]}
+        mean = {"miou": 100 * row["miou"]}
         if row["student"] == TEACHER:
             tree[TEACHER] = mean
         else:

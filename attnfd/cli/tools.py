@@ -229,9 +229,12 @@ def fetch(
     Console(soft_wrap=True, highlight=False).print(fetching.fetch(name, to), markup=False)
 
 
-@app.command(rich_help_panel="Look", epilog="Example: attnfd ui --port 5001")
-def ui(port: Annotated[int, typer.Option(min=1, max=65535, help="Port on 127.0.0.1.")] = 5000) -> None:
-    """Open the MLflow UI on localhost, on the store that the pipeline writes to."""
-    from attnfd.tracking import store
+@app.command(rich_help_panel="Look", epilog="Example: attnfd ui --open")
+def ui(
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port on 127.0.0.1.")] = 5000,
+    browse: Annotated[bool, typer.Option("--open", help="Open the page in a browser, too.")] = False,
+) -> None:
+    """Serve MLflow's pages on localhost, and print the address of the newest runs, the best model first."""
+    from attnfd.tracking import ui
 
-    store.ui(port)
+    ui.serve(port, browse=browse)

@@ -104,13 +104,14 @@ def measurements(datasets: set[str]) -> list[Measured]:
     Raises:
         UserError: the store does not answer.
     """
-    from attnfd.tracking import store
+    from attnfd.tracking import names, store
 
     if not datasets or store.is_new():
         return []
     with store.errors():
         client = store.connect_to_read("measured trainings")
-        experiments = [client.get_experiment_by_name(dataset) for dataset in sorted(datasets)]
+        wanted = [names.experiment(dataset, local=store.is_local()) for dataset in sorted(datasets)]
+        experiments = [client.get_experiment_by_name(name) for name in wanted]
         runs = client.search_runs(
             [experiment.experiment_id for experiment in experiments if experiment],
             f"metrics.`{SECONDS}` > 0 and attributes.status = 'FINISHED'",
@@ -161,11 +162,13 @@ def _cell(job: Job) -> Cell | None:
 
 
 def _measured(run: "Run") -> Measured:
+    from attnfd.tracking import store
+
     tags, params = run.data.tags, run.data.params
     cell = Cell.of_tags(tags)
     section = TRAINS[cell.stage]
     done = _work(int(params[f"{section}.epochs"]), json.loads(params[f"{section}.crop"]))
-    here = tags.get("process", "").partition(" ")[0] == socket.gethostname()
+    here = tags.get(store.PROCESS, "").partition(" ")[0] == socket.gethostname()
     return Measured(cell, run.data.metrics[SECONDS], done, here)
 
 

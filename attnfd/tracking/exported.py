@@ -35,8 +35,8 @@ REQUIREMENTS = ("numpy", "pydantic", "safetensors", "torch", "torchvision")
 """What the copied modules import, beside MLflow."""
 
 
-def log_model(run: str, folder: Path, example: "np.ndarray") -> None:
-    """Log the network in `folder` to the run of this id as `model`; see `Run.model`."""
+def log_model(run: str, name: str, folder: Path, example: "np.ndarray") -> None:
+    """Log the network in `folder` to the run of this id by a name; see `Run.model`."""
     import mlflow
     from mlflow.models import Model
 
@@ -44,7 +44,7 @@ def log_model(run: str, folder: Path, example: "np.ndarray") -> None:
         info = Model.log(
             None,
             sys.modules[__name__],
-            name="model",
+            name=name,
             flavor_name="python_function",
             folder=folder,
             input_example=example,
@@ -142,21 +142,34 @@ def fetch(name: str, folder: Path) -> None:
         UserError: the store does not answer, or has no such model.
     """
     uri = name
-    if re.fullmatch("[0-9a-f]{32}", name):
-        uri = f"runs:/{name}/model"
-    elif ":/" not in name:
+    if ":/" not in name:
         uri = f"models:/{name}" if "@" in name else f"models:/{name}@best"
     with store.errors():
         client = store.connect_to_read(name)
         from mlflow.exceptions import MlflowException
 
         try:
+            if re.fullmatch("[0-9a-f]{32}", name):
+                uri = f"runs:/{name}"
+                uri = _of_run(client, name)
             _fetch(client, uri, folder)
         except MlflowException as error:
             if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
                 raise
             allowed = "allowed: an id or a model that `attnfd ui` shows"
             raise UserError(f"{uri}: {store.reason(error)}; {allowed}") from None
+
+
+def _of_run(client: "MlflowClient", run: str) -> str:
+    """URI of the model that a run logged last.
+
+    Raises:
+        UserError: it has logged none.
+    """
+    outputs = client.get_run(run).outputs
+    if not (outputs and outputs.model_outputs):
+        raise UserError(f"runs:/{run}: has no model; evaluate the cell to log it")
+    return f"models:/{outputs.model_outputs[-1].model_id}"
 
 
 def _fetch(client: "MlflowClient", uri: str, folder: Path) -> None:

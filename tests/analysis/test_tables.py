@@ -184,11 +184,11 @@ def test_nested_summary():
     cells = synthetic.results(synthetic.params(), synthetic.ONE_SEED)
     tree = tables.nested(tables.comparison(tables.results(cells)))
     assert tree == {
-        "teacher": {"miou": pytest.approx(0.8)},
+        "teacher": {"miou": pytest.approx(80)},
         "resnet18": {
-            "none": {"miou": pytest.approx(0.6)},
-            "kd": {"miou": pytest.approx(0.55)},
-            "attnfd": {"miou": pytest.approx(0.7)},
+            "none": {"miou": pytest.approx(60)},
+            "kd": {"miou": pytest.approx(55)},
+            "attnfd": {"miou": pytest.approx(70)},
         },
     }
 

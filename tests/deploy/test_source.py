@@ -160,7 +160,7 @@ def run_id(project: Path) -> str:
             run.evaluated(Evaluated(METRICS, ["a", "b"], images))
         import mlflow
 
-        mlflow.register_model(f"runs:/{run.id}/model", "attnfd-tiny")
+        mlflow.register_model(f"runs:/{run.id}/{CELL.name}", "attnfd-tiny")
         mlflow.MlflowClient().set_registered_model_alias("attnfd-tiny", "best", "1")
     return run.id
 
