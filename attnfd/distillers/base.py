@@ -30,6 +30,9 @@ class Distiller(nn.Module, ABC):
         config: the method's section of `params.yaml`; None for the paper's values.
     """
 
+    title: ClassVar[str] = ""
+    """The method's name in tables and figures; without one they show the name of its file."""
+
     Config: ClassVar[type[Method]] = Method
 
     student_taps: frozenset[Tap] = frozenset()
