@@ -163,14 +163,12 @@ def curves(history: pd.DataFrame, rivals: Mapping[str, str], names: Names) -> Fi
             look["label"] = names.method(method) if known else "other methods"
             _curve(left, of_method, "ce", 1, look)
             if known and (of_method["distillation"] > SMALLEST_TERM * of_method["ce"]).any():
-                _curve(left, of_method, "distillation", 1, {**look, "linestyle": ":"})
+                _curve(left, of_method, "distillation", 1, {**look, "linestyle": ":", "label": None})
             _curve(right, of_method, "miou", 100, {"marker": ".", **look})
-        left.set_title(f"{names.student(student)}: loss")
+        left.set_title(f"{names.student(student)}{' (teacher)' * (student == TEACHER)}: loss")
         scale_curves(left, right)
     for axes in all_axes[-1]:
         axes.set_xlabel("epoch")
-    for style, label in (("-", "cross-entropy"), (":", "distillation")):
-        all_axes[0, 0].plot([], [], color=QUIET, linestyle=style, label=label)
     _legend(figure, all_axes.flat)
     return figure
 
@@ -276,6 +274,7 @@ def _scores(
                 axes.barh(place, high - low, 0.6, origin + low, color=colour, alpha=0.22, label=INTERVAL)
             axes.plot(miou, place, "o", color=colour)
         axes.set_yticks(range(len(rows)), labels[rows.index])
+        axes.use_sticky_edges = False
     all_axes[-1].set_xlabel("mIoU, %")
     return figure, all_axes
 

@@ -43,9 +43,9 @@ class Table:
 
     @property
     def headed(self) -> bool:
-        """Whether the first column names the groups: it has one text in each of several."""
+        """Whether the first column names the groups, with one text in each."""
         first = [{row[0].text for row in group} for group in self.rows]
-        return len(first) > 1 and max(self.groups) > 1 and all(len(texts) == 1 for texts in first)
+        return max(self.groups, default=0) > 1 and all(len(texts) == 1 for texts in first)
 
 
 class Picture(NamedTuple):
