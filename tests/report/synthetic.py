@@ -32,8 +32,8 @@ TRAINING: dict[str, Any] = {
     "flip": 0.5, "sync_bn": True, "precision": "auto", "deterministic": False, "validate_every": 1,
 }  # fmt: skip
 TEACHER: dict[str, Any] = {
-    "backbone": "resnet101", "weights": "imagenet", "dropout": [0.5, 0.1], "attention": {}, "checkpoint": None,
-    "fit_epochs": 5, "seed": 0,
+    "backbone": "resnet101", "weights": "imagenet", "dropout": [0.5, 0.1], "attention": {},
+    "checkpoint": None, "fit_epochs": 5, "seed": 0,
 }  # fmt: skip
 
 

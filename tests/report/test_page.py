@@ -155,7 +155,7 @@ def test_the_paper_stands_beside_what_it_has():
     assert "paper's accuracy" not in table
     layers = section(described, "Distilled layers").tables[0]
     assert columns(layers)["paper's accuracy"] == ["76.49", "78.88", "82.68", "82.95"]
-    last = [value.text for value in layers.columns[-2].values]
+    last = [value.text for value in layers.columns[-1].values]
     assert last == ["−6.49", "−3.88", "−4.68", "−2.95"]
     assert any("its own training" in text for text in section(described, "Notes").text)
     plain = columns(section(describe(synthetic.params(), synthetic.ONE_SEED), "Comparison").tables[0])
@@ -285,7 +285,7 @@ def test_html_has_everything_in_it_and_escapes_names():
     assert "data:text/csv;base64,YSxi" in loading
     anchors = {value for _, key, value in reader.attributes if key == "id"}
     assert all(value.startswith("data:") or value.removeprefix("#") in anchors for value in loading)
-    assert not re.search(r"https?:|//|@import|url\(", re.sub('base64,[^"]*', "", text))
+    assert not re.search(r"https?:|//|@import|url\((?!#)", re.sub('base64,[^"]*', "", text))
 
 
 def test_html_marks_values():
@@ -406,9 +406,11 @@ def test_markdown_and_html_show_the_same_cells():
     cells = [[line.replace("*", "").strip() for line in line.split("|")[1:-1]] for line in lines]
     # What is the first column in Markdown is a line above its rows in HTML.
     heads = {"ResNet-18", "ResNet-101"}
-    plain = [[cell.replace("\\_", "_") for cell in row[row[0] in heads | {"student"} :]] for row in cells]
-    assert plain == [row for row in reader.rows if row[0] not in heads]
-    assert [row[0] for row in reader.rows if row[0] in heads] == ["ResNet-101", "ResNet-18", "ResNet-18"]
+    plain = [
+        [re.sub(r"\\(.)", r"\1", cell) for cell in row[row[0] in heads | {"student"} :]] for row in cells
+    ]
+    assert plain == [row for row in reader.rows if len(row) > 2]
+    assert [row[0] for row in reader.rows if len(row) == 2] == ["ResNet-101", "ResNet-18", "ResNet-18"]
     assert len(cells) == 4 + 1 + 4 + 1 + 2 + 1 + 4 + 1 + 18 + 1
 
 
