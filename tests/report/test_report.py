@@ -42,7 +42,8 @@ def test_the_folder():
     report(tasks.of(settings, "tiny"))
     names = ("comparison", "ablation", "networks", "data", "recipe")
     assert {name for name in contents() if not name.startswith(("figures/", "pdf/"))} == {
-        "report.md", "report.html", "tables/comparison_full.tex", "plots/curves.csv", "plots/per_class.csv", "plots/confusion.csv",
+        "report.md", "report.html", "tables/comparison_full.tex",
+        "plots/curves.csv", "plots/per_class.csv", "plots/confusion.csv",
         *(f"tables/{name}.{kind}" for name in names for kind in ("csv", "tex")),
     }  # fmt: skip
     text = (FOLDER / "report.md").read_text()
