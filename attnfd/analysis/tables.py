@@ -74,7 +74,7 @@ def curves(chosen: Sequence[Cell]) -> pd.DataFrame:
     Raises:
         UserError: a cell is not trained yet.
     """
-    columns = ("epoch", "ce", "miou")
+    columns = ("epoch", "loss", "ce", "miou")
     return _stack(chosen, [cell.model / paths.HISTORY for cell in chosen], columns)
 
 
@@ -190,7 +190,8 @@ def aggregate(found: pd.DataFrame, by: str, baseline: str) -> pd.DataFrame:
     for one seed), means of the other `SCORES`, `parameters`, `multiply_adds`, how
     many seeds `collapsed`;
     then against the student's row `baseline`, where both have a seed: mean `difference` in mIoU, `low` and
-    `high` of its 95 % interval, and `verdict`, of `attnfd.analysis.statistics.paired`.
+    `high` of its 95 % interval, and `verdict`, of `attnfd.analysis.statistics.paired`. One pair of trainings
+    has no verdict.
     """
     means = {score: (score, "mean") for score in SCORES}
     table = found.groupby(["student", by], sort=False, as_index=False).agg(
@@ -207,7 +208,7 @@ def aggregate(found: pd.DataFrame, by: str, baseline: str) -> pd.DataFrame:
     table["difference"] = [pair.mean if pair else None for pair in pairs]
     table["low"] = [pair.low if pair else None for pair in pairs]
     table["high"] = [pair.high if pair else None for pair in pairs]
-    table["verdict"] = [pair.verdict if pair else "" for pair in pairs]
+    table["verdict"] = [pair.verdict if pair and pair.seeds > 1 else "" for pair in pairs]
     numbers = ["difference", "low", "high"]
     return table.astype(dict.fromkeys(numbers, float))
 

@@ -65,6 +65,8 @@ class AttnFD(Distiller):
     thrown away with it.
     """
 
+    title = "AttnFD"
+
     class Config(FeatureMethod):
         layers: Layers = LAYERS
         normalize: Normalize = Field(

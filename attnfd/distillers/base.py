@@ -68,6 +68,9 @@ class Distiller(nn.Module, ABC):
         ValueError: a network has no channels for a layer that the method reads.
     """
 
+    title: ClassVar[str] = ""
+    """The method's name in tables and figures; without one they show the name of its file."""
+
     Config: ClassVar[type[Method]] = Method
 
     student_taps: frozenset[Tap] = frozenset()

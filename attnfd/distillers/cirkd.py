@@ -222,6 +222,8 @@ class CIRKD(Distiller):
     it, and then enters it (the released code lets it enter first); only training fills the memory.
     """
 
+    title = "CIRKD"
+
     class Config(FeatureMethod):
         kd_weight: NonNegative = Field(default=1, description="factor of the KD term")
         kd_temperature: Temperature = Field(default=1, description="T of the KD term")

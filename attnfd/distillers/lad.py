@@ -52,6 +52,8 @@ def lad_loss(student: Tensor, teacher: Tensor, *, dimension: Dimension) -> Tenso
 class LAD(FeatureDistiller):
     """The student's features, through a connector, point where the teacher's do."""
 
+    title = "LAD"
+
     class Config(FeatureMethod):
         weight: Weight = 10
         dimension: Dimension = Field(default="sample", description="an angle per sample, channel or pixel")

@@ -49,6 +49,8 @@ def overhaul_loss(student: Tensor, teacher: Tensor, margin: Tensor) -> Tensor:
 class Overhaul(Distiller):
     """Pre-ReLU maps, through connectors, follow the teacher's where its ReLU lets them pass."""
 
+    title = "Overhaul"
+
     class Config(Method):
         weight: Weight = 1e-5
         layers: tuple[OverhaulLayer, ...] = Field(

@@ -38,13 +38,15 @@ class Backbone:
 
     `model`: torchvision's name of the network. `stages`: the four stages, at strides 4, 8, 16, 16; the first
     gives the low-level features of the decoder. `head`: prefixes of the weights that are cut off.
-    `to_stride_16`: changes strides and dilations of the built network.
+    `to_stride_16`: changes strides and dilations of the built network. `title`: its name in tables and
+    figures; without one they show its key.
     """
 
     model: str
     stages: tuple[Stage, Stage, Stage, Stage]
     head: tuple[str, ...]
     to_stride_16: Callable[[nn.Module], None]
+    title: str = ""
 
     @property
     def relu(self) -> bool:
@@ -76,7 +78,12 @@ def _dilate_depthwise(net: nn.Module, dilations: Mapping[str, int]) -> None:
 
 
 def _resnet(
-    model: str, blocks: tuple[int, int, int, int], bn: str, width: int, dilations: tuple[int, ...]
+    model: str,
+    blocks: tuple[int, int, int, int],
+    bn: str,
+    width: int,
+    dilations: tuple[int, ...],
+    title: str = "",
 ) -> Backbone:
     def stage(number: int, last: int) -> Stage:
         block = f"layer{number}.{last}"
@@ -88,6 +95,7 @@ def _resnet(
         stages=(first, second, third, fourth),
         head=("fc.",),
         to_stride_16=partial(_dilate_resnet, dilations=dilations),
+        title=title,
     )
 
 
@@ -97,7 +105,11 @@ def _linear(node: str, bn: str, channels: int) -> Stage:
 
 
 def _inverted(
-    model: str, stages: tuple[Stage, Stage, Stage, Stage], head: int, dilations: Mapping[str, int]
+    model: str,
+    stages: tuple[Stage, Stage, Stage, Stage],
+    head: int,
+    dilations: Mapping[str, int],
+    title: str = "",
 ) -> Backbone:
     """A network of inverted residual blocks; `features.<head>` and what follows is cut off."""
     return Backbone(
@@ -105,6 +117,7 @@ def _inverted(
         stages=stages,
         head=(f"features.{head}.", "classifier."),
         to_stride_16=partial(_dilate_depthwise, dilations=dilations),
+        title=title,
     )
 
 
@@ -126,6 +139,7 @@ BACKBONES: Mapping[str, Backbone] = {
             "features.6.3": 2,
             "features.7": 2,
         },
+        title="EfficientNet-B0",
     ),
     # As published with the paper: dilation 2 in the 320-channel block alone.
     "mobilenetv2": _inverted(
@@ -138,6 +152,7 @@ BACKBONES: Mapping[str, Backbone] = {
         ),
         head=18,
         dilations={"features.14": 1, "features.17": 2},
+        title="MobileNetV2",
     ),
     # As in torchvision's own dilated form.
     "mobilenetv3_large": _inverted(
@@ -150,11 +165,14 @@ BACKBONES: Mapping[str, Backbone] = {
         ),
         head=16,
         dilations={"features.13": 2, "features.14": 2, "features.15": 2},
+        title="MobileNetV3-Large",
     ),
-    "resnet18": _resnet("resnet18", (2, 2, 2, 2), "bn2", width=64, dilations=(2, 2)),
-    "resnet34": _resnet("resnet34", (3, 4, 6, 3), "bn2", width=64, dilations=(2, 2, 2)),
-    "resnet50": _resnet("resnet50", (3, 4, 6, 3), "bn3", width=256, dilations=(2, 4, 8)),
-    "resnet101": _resnet("resnet101", (3, 4, 23, 3), "bn3", width=256, dilations=(2, 4, 8)),
+    "resnet18": _resnet("resnet18", (2, 2, 2, 2), "bn2", width=64, dilations=(2, 2), title="ResNet-18"),
+    "resnet34": _resnet("resnet34", (3, 4, 6, 3), "bn2", width=64, dilations=(2, 2, 2), title="ResNet-34"),
+    "resnet50": _resnet("resnet50", (3, 4, 6, 3), "bn3", width=256, dilations=(2, 4, 8), title="ResNet-50"),
+    "resnet101": _resnet(
+        "resnet101", (3, 4, 23, 3), "bn3", width=256, dilations=(2, 4, 8), title="ResNet-101"
+    ),
 }
 
 

@@ -195,7 +195,7 @@ class Run:
     def _log_chart(self, path: Path) -> None:
         from PIL import Image
 
-        with Image.open(path) as image:
+        with Image.open(path, formats=("PNG",)) as image:
             picture = image.convert("RGB")
         self._give_up_on("picture", lambda: self._client.log_image(self.id, picture, key=path.stem, step=0))
 
