@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import stat
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from itertools import product
@@ -42,7 +43,8 @@ def unlink(path: Path) -> None:
     for file in (path, *path.rglob("*")):
         if file.is_file() and not file.is_symlink() and file.stat().st_nlink > 1:
             copy = file.with_name(f"{file.name}.copy")
-            shutil.copyfile(file, copy)
+            shutil.copy2(file, copy)
+            copy.chmod(copy.stat().st_mode | stat.S_IWUSR)
             copy.replace(file)
 
 
