@@ -9,7 +9,6 @@ import json
 import zlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
-from urllib.parse import quote
 
 NOTE = "mlflow.note.content"
 """The tag that MLflow shows as the description of a run or an experiment."""
@@ -17,7 +16,6 @@ HEADLINE = "metrics.`miou`"
 SAVED = "mlflow.sharedViewState."
 VERSION = "attnfd.views"
 """Tag that says which views an experiment has: a digest of them."""
-PAGE = "#/experiments/{experiment}/runs?workflowType=machine_learning"
 WHO = ("tags.`student`", "tags.`method`", "tags.`variant`", "tags.`seed`")
 SCORES = (HEADLINE, "metrics.`mean_accuracy`", "metrics.`val/pixel_accuracy`", "metrics.`val/fw_iou`")
 COSTS = (
@@ -66,16 +64,13 @@ def tags(dataset: str, experiment: str) -> dict[str, str]:
     return {NOTE: _note(dataset, experiment), **saved, VERSION: version()}
 
 
-def best_first(experiment: str) -> str:
-    """The page of an experiment's runs as trainings, the highest mIoU first."""
-    return f"{PAGE.format(experiment=experiment)}&orderByKey={quote(HEADLINE)}&orderByAsc=false"
+def page(experiment: str, view: str = "scores") -> str:
+    """The page of an experiment's runs as trainings, in one of `VIEWS`: by default the highest mIoU first."""
+    return f"#/experiments/{experiment}/runs?workflowType=machine_learning&viewStateShareKey={view}"
 
 
 def _note(dataset: str, experiment: str) -> str:
-    links = " · ".join(
-        f"[{view.name}]({PAGE.format(experiment=experiment)}&viewStateShareKey={key})"
-        for key, view in VIEWS.items()
-    )
+    links = " · ".join(f"[{view.name}]({page(experiment, key)})" for key, view in VIEWS.items())
     return (
         f"Models of **{dataset}**, a run for each. Saved views: {links}\n\n"
         f"A run is called `<student>-<method>-<seed>`, an ablation `<student>-attnfd-<variant>-<seed>`. "
