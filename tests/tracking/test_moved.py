@@ -5,12 +5,19 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
 
 from attnfd import paths
+from attnfd.deploy.source import open_model
+from attnfd.evaluation.inference import ClassMap
+from attnfd.models import checkpoint
 from attnfd.paths import Cell
 from attnfd.tracking import names, runs, store, views
-from tests import servers
+from tests import miniature, servers
+from tests.deploy.conftest import save
 from tests.tracking.conftest import FRESH
 from tests.tracking.test_runs import write_outs
 
@@ -69,6 +76,60 @@ def test_a_moved_project_finds_its_files(
     assert client.get_run(run).info.artifact_uri.startswith(f"{new.as_uri()}/mlruns/toy/")
     again = train()
     assert client.get_run(again).info.artifact_uri.startswith(f"{new.as_uri()}/mlruns/toy/")
+
+
+PYFUNC = """
+import sys
+import mlflow
+import numpy as np
+from PIL import Image
+mlflow.set_tracking_uri("sqlite:///mlflow.db")
+for number, uri in enumerate(sys.argv[1:]):
+    model = mlflow.pyfunc.load_model(uri)
+    np.save(f"classes{number}.npy", model.predict(np.asarray(Image.open("photo.png"))[None])[0])
+"""
+REGISTER = """
+import sys
+import mlflow
+mlflow.set_tracking_uri("sqlite:///mlflow.db")
+mlflow.register_model(sys.argv[1], "attnfd-toy")
+mlflow.MlflowClient().set_registered_model_alias("attnfd-toy", "best", "1")
+"""
+
+
+def test_models_of_a_moved_project_predict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    old, new = tmp_path / "old place", tmp_path / "new"
+    old.mkdir()
+    monkeypatch.chdir(old)
+    write_outs(CELL)
+    save(CELL.model)
+    with runs.open_run(CELL, {}, FRESH) as run:
+        run.model(np.zeros((1, 8, 8, 3), dtype=np.uint8))
+        run.trained(checkpoint.fingerprint(CELL.model))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    by_run, registered = f"runs:/{run.id}/{CELL.name}", "models:/attnfd-toy@best"
+    root = {"PYTHONPATH": str(Path(runs.__file__).parents[2])}
+
+    def python(*words: str) -> None:
+        done = miniature.run(Path.cwd(), sys.executable, *words, **root)
+        assert done.returncode == 0, done.stderr
+
+    python("-c", REGISTER, by_run)
+    old.rename(new)
+    monkeypatch.chdir(new)
+    image = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+    Image.fromarray(image).save("photo.png")
+    local = open_model(CELL.model).network
+    with torch.no_grad():
+        expected = ClassMap(local)(torch.from_numpy(image[None])).numpy()[0]
+    assert len(np.unique(expected)) > 1
+    for number, name in enumerate((run.id, registered)):
+        python("-m", "attnfd", "predict", name, "photo.png", "--out", f"out{number}")
+        np.testing.assert_array_equal(np.asarray(Image.open(f"out{number}/classes/photo.png")), expected)
+    python("-c", PYFUNC, by_run, registered)
+    for number in range(2):
+        np.testing.assert_array_equal(np.load(f"classes{number}.npy"), expected)
 
 
 def test_a_copy_has_its_own_files_and_leaves_the_first_as_it_is(
