@@ -11,15 +11,17 @@ import torch
 from PIL import Image
 
 from attnfd import paths
+from attnfd.analysis import tables
 from attnfd.deploy.source import open_model
 from attnfd.evaluation.inference import ClassMap
 from attnfd.models import checkpoint
 from attnfd.paths import Cell
-from attnfd.tracking import names, runs, store, views
+from attnfd.tracking import names, registry, runs, store, views
 from tests import miniature, servers
 from tests.deploy.conftest import save
+from tests.tracking import test_summary
 from tests.tracking.conftest import FRESH
-from tests.tracking.test_runs import write_outs
+from tests.tracking.test_runs import write_card, write_outs
 
 mlflow = store.library()
 CELL = Cell.distilled("toy", "r18", "kd", 0)
@@ -155,7 +157,17 @@ def test_a_database_without_its_files_keeps_their_addresses(
     assert "loss" in history(run)
 
 
-def test_two_projects_on_one_server_have_experiments_of_their_own(
+def register(miou: float) -> str:
+    """Train the cell, and register it as the best one of its project; returns its run."""
+    write_card(CELL.dataset)
+    test_summary.write([CELL], {CELL.name: miou})
+    run = test_summary.train(CELL)
+    client, experiment = store.connect("toy")
+    registry.register(client, experiment, [CELL], tables.results([CELL]))
+    return run
+
+
+def test_two_projects_on_one_server_have_experiments_and_models_of_their_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     port = servers.free_port()
@@ -163,16 +175,16 @@ def test_two_projects_on_one_server_have_experiments_of_their_own(
     with servers.serving(command, health, tmp_path):
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
         found = {}
-        for project in ("wheat", "cars"):
+        for project, miou in (("wheat", 0.5), ("cars", 0.75)):
             (tmp_path / project).mkdir()
             monkeypatch.chdir(tmp_path / project)
-            found[project] = train()
-            assert names.registered("toy", local=store.is_local()) == f"{project}.toy"
+            found[project] = register(miou)
         client = mlflow.MlflowClient()
         for project, run in found.items():
             experiment = client.get_experiment_by_name(f"{project}/toy")
             assert [one.info.run_id for one in client.search_runs([experiment.experiment_id])] == [run]
             assert experiment.tags[views.VERSION] == views.version()
+            assert client.get_model_version_by_alias(f"{project}.toy", "best").run_id == run
         # An evaluation leaves the run's end, and so its duration, as it was.
         before = client.get_run(found["cars"]).info.end_time
         runs.Run(client, found["cars"], CELL, again="", resumed=True, ended=before).close("FINISHED")
