@@ -1,7 +1,7 @@
 """The commands beside the stages."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -10,6 +10,9 @@ from attnfd.cli.app import app
 from attnfd.cli.messages import plain, tell, tell_error
 from attnfd.cli.options import Address, Dataset, MethodName, ModelName, Overwrite, Student
 from attnfd.errors import UserError
+
+if TYPE_CHECKING:
+    from attnfd.deploy.source import Model
 
 data = typer.Typer(help="Datasets on this disk.", no_args_is_help=True)
 app.add_typer(data, name="data", rich_help_panel="Run")
@@ -98,23 +101,32 @@ def compare(a: Address, b: Address) -> None:
 
 @app.command(
     rich_help_panel="Deploy",
-    epilog="Example: attnfd predict shapes/resnet18/attnfd/0 photos 'more/*.jpg' --out predictions",
+    epilog="Example: attnfd predict shapes/resnet18/attnfd/0 photos 'more/*.jpg' --out out",
 )
 def predict(
     model: ModelName,
     images: Annotated[list[str], typer.Argument(help="Images of any size, folders, patterns.")],
-    out: Annotated[Path, typer.Option(help="A folder for class maps, overlays and areas.csv.")],
+    out: Annotated[Path, typer.Option(help="A folder for all that is written.")] = Path("predictions"),
     batch_size: Annotated[int, typer.Option(min=1, help="Images of one size per forward pass.")] = 8,
-    overlays: Annotated[bool, typer.Option(help="Whether to write overlays.")] = True,
+    overlays: Annotated[bool, typer.Option(help="Whether to write overlays and the contact sheet.")] = True,
     overwrite: Overwrite = False,
 ) -> None:
-    """Segment images: class maps with palette, overlays, and the areas of the classes."""
+    """Segment images: class maps with palette, overlays, a contact sheet, and the areas of the classes."""
     from attnfd.deploy.predict import predict as run
     from attnfd.deploy.source import open_model
 
     opened = open_model(model)
     count = run(opened, images, out, batch_size=batch_size, overlays=overlays, overwrite=overwrite)
-    Console(soft_wrap=True).print(f"{count} images segmented into {out}")
+    images_found = "1 image" if count == 1 else f"{count} images"
+    line = f"{images_found} segmented into {out} on {_device_of(opened)}"
+    Console(soft_wrap=True, highlight=False).print(line, markup=False)
+
+
+def _device_of(model: "Model") -> str:
+    import torch
+
+    device = next(model.network.parameters()).device
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "the CPU"
 
 
 @app.command(
