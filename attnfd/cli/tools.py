@@ -33,14 +33,32 @@ def check() -> None:
 
 
 @app.command(
-    rich_help_panel="Run", epilog="Example: attnfd plan\n\nOf other settings: edit params.yaml, attnfd plan"
+    rich_help_panel="Run",
+    epilog="Example: attnfd plan\n\nWith another value: attnfd plan --set methods.attnfd.weight=3",
 )
-def plan() -> None:
+def plan(
+    changes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="What if this was in params.yaml? May be given again; nothing is written.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
     """List the cells that `dvc repro` or `attnfd sweep` would run, why, and the hours that it would take."""
-    from attnfd.sweep import plan
+    from attnfd.cli import preflight
+    from attnfd.config.params import PARAMS_FILE, load_params, parse_params
+    from attnfd.sweep import changed, plan
     from attnfd.sweep.graph import Graph
 
-    plan.show(plan.plan(Graph()), Console(highlight=False))
+    params, text = load_params(), None
+    if changes:
+        text = changed.change(Path(PARAMS_FILE).read_text(encoding="utf-8"), changes)
+        params = parse_params(text, f"{PARAMS_FILE} with {changed.OPTION}")
+        preflight.check_components(params)
+    plan.show(plan.plan(Graph(text), params), Console(highlight=False))
 
 
 @app.command(
