@@ -1,14 +1,12 @@
 """The commands of the stages."""
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from attnfd import paths
 from attnfd.cli.app import app
 from attnfd.cli.messages import plain, tell
-from attnfd.cli.options import Dataset, MethodName, Seed, Student, Students
+from attnfd.cli.options import Dataset, MethodName, Methods, Seed, Student, Students, Variants
 from attnfd.errors import UserError
 from attnfd.paths import Cell
 
@@ -54,7 +52,7 @@ def freeze(dataset: Dataset) -> None:
 def distill(
     dataset: Dataset,
     students: Students,
-    methods: Annotated[list[str], typer.Option("--method", help="A method of params.yaml, such as attnfd.")],
+    methods: Methods,
     seed: Seed,
 ) -> None:
     """Train one student by one method from one seed; or several, which the teacher serves together.
@@ -92,9 +90,7 @@ def evaluate(dataset: Dataset, student: Student, method: MethodName, seed: Seed)
 def ablate(
     dataset: Dataset,
     students: Students,
-    variants: Annotated[
-        list[str], typer.Option("--variant", help="An entry of `ablate` in params.yaml, such as be.")
-    ],
+    variants: Variants,
     seed: Seed,
 ) -> None:
     """Train and evaluate one ablation of AttnFD; or several, as in `distill`."""

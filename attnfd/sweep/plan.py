@@ -217,7 +217,7 @@ def _table(widths: Sequence[int], rows: Sequence[Sequence[str]], style: str = ""
 
 
 def _shown(jobs: Sequence[Stale]) -> str:
-    """Hours and minutes of some jobs: `≈` before them unless measured, `+ unknown` behind them if some are."""
+    """Hours and minutes of some jobs: `≈` before them unless measured, `+ unknown` behind if some are."""
     known = [stale.expected for stale in jobs if stale.expected]
     unknown = any(stale.expected is None and stale.job.stage in TRAINS for stale in jobs)
     if not known:
