@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from attnfd.cli import completion
 from attnfd.cli.app import app
 from attnfd.cli.messages import plain, tell, tell_error
 from attnfd.cli.options import Address, Dataset, MethodName, ModelName, Overwrite, Student
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 data = typer.Typer(help="Datasets on this disk.", no_args_is_help=True)
 app.add_typer(data, name="data", rich_help_panel="Run")
+benchmark = typer.Typer(help="What models and trainings cost on this machine.", no_args_is_help=True)
+app.add_typer(benchmark, name="benchmark", rich_help_panel="Measure")
 
 
 @app.command(rich_help_panel="Run", epilog="Example: attnfd check")
@@ -172,13 +175,19 @@ def export(
     )
 
 
-@app.command(
-    rich_help_panel="Measure",
-    epilog="Example: attnfd benchmark shapes/teacher shapes/resnet18/attnfd/0 --size 256 256 --plot cost.png",
+@benchmark.command(
+    "models",
+    epilog="Example: attnfd benchmark models shapes/teacher shapes/resnet18/attnfd/0 --size 256 256 "
+    "--plot cost.png",
 )
-def benchmark(
+def benchmark_models(
     models: Annotated[
-        list[str], typer.Argument(metavar="MODEL...", help="As of predict; the first is 1.00×.")
+        list[str],
+        typer.Argument(
+            metavar="MODEL...",
+            help="As of predict; the first is 1.00×.",
+            autocompletion=completion.models,
+        ),
     ],
     size: Annotated[tuple[int, int], typer.Option(min=17, help="Height and width in pixels.")] = (512, 512),
     batch: Annotated[int, typer.Option(min=1, help="Images at once.")] = 1,
@@ -207,11 +216,11 @@ def benchmark(
         tell(f"[bold yellow]warning:[/] not logged: {plain(error)}")
 
 
-@app.command(
-    rich_help_panel="Measure",
-    epilog="Example: attnfd bench step --student mobilenetv2 --size 257 257 --batch 2",
+@benchmark.command(
+    "training",
+    epilog="Example: attnfd benchmark training step --student mobilenetv2 --size 257 257 --batch 2",
 )
-def bench(
+def benchmark_training(
     parts: Annotated[
         list[str] | None,
         typer.Argument(
@@ -235,8 +244,7 @@ def bench(
     json: Annotated[Path | None, typer.Option(help="A file for the numbers.")] = None,
     plot: Annotated[Path | None, typer.Option(help="A PNG of the ratios.")] = None,
 ) -> None:
-    """Measure what a training costs on this machine; for trained models see `benchmark`."""
-
+    """Measure what a training costs on this machine: its steps, their parts, and what is around them."""
     from attnfd.bench.run import PARTS
     from attnfd.bench.run import bench as run
     from attnfd.bench.setting import Setting
