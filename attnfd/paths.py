@@ -16,6 +16,7 @@ MODELS = Path("models")
 RESULTS = Path("results")
 ABLATION = Path("ablation")
 TEACHER = "teacher"
+FROZEN = "frozen"
 MODEL = "model.safetensors"
 CARD = "card.json"
 HISTORY = "history.csv"
@@ -147,7 +148,7 @@ def checkpoints(cell: Cell) -> Path:
 
 def frozen(dataset: str) -> Path:
     """Folder of the frozen teacher."""
-    return MODELS / dataset / "frozen"
+    return MODELS / dataset / FROZEN
 
 
 def report(dataset: str) -> Path:

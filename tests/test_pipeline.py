@@ -38,6 +38,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = miniature.clone(tmp_path_factory.mktemp("finished"))
     done = miniature.run(folder, "dvc", "repro")
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "cell 6 of 10 · distill shapes mobilenetv2 attnfd, seed 0" in done.stdout
+    assert re.search("shapes mobilenetv2-attnfd-b-0: mIoU [0-9.]+\n", done.stdout)
     miniature.commit(folder, "finished")
     return folder
 

@@ -1,14 +1,12 @@
 """The commands of the stages."""
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from attnfd import paths
 from attnfd.cli.app import app
 from attnfd.cli.messages import plain, tell
-from attnfd.cli.options import Dataset, MethodName, Seed, Student, Students
+from attnfd.cli.options import Dataset, MethodName, Methods, Seed, Student, Students, Variants
 from attnfd.errors import UserError
 from attnfd.paths import Cell
 
@@ -31,10 +29,11 @@ def prepare(dataset: Dataset) -> None:
 )
 def train_teacher(dataset: Dataset) -> None:
     """Train the teacher: DeepLabV3+ with CBAM at the three taps in its forward path."""
-    from attnfd.cli import preflight, weights
+    from attnfd.cli import weights
 
-    weights.fetch(preflight.check_params())
-    _train("train_teacher", [Cell.teacher(dataset)])
+    tasks = _tasks("train_teacher", [Cell.teacher(dataset)])
+    weights.fetch(tasks[0].params)
+    _train("train_teacher", tasks)
 
 
 @app.command(rich_help_panel="Stages", epilog="Example: attnfd freeze --dataset shapes")
@@ -53,7 +52,7 @@ def freeze(dataset: Dataset) -> None:
 def distill(
     dataset: Dataset,
     students: Students,
-    methods: Annotated[list[str], typer.Option("--method", help="A method of params.yaml, such as attnfd.")],
+    methods: Methods,
     seed: Seed,
 ) -> None:
     """Train one student by one method from one seed; or several, which the teacher serves together.
@@ -61,7 +60,8 @@ def distill(
     Several give the same weights as one by one, and the teacher sees every batch once for all of them.
     """
     pairs = _pairs(students, "--method", methods)
-    _train("distill", [Cell.distilled(dataset, student, method, seed) for student, method in pairs])
+    cells = [Cell.distilled(dataset, student, method, seed) for student, method in pairs]
+    _train("distill", _tasks("distill", cells))
 
 
 @app.command(
@@ -90,14 +90,13 @@ def evaluate(dataset: Dataset, student: Student, method: MethodName, seed: Seed)
 def ablate(
     dataset: Dataset,
     students: Students,
-    variants: Annotated[
-        list[str], typer.Option("--variant", help="An entry of `ablate` in params.yaml, such as be.")
-    ],
+    variants: Variants,
     seed: Seed,
 ) -> None:
     """Train and evaluate one ablation of AttnFD; or several, as in `distill`."""
     pairs = _pairs(students, "--variant", variants)
-    _train("ablate", [Cell.ablated(dataset, student, variant, seed) for student, variant in pairs])
+    cells = [Cell.ablated(dataset, student, variant, seed) for student, variant in pairs]
+    _train("ablate", _tasks("ablate", cells))
 
 
 @app.command(rich_help_panel="Stages", epilog="Example: attnfd report --dataset shapes")
@@ -112,10 +111,11 @@ def report(dataset: Dataset) -> None:
 
 
 def _tasks(stage: str, cells: Sequence[Cell]) -> "list[Task]":
-    from attnfd.cli import preflight
+    from attnfd.cli import opening, preflight
     from attnfd.config.task import Task
 
     params = preflight.check_params()
+    opening.announce(stage, cells, params.run)
     for cell in cells:
         for out in paths.outs(stage, cell):
             paths.unlink(out)
@@ -129,12 +129,19 @@ def _stage(name: str) -> Any:
     return getattr(import_module(f"stages.{name}"), name)
 
 
-def _train(stage: str, cells: Sequence[Cell]) -> None:
-    """Run a stage that trains, each cell in a run of its own."""
-    tasks = _tasks(stage, cells)
-    from attnfd.tracking.trainings import train
+def _train(stage: str, tasks: "Sequence[Task]") -> None:
+    """Run a stage that trains, each cell in a run of its own, and print the scores of what it evaluated."""
+    from attnfd.cli import ending
+    from attnfd.tracking.trainings import Outcome, train
 
-    train(tasks, _stage(stage))
+    def scored(tasks: "Sequence[Task]") -> "Sequence[Outcome]":
+        outcomes = _stage(stage)(tasks)
+        for task, outcome in zip(tasks, outcomes, strict=True):
+            if isinstance(outcome, tuple) and outcome[1]:
+                ending.show_score(task.cell, outcome[1].metrics["miou"])
+        return outcomes
+
+    train(tasks, scored)
 
 
 def _evaluate(stage: str, cell: Cell) -> None:

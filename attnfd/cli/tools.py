@@ -1,18 +1,24 @@
 """The commands beside the stages."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
+from attnfd.cli import completion
 from attnfd.cli.app import app
 from attnfd.cli.messages import plain, tell, tell_error
 from attnfd.cli.options import Address, Dataset, MethodName, ModelName, Overwrite, Student
 from attnfd.errors import UserError
 
+if TYPE_CHECKING:
+    from attnfd.deploy.source import Model
+
 data = typer.Typer(help="Datasets on this disk.", no_args_is_help=True)
 app.add_typer(data, name="data", rich_help_panel="Run")
+benchmark = typer.Typer(help="What models and trainings cost on this machine.", no_args_is_help=True)
+app.add_typer(benchmark, name="benchmark", rich_help_panel="Measure")
 
 
 @app.command(rich_help_panel="Run", epilog="Example: attnfd check")
@@ -30,14 +36,32 @@ def check() -> None:
 
 
 @app.command(
-    rich_help_panel="Run", epilog="Example: attnfd plan\n\nOf other settings: edit params.yaml, attnfd plan"
+    rich_help_panel="Run",
+    epilog="Example: attnfd plan\n\nWith another value: attnfd plan --set methods.attnfd.weight=3",
 )
-def plan() -> None:
+def plan(
+    changes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="What if this was in params.yaml? May be given again; nothing is written.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
     """List the cells that `dvc repro` or `attnfd sweep` would run, why, and the hours that it would take."""
-    from attnfd.sweep import plan
+    from attnfd.cli import preflight
+    from attnfd.config.params import PARAMS_FILE, load_params, parse_params
+    from attnfd.sweep import changed, plan
     from attnfd.sweep.graph import Graph
 
-    plan.show(plan.plan(Graph()), Console(highlight=False))
+    params, text = load_params(), None
+    if changes:
+        text = changed.change(Path(PARAMS_FILE).read_text(encoding="utf-8"), changes)
+        params = parse_params(text, f"{PARAMS_FILE} with {changed.OPTION}")
+        preflight.check_components(params)
+    plan.show(plan.plan(Graph(text), params), Console(highlight=False))
 
 
 @app.command(
@@ -98,23 +122,32 @@ def compare(a: Address, b: Address) -> None:
 
 @app.command(
     rich_help_panel="Deploy",
-    epilog="Example: attnfd predict shapes/resnet18/attnfd/0 photos 'more/*.jpg' --out predictions",
+    epilog="Example: attnfd predict shapes/resnet18/attnfd/0 photos 'more/*.jpg' --out out",
 )
 def predict(
     model: ModelName,
     images: Annotated[list[str], typer.Argument(help="Images of any size, folders, patterns.")],
-    out: Annotated[Path, typer.Option(help="A folder for class maps, overlays and areas.csv.")],
+    out: Annotated[Path, typer.Option(help="A folder for all that is written.")] = Path("predictions"),
     batch_size: Annotated[int, typer.Option(min=1, help="Images of one size per forward pass.")] = 8,
-    overlays: Annotated[bool, typer.Option(help="Whether to write overlays.")] = True,
+    overlays: Annotated[bool, typer.Option(help="Whether to write overlays and the contact sheet.")] = True,
     overwrite: Overwrite = False,
 ) -> None:
-    """Segment images: class maps with palette, overlays, and the areas of the classes."""
+    """Segment images: class maps with palette, overlays, a contact sheet, and the areas of the classes."""
     from attnfd.deploy.predict import predict as run
     from attnfd.deploy.source import open_model
 
     opened = open_model(model)
     count = run(opened, images, out, batch_size=batch_size, overlays=overlays, overwrite=overwrite)
-    Console(soft_wrap=True).print(f"{count} images segmented into {out}")
+    images_found = "1 image" if count == 1 else f"{count} images"
+    line = f"{images_found} segmented into {out} on {_device_of(opened)}"
+    Console(soft_wrap=True, highlight=False).print(line, markup=False)
+
+
+def _device_of(model: "Model") -> str:
+    import torch
+
+    device = next(model.network.parameters()).device
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "the CPU"
 
 
 @app.command(
@@ -142,13 +175,19 @@ def export(
     )
 
 
-@app.command(
-    rich_help_panel="Measure",
-    epilog="Example: attnfd benchmark shapes/teacher shapes/resnet18/attnfd/0 --size 256 256 --plot cost.png",
+@benchmark.command(
+    "models",
+    epilog="Example: attnfd benchmark models shapes/teacher shapes/resnet18/attnfd/0 --size 256 256 "
+    "--plot cost.png",
 )
-def benchmark(
+def benchmark_models(
     models: Annotated[
-        list[str], typer.Argument(metavar="MODEL...", help="As of predict; the first is 1.00×.")
+        list[str],
+        typer.Argument(
+            metavar="MODEL...",
+            help="As of predict; the first is 1.00×.",
+            autocompletion=completion.models,
+        ),
     ],
     size: Annotated[tuple[int, int], typer.Option(min=17, help="Height and width in pixels.")] = (512, 512),
     batch: Annotated[int, typer.Option(min=1, help="Images at once.")] = 1,
@@ -177,11 +216,11 @@ def benchmark(
         tell(f"[bold yellow]warning:[/] not logged: {plain(error)}")
 
 
-@app.command(
-    rich_help_panel="Measure",
-    epilog="Example: attnfd bench step --student mobilenetv2 --size 257 257 --batch 2",
+@benchmark.command(
+    "training",
+    epilog="Example: attnfd benchmark training step --student mobilenetv2 --size 257 257 --batch 2",
 )
-def bench(
+def benchmark_training(
     parts: Annotated[
         list[str] | None,
         typer.Argument(
@@ -205,8 +244,7 @@ def bench(
     json: Annotated[Path | None, typer.Option(help="A file for the numbers.")] = None,
     plot: Annotated[Path | None, typer.Option(help="A PNG of the ratios.")] = None,
 ) -> None:
-    """Measure what a training costs on this machine; for trained models see `benchmark`."""
-
+    """Measure what a training costs on this machine: its steps, their parts, and what is around them."""
     from attnfd.bench.run import PARTS
     from attnfd.bench.run import bench as run
     from attnfd.bench.setting import Setting

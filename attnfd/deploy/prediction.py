@@ -50,14 +50,14 @@ class Prediction:
         pixels = np.bincount(self.classes.ravel(), minlength=len(self.legend.classes))
         return pd.DataFrame({"class": self.legend.classes, "pixels": pixels, "share": pixels / pixels.sum()})
 
-    def _found(self) -> list[tuple[str, float, tuple[int, int, int]]]:
+    def found(self) -> list[tuple[str, float, tuple[int, int, int]]]:
         """Name, share and colour of the classes in the image, the largest first."""
         rows = zip(self.legend.classes, self.areas()["share"], self.legend.palette, strict=True)
         return sorted((row for row in rows if row[1] > 0), key=lambda row: -row[1])
 
     def __repr__(self) -> str:
         height, width = self.classes.shape
-        found = ", ".join(f"{name} {share:.1%}" for name, share, _ in self._found())
+        found = ", ".join(f"{name} {share:.1%}" for name, share, _ in self.found())
         return f"Prediction({height}×{width} pixels: {found})"
 
     def _repr_html_(self) -> str:
@@ -65,7 +65,7 @@ class Prediction:
         self.overlay().save(content, format="PNG")
         names = "".join(
             f'<div><span style="color: rgb{colour}">■</span> {escape(name)} {share:.1%}</div>'
-            for name, share, colour in self._found()
+            for name, share, colour in self.found()
         )
         return f'<img src="data:image/png;base64,{base64.b64encode(content.getvalue()).decode()}">{names}'
 

@@ -1,8 +1,8 @@
 """Faster ways to compute what torch's own modules compute, and what each is worth.
 
-Each docstring says how many times as long a distillation step takes without it. `attnfd bench kernels`
-measures that again: the numbers are the range over both students, 96×96 and 257×257 pixels, float32 and
-bfloat16, on two CPU cores. A shortcut that is worth less than 3 % of a step is not kept.
+Each docstring says how many times as long a distillation step takes without it. `attnfd benchmark training
+kernels` measures that again: the numbers are the range over both students, 96×96 and 257×257 pixels, float32
+and bfloat16, on two CPU cores. A shortcut that is worth less than 3 % of a step is not kept.
 """
 
 import math

@@ -53,7 +53,7 @@ ONE_SEED = (
 IN_USE = (
     "These are the networks in use. The teacher keeps its attention; a student has connectors and attention "
     "in training only. Multiply-adds are those of the first validation image. Latency depends on the "
-    "machine: attnfd benchmark measures it, and the report's run in MLflow shows mIoU over latency."
+    "machine: attnfd benchmark models measures it, and the report's run in MLflow shows mIoU over latency."
 )
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attnfd.errors import UserError, full_disk
+from attnfd.sweep.changed import files_with
 
 if TYPE_CHECKING:
     from dvc.stage import Stage
@@ -69,11 +70,14 @@ class Job:
 class Graph:
     """The jobs of `dvc repro` in the working directory, those waited for first.
 
+    Args:
+        params: a text to read in place of that of `params.yaml`; such a graph is there to look at alone.
+
     Raises:
         UserError: at construction, if DVC is missing, this is no DVC repository, or `dvc.yaml` does not hold.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, params: str | None = None) -> None:
         if not Path(PIPELINE).exists():
             raise UserError(f"{PIPELINE}: not found; run this from the repository's root")
         with errors():
@@ -82,7 +86,8 @@ class Graph:
 
             # DVC would draw bars of its own over ours.
             logging.getLogger("dvc").setLevel(logging.CRITICAL)
-            self._repo = Repo(_wait_for_lock=True)
+            files = None if params is None else files_with(params)
+            self._repo = Repo(fs=files, _wait_for_lock=True)
             edges = get_active_graph(self._repo.index.graph)
             stages = plan_repro(edges, list(self._repo.stage.collect(PIPELINE)))
         self._stages: dict[str, Stage] = {stage.addressing: stage for stage in stages}

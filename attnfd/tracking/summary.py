@@ -47,7 +47,7 @@ def publish(axes: Run, dataset: str) -> pd.DataFrame:
 
 
 def log_benchmark(dataset: str, content: Mapping[str, Any], figure: "Figure | None") -> None:
-    """Log what `attnfd benchmark` found as a run of its own, which the dataset's next report takes in.
+    """Log what `attnfd benchmark models` found as a run of its own, which the dataset's next report takes in.
 
     Args:
         content: of `attnfd.deploy.benchmark.describe`.

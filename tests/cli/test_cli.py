@@ -20,7 +20,8 @@ from tests import miniature
 
 COMMANDS = (
     "check", "prepare", "train_teacher", "evaluate_teacher", "freeze", "distill", "evaluate", "ablate",
-    "report", "plan", "sweep", "compare", "predict", "export", "benchmark", "bench", "ui", "data fetch",
+    "report", "plan", "sweep", "compare", "predict", "export", "benchmark models",
+    "benchmark training", "ui", "data fetch",
 )  # fmt: skip
 
 
