@@ -253,6 +253,20 @@ def benchmark_training(
     run(given, parts or list(PARTS), numbers=json, plot=plot)
 
 
+@benchmark.command("startup", epilog="Example: attnfd benchmark startup --rounds 5")
+def benchmark_startup(
+    rounds: Annotated[int, typer.Option(min=1, help="Timings of each.")] = 3,
+    json: Annotated[Path | None, typer.Option(help="A file for the numbers.")] = None,
+) -> None:
+    """Measure the fixed cost of every stage, in a small project whose pipeline has run."""
+    from attnfd.bench.startup import startup
+    from attnfd.cli import opening
+    from attnfd.config.params import load_params
+
+    cells = dict(opening.graph(load_params().run))  # The last of each stage.
+    startup(cells, rounds, Console(), record=json)
+
+
 @data.command(epilog="Example: attnfd data fetch voc")
 def fetch(
     name: Annotated[str, typer.Argument(help="voc, sbd, camvid or cityscapes.")],
