@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from attnfd import paths
-from attnfd.analysis import tables
+from attnfd.analysis import tables, trials
 from attnfd.config.params import Params
 from attnfd.config.task import Task
 from attnfd.data.prepared import Prepared, open_prepared, read_warnings
@@ -67,6 +67,8 @@ def _report(params: Params, dataset: str) -> Path:
             _write_csv(frames[table.name], folder / TABLES / f"{table.name}.csv")
             text = latex.write(table, f"{dataset}-{table.name}")
             (folder / TABLES / f"{table.name}.tex").write_text(text, encoding="utf-8")
+    if tried := trials.cells(params, dataset):
+        _write_csv(trials.table(trials.scores(tried)), folder / TABLES / "tuning.csv")
     embedded = {name: (folder / FIGURES / f"{name}.png").read_bytes() for name in captions}
     (folder / "report.html").write_text(html.write(described, embedded), encoding="utf-8")
     (folder / "report.md").write_text(markdown.write(described), encoding="utf-8")

@@ -57,6 +57,39 @@ def distill(
     _train("distill", [Cell.distilled(dataset, student, method, seed) for student, method in pairs])
 
 
+@app.command(epilog="Example: attnfd trials --dataset shapes")
+def trials(dataset: Dataset) -> None:
+    """Write what the trials of each method begin from: its settings without a weight chosen from trials."""
+    _run("trials", [Cell.teacher(dataset)])
+
+
+@app.command(
+    epilog="Example: attnfd tune --dataset shapes --student resnet18 --method kd --factor 0.3 --seed 0\n\n"
+    "Two beside one teacher: attnfd tune --dataset shapes --seed 0 --student resnet18 --method kd "
+    "--factor 0.3 --student resnet18 --method kd --factor 3"
+)
+def tune(
+    dataset: Dataset,
+    students: Students,
+    methods: Annotated[list[str], typer.Option("--method", help="A method of params.yaml, such as attnfd.")],
+    factors: Annotated[
+        list[str], typer.Option("--factor", help="Of the method's weight: a number of `tune.factors`.")
+    ],
+    seed: Seed,
+) -> None:
+    """Try one factor of a method's weight: train a student on some training images, score it on the others.
+
+    Several are trained together, as in `distill`. `choose` reads what they scored.
+    """
+    triples = [
+        (*pair, factor)
+        for pair, (_, factor) in zip(
+            _pairs(students, "--method", methods), _pairs(students, "--factor", factors), strict=True
+        )
+    ]
+    _train("tune", [Cell.trial(dataset, *triple, seed) for triple in triples])
+
+
 @app.command("evaluate_teacher", epilog="Example: attnfd evaluate_teacher --dataset shapes")
 def evaluate_teacher(dataset: Dataset) -> None:
     """Evaluate the teacher at original size: metrics, confusion matrix, overlays, attention maps."""

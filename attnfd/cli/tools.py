@@ -33,6 +33,14 @@ def plan() -> None:
     plan.show(plan.plan(Graph()), Console(highlight=False))
 
 
+@app.command(epilog="Example: attnfd choose --dataset shapes")
+def choose(dataset: Dataset) -> None:
+    """Write each tuned method's best weight into params.yaml, as the trials of `dvc repro tune` have it."""
+    from attnfd.analysis import choosing
+
+    choosing.show(dataset, choosing.choose(dataset), Console(highlight=False, soft_wrap=True))
+
+
 @app.command(
     epilog="Example: attnfd sweep --jobs 2\n\nFour cells on each GPU: attnfd sweep --gpus-per-job 0.25\n\n"
     "Eight students beside one teacher: attnfd sweep --students-per-teacher 8\n\n"
