@@ -79,9 +79,11 @@ def _report(params: Params, dataset: str) -> Path:
 
 def _subtitle(prepared: Prepared) -> str:
     card = prepared.card
-    others = [f"{split.images} in {name}" for name, split in card.splits.items() if name != "val"]
+    reported = prepared.reported
+    kind = "test" if reported == "test" else "validation"
+    others = [f"{split.images} in {name}" for name, split in card.splits.items() if name != reported]
     return (
-        f"{card.splits['val'].images} validation images of {len(card.classes)} classes"
+        f"Scores of the {card.splits[reported].images} {kind} images of {len(card.classes)} classes"
         f"{' beside ' * bool(others)}{', '.join(others)}; data {card.sha256[:12]}, read by {card.reader}"
     )
 

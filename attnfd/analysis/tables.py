@@ -20,7 +20,7 @@ from attnfd.errors import UserError
 from attnfd.evaluation.metrics import SCORES
 from attnfd.paths import TEACHER, Cell
 
-COUNTED = (*SCORES, "parameters", "multiply_adds", "images", "collapsed")
+COUNTED = (*SCORES, "parameters", "multiply_adds", "images", "collapsed", "split", "val")
 PAIRS = 1000
 """Of classes, which a plot in a browser has room for."""
 COMBINATIONS = [layers for count in range(4) for layers in itertools.combinations(LAYERS, count)]
@@ -39,7 +39,7 @@ def labels(cell: Cell) -> dict[str, str]:
 
 def results(chosen: Sequence[Cell]) -> pd.DataFrame:
     """`metrics.json` of every cell, a row each: its labels, scores, `parameters`, `multiply_adds`, `images`,
-    `collapsed`.
+    `collapsed`, the `split` that the scores are of, and `val_miou`, that of the validation split.
 
     `confusion` is the path of the cell's confusion matrices, of which differences are drawn.
 
@@ -52,7 +52,8 @@ def results(chosen: Sequence[Cell]) -> pd.DataFrame:
         with reading(file.as_posix()):
             metrics = json.loads(file.read_bytes())
             need(COUNTED, metrics)
-        kept = {key: metrics[key] for key in COUNTED}
+        kept = {key: metrics[key] for key in COUNTED if key != "val"}
+        kept["val_miou"] = metrics["val"]["miou"]
         confusion = existing(cell, cell.results / paths.CONFUSION)
         rows.append({"cell": cell.name, **labels(cell), **kept, "confusion": confusion})
     return pd.DataFrame(rows)
@@ -187,8 +188,8 @@ def aggregate(found: pd.DataFrame, by: str, baseline: str) -> pd.DataFrame:
     """Means over the seeds, a row per student and `by`, in the order of their first row.
 
     Columns: `student`, `by`, number of `seeds`, mean `miou`, its sample standard deviation `miou_std` (empty
-    for one seed), means of the other `SCORES`, `parameters`, `multiply_adds`, how
-    many seeds `collapsed`;
+    for one seed), means of the other `SCORES` and of `val_miou`, `parameters`,
+    `multiply_adds`, how many seeds `collapsed`;
     then against the student's row `baseline`, where both have a seed: mean `difference` in mIoU, `low` and
     `high` of its 95 % interval, and `verdict`, of `attnfd.analysis.statistics.paired`.
     """
@@ -196,6 +197,7 @@ def aggregate(found: pd.DataFrame, by: str, baseline: str) -> pd.DataFrame:
     table = found.groupby(["student", by], sort=False, as_index=False).agg(
         seeds=("miou", "size"),
         **{"miou": means["miou"], "miou_std": ("miou", "std"), **means},
+        val_miou=("val_miou", "mean"),
         parameters=("parameters", "first"),
         multiply_adds=("multiply_adds", "first"),
         collapsed=("collapsed", "sum"),

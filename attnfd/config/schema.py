@@ -132,9 +132,11 @@ class Training(Section):
     validate_every: Positive = Field(description="epochs between validations; the last epoch always is one")
 
     @model_validator(mode="after")
-    def _no_validation_image(self) -> "Training":
-        if "val" in self.splits:
-            raise ValueError(f"splits: found {list(self.splits)}; allowed: any but val, which evaluates")
+    def _no_scored_image(self) -> "Training":
+        if {"val", "test"} & set(self.splits):
+            raise ValueError(
+                f"splits: found {list(self.splits)}; allowed: any but val and test, which evaluate"
+            )
         return self
 
     @model_validator(mode="after")

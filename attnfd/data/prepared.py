@@ -26,6 +26,8 @@ INDEX = "index.csv"
 WARNINGS = "warnings.json"
 SPLITS = ("train", "val")
 """Every dataset has these; further ones can be named in `training.splits`."""
+SCORED = ("val", "test")
+"""No network is trained on these: epochs are chosen on the first, results are those of the second."""
 TEXT_COLUMNS = ("split", "id", "image", "mask", "image_sha256", "mask_sha256")
 COLUMNS = (
     "split", "id", "image", "mask", "height", "width",
@@ -124,6 +126,11 @@ class Prepared:
         for name in names:
             discovery.one_of(name, tuple(self.card.splits), f"splits of {self.card.name}")
         return self.index[self.index["split"].isin(names)].reset_index(drop=True)
+
+    @property
+    def reported(self) -> str:
+        """The split that results are of: `test` if there is one, else `val`."""
+        return "test" if "test" in self.card.splits else "val"
 
     def held_out(self, splits: Sequence[str], share: float, seed: int) -> "Prepared":
         """The dataset of a trial: some of its training images validate, the rest trains; it has no others.

@@ -8,7 +8,7 @@ import pandas as pd
 from attnfd.config.schema import Prepare
 from attnfd.data.depth import Depth
 from attnfd.data.labels import VOID
-from attnfd.data.prepared import COLUMNS, SPLITS, Card, Split, to_csv
+from attnfd.data.prepared import COLUMNS, SCORED, SPLITS, Card, Split, to_csv
 from attnfd.errors import UserError
 from attnfd.readers.base import Reader
 from attnfd.scan.files import Finding
@@ -55,18 +55,24 @@ def _repeated(rows: pd.DataFrame) -> list[str]:
 
 
 def _leaked(rows: pd.DataFrame) -> list[str]:
-    val = rows[rows["split"] == "val"]
-    train = rows[rows["split"] != "val"]
-    # An image that is listed in both splits has been named already.
-    both = val[~val["id"].isin(train["id"])].merge(
-        train.dropna(subset="image_sha256").drop_duplicates("image_sha256"),
-        on="image_sha256",
-        suffixes=("_val", "_train"),
-    )
-    return [
-        f"{leak.image_val}: same content as {leak.image_train}, so validation would see a training image"
-        for leak in both.itertuples()
-    ]
+    """Images of a split that is scored, whose content is in a split that decides something before it."""
+    before = {"val": rows[~rows["split"].isin(SCORED)], "test": rows[rows["split"] != "test"]}
+    leaks = []
+    for split, others in before.items():
+        scored = rows[rows["split"] == split]
+        # An image that is listed in both splits has been named already.
+        both = scored[~scored["id"].isin(others["id"])].merge(
+            others.dropna(subset="image_sha256").drop_duplicates("image_sha256"),
+            on="image_sha256",
+            suffixes=("_scored", "_other"),
+        )
+        seen = "validation" if split == "val" else "the test"
+        leaks += [
+            f"{leak.image_scored}: same content as {leak.image_other}, so {seen} would see a "
+            f"{'validation' if leak.split_other == 'val' else 'training'} image"
+            for leak in both.itertuples()
+        ]
+    return leaks
 
 
 def describe(name: str, settings: Prepare, reader: Reader, index: pd.DataFrame, depth: Depth | None) -> Card:

@@ -127,7 +127,9 @@ class Run:
         """Log the results of the cell's model, its pictures, and the model itself."""
         from attnfd.models import checkpoint
 
-        self._log(_numbers(keys.leaves(evaluated.metrics, "val")), step=0)
+        reported = dict(evaluated.metrics)
+        validation = keys.leaves(reported.pop("val"), "val")
+        self._log(_numbers({**keys.leaves(reported, reported["split"]), **validation}), step=0)
         note = f"{notes.title(self._cell)}\n\n{notes.scores(evaluated.metrics)}"
         self._give_up_on("tag", lambda: self._client.set_tag(self.id, notes.NOTE, note))
         for file in sorted(self._cell.results.iterdir()):
