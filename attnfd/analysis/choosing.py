@@ -60,9 +60,9 @@ def with_weights(text: str, dataset: str, weights: Mapping[str, float]) -> str:
     """The text of a params file with other weights for a dataset.
 
     Example:
-        >>> print(with_weights("methods:\\n  kd: {weight: 1}  # Hinton\\n", "shapes", {"kd": 3.0}), end="")
+        >>> print(with_weights("methods:\\n  kd: {weight: 1} # Hinton\\n", "shapes", {"kd": 3.0}), end="")
         methods:
-          kd: {weight: 1, on: {shapes: {weight: 3}}}  # Hinton
+          kd: {weight: 1, on: {shapes: {weight: 3}}} # Hinton
     """
     yaml = YAML()
     yaml.preserve_quotes = True

@@ -108,9 +108,10 @@ def existing(cell: Cell, file: Path) -> Path:
         UserError: it is missing; the message names the cell and the command that makes it.
     """
     if not file.exists():
+        target = "tune" if cell.stage == "tune" else f"report@{cell.dataset}"
         raise UserError(
             f"{file.as_posix()}: not found: {cell.name} of {cell.dataset} is not complete; "
-            f"run dvc repro report@{cell.dataset}"
+            f"run dvc repro {target}"
         )
     return file
 

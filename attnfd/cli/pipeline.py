@@ -59,7 +59,7 @@ def distill(
 
 @app.command(epilog="Example: attnfd trials --dataset shapes")
 def trials(dataset: Dataset) -> None:
-    """Write what the trials of each method begin from: its settings without a weight chosen from trials."""
+    """Write what each tuned method's trials begin from: its settings without a weight chosen from trials."""
     _run("trials", [Cell.teacher(dataset)])
 
 
