@@ -24,9 +24,29 @@ def check() -> None:
     Console().print("params.yaml, machine and tracking store: all good")
 
 
-@app.command(epilog="Example: attnfd plan\n\nOf other settings: edit params.yaml, attnfd plan")
-def plan() -> None:
+@app.command(
+    epilog="Example: attnfd plan\n\nOf other settings: edit params.yaml, attnfd plan\n\n"
+    "Epochs for a comparison in equal time: attnfd plan --equal-time shapes"
+)
+def plan(
+    equal_time: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DATASET",
+            help="Measure a step of every method on this recipe instead, and say how many epochs each may "
+            "train so that all take the same time.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
     """List the cells that `dvc repro` or `attnfd sweep` would run, why, and the hours that it would take."""
+    if equal_time is not None:
+        from attnfd.bench import equal_time as equal
+        from attnfd.cli import preflight
+
+        found = equal.budgets(preflight.check_params(), equal_time)
+        equal.show(equal_time, found, Console(highlight=False))
+        return
     from attnfd.sweep import plan
     from attnfd.sweep.graph import Graph
 
