@@ -147,7 +147,7 @@ def _overlays(prepared: Prepared, chosen: Sequence[Cell]) -> Picture:
     )
     caption = (
         f"Predictions of {chosen[0].student}, seed {chosen[0].seed}, and of the teacher. Rows: {len(even)} "
-        f"of {len(kept.ids)} validation images, evenly spread"
+        f"of {len(kept.ids)} {'test' if prepared.reported == 'test' else 'validation'} images, evenly spread"
     )
     if different:
         caption += f"; then {len(different)} more, on which these methods disagree most, right or wrong"

@@ -47,8 +47,8 @@ ONE_SEED = (
 )
 IN_USE = (
     "Of the network in use: the teacher keeps its attention, a student has connectors and attention in "
-    "training only. Multiply-adds are those of the first validation image. How long they take depends on the "
-    "machine: attnfd benchmark measures it; the report's run in MLflow holds its mIoU over latency."
+    "training only. Multiply-adds are those of the first image that is scored. How long they take depends "
+    "on the machine: attnfd benchmark measures it; the report's run in MLflow holds its mIoU over latency."
 )
 
 

@@ -144,6 +144,22 @@ def test_a_split_by_share_follows_its_seed_alone(root: Path) -> None:
     assert first != ids(prepared(root, val=0.25, seed=1), "val")
 
 
+def test_a_third_part_tests(root: Path) -> None:
+    (root / "train.txt").unlink()
+    (root / "val.txt").unlink()
+    found = prepared(root, val=0.34, test=0.34)
+    parts = [set(ids(found, split)) for split in ("train", "val", "test")]
+    assert [len(part) for part in parts] == [2, 2, 2]
+    assert set().union(*parts) == set("012345")
+    assert parts[1] == set(ids(prepared(root, val=0.34), "val"))  # It does not depend on the other share.
+
+
+def test_a_list_of_test_images_is_read(root: Path) -> None:
+    (root / "train.txt").write_text("0\n1\n2\n")
+    (root / "test.txt").write_text("3\n")
+    assert ids(prepared(root), "test") == ["3"]
+
+
 def test_rare_classes_are_shared_out_evenly() -> None:
     present = np.zeros((200, 4), dtype=bool)
     present[:, 0] = True

@@ -94,7 +94,7 @@ def write(cell: Cell, miou: float, *, collapsed: bool = False) -> None:
     cell.model.mkdir(parents=True, exist_ok=True)
     metrics = {
         "miou": miou, "mean_accuracy": miou + 0.1, "pixel_accuracy": 0.9, "fw_iou": 0.8,
-        "miou_predicted": miou,
+        "miou_predicted": miou, "split": "val", "val": {"miou": miou},
         "collapsed": collapsed, "images": 4, "parameters": 16_608_181, "multiply_adds": 3_000_000_000,
         "iou": {"ground": miou, "square": miou, "star": None},
     }  # fmt: skip
