@@ -11,7 +11,7 @@ import pandas as pd
 from PIL import Image
 
 from attnfd import paths
-from attnfd.config.schema import Prepare, Report, Run
+from attnfd.config.schema import Prepare, Report, Run, Tune
 from attnfd.data.prepared import Card, Prepared, Split, write_warnings
 from attnfd.paths import Cell
 
@@ -32,13 +32,16 @@ def params(
     methods: Sequence[str] = ("none", "kd", "attnfd"),
     students: Sequence[str] = ("resnet18",),
     ablate: Mapping[str, Any] | None = None,
+    tune: Sequence[str] = (),
 ) -> Any:
     """The part of `Params` that `report` reads; the ablation has the variants ed and b."""
     axes = {"students": ["resnet18"], "variants": ["ed", "b"], "seeds": list(seeds), **(ablate or {})}
     run = {"datasets": ["tiny"], "students": students, "methods": methods, "seeds": seeds, "ablate": axes}
+    run["tune"] = {"students": students, "methods": tune, "seeds": [0]}
     return SimpleNamespace(
         run=Run.model_validate_json(json.dumps(run)),
         report=Report(title="Tiny"),
+        tune=Tune(factors=(0.3, 1), share=0.25, epochs_factor=0.5),
         prepare=lambda dataset: Prepare(reader="shapes"),
         raw={"ablate": VARIANTS},
         method=lambda method, dataset, variant=None: SimpleNamespace(
