@@ -51,10 +51,10 @@ def check_components(params: Params) -> None:
         for variant in params.raw["ablate"]:
             params.method("attnfd", dataset, variant)
         teacher = params.train_teacher(dataset).backbone
-        discovery.one_of(teacher, backbones.names(), f"{params.source}: train_teacher.backbone")
+        backbones.check_name(teacher, f"{params.source}: train_teacher.backbone")
     for student in params.raw["students"]:
         key = f"{params.source}: students.{student}.backbone"
-        discovery.one_of(params.student(student).backbone, backbones.names(), key)
+        backbones.check_name(params.student(student).backbone, key)
 
 
 def check_weights(params: Params) -> None:
@@ -64,18 +64,18 @@ def check_weights(params: Params) -> None:
 
     students = {*params.run.students, *params.run.ablate.students}
     wanted = {
-        (params.student(student).backbone, params.distill(dataset).weights)
+        (network.backbone, params.distill(dataset).weights, network.output_stride)
         for dataset in params.run.datasets
-        for student in students
+        for network in map(params.student, students)
     }
     for dataset in params.run.datasets:
         teacher = params.train_teacher(dataset)
         if teacher.checkpoint is None:
-            wanted.add((teacher.backbone, teacher.weights))
+            wanted.add((teacher.backbone, teacher.weights, teacher.output_stride))
         else:
             imported.check_teacher(teacher, _classes(params, dataset))
-    for backbone, weights in sorted(wanted):
-        backbones.check_weights(backbone, weights)
+    for backbone, weights, output_stride in sorted(wanted):
+        backbones.check_weights(backbone, weights, output_stride)
 
 
 def _classes(params: Params, dataset: str) -> int:

@@ -31,6 +31,14 @@ Layer = Literal["backbone", "encoder", "decoder"]
 LAYERS: tuple[Layer, ...] = get_args(Layer)
 """The layers whose features can be distilled, in the order of computation (paper sec. 3.1)."""
 
+OutputStride = Annotated[
+    Literal[8, 16],
+    Field(description="how many times larger than the backbone's last map an image is"),
+]
+Backbone = Annotated[
+    str,
+    Field(description="a name out of attnfd.models.backbones, or timm: and a network of timm"),
+]
 Weight = Annotated[NonNegative, Field(description="factor of the distillation loss beside cross-entropy")]
 
 
@@ -175,7 +183,8 @@ class Attention(Section):
 class TrainTeacher(Training):
     """The teacher: network, initial weights, seed, training."""
 
-    backbone: str = Field(description="a name out of attnfd.models.backbones")
+    backbone: Backbone
+    output_stride: OutputStride = 16
     weights: str = Field(
         description="imagenet, none, or a file; {backbone} in its path stands for the backbone's name"
     )
@@ -250,7 +259,8 @@ class Report(Section):
 class Student(Section):
     """A student network."""
 
-    backbone: str = Field(description="a name out of attnfd.models.backbones")
+    backbone: Backbone
+    output_stride: OutputStride = 16
     dropout: tuple[Probability, Probability] = Field(description="before the last two convs of the head")
 
 

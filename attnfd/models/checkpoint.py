@@ -15,7 +15,6 @@ from attnfd.config.section import Section, validate
 from attnfd.data.depth import Depth
 from attnfd.data.prepared import Card
 from attnfd.data.transforms import MEAN, STD
-from attnfd.discovery import one_of
 from attnfd.errors import UserError
 from attnfd.models import backbones, weight_file
 from attnfd.models.deeplab import Architecture, DeepLabV3Plus
@@ -78,19 +77,29 @@ def load(folder: Path) -> tuple[DeepLabV3Plus, dict[str, Any]]:
     file = folder / paths.MODEL
     if fingerprint(folder) != card["sha256"]:
         raise UserError(f"{file}: damaged, or not the file that its {paths.CARD} describes; {_MEND}")
-    # On the meta device nothing is initialised, only to be overwritten.
     where = f"{folder / paths.CARD}: architecture"
     architecture = validate(Architecture, card["architecture"], where)
-    one_of(architecture.backbone, backbones.names(), f"{where}.backbone")
-    with torch.device("meta"):
-        model = DeepLabV3Plus(**dict(architecture))
+    backbones.check_name(architecture.backbone, f"{where}.backbone")
+    model = _skeleton(architecture)
     if card["frozen"]:
         model = freeze(model)
     state = weight_file.read(file)
     weight_file.check(state, model.state_dict(), str(file), f"the network that its {paths.CARD} describes")
     # Copied rather than assigned: in the file the tensors are not aligned, which changes the last digits.
-    model.to_empty(device="cpu").to(memory_format=torch.channels_last).load_state_dict(state)
+    if any(weight.is_meta for weight in model.parameters()):
+        model.to_empty(device="cpu")
+    model.to(memory_format=torch.channels_last).load_state_dict(state)
     return model.eval(), card
+
+
+def _skeleton(architecture: Architecture) -> DeepLabV3Plus:
+    """A network whose weights are to be overwritten."""
+    # On the meta device nothing is initialised in vain; but then what no file has would stay empty.
+    with torch.device("meta"):
+        model = DeepLabV3Plus(**dict(architecture))
+    if any(module._non_persistent_buffers_set for module in model.modules()):
+        return DeepLabV3Plus(**dict(architecture))
+    return model
 
 
 def fingerprint(folder: Path) -> str:
