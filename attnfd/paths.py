@@ -1,6 +1,8 @@
 """Where everything lies: the one place beside `dvc.yaml` that spells a path."""
 
 import os
+import shutil
+import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from itertools import product
@@ -32,6 +34,19 @@ def main_root() -> Path:
     DVC exports DVC_ROOT to its stages; without DVC it is the working directory.
     """
     return Path(os.environ.get("DVC_ROOT") or Path.cwd())
+
+
+def unlink(path: Path) -> None:
+    """Give a file, or each file in a folder, that is linked elsewhere a copy of its own, to write to.
+
+    DVC and the store of runs may share the files of an earlier run: they must not change with them.
+    """
+    for file in (path, *path.rglob("*")):
+        if file.is_file() and not file.is_symlink() and file.stat().st_nlink > 1:
+            copy = file.with_name(f"{file.name}.copy")
+            shutil.copy2(file, copy)
+            copy.chmod(copy.stat().st_mode | stat.S_IWUSR)
+            copy.replace(file)
 
 
 def prepared(dataset: str) -> Path:
@@ -165,3 +180,16 @@ def report(dataset: str) -> Path:
 def summary(dataset: str) -> Path:
     """The one metrics file of a dataset, short enough for a column per number in `dvc exp show`."""
     return Path("metrics", f"{dataset}.json")
+
+
+def outs(stage: str, cell: Cell) -> list[Path]:
+    """What a stage writes for a cell."""
+    written = {
+        "prepare": [prepared(cell.dataset)],
+        "trials": [untuned(cell.dataset)],
+        "freeze": [frozen(cell.dataset)],
+        "report": [report(cell.dataset), summary(cell.dataset)],
+        "evaluate": [cell.results],
+        "evaluate_teacher": [cell.results],
+    }
+    return written.get(stage, [cell.model])

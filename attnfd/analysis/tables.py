@@ -75,7 +75,7 @@ def curves(chosen: Sequence[Cell]) -> pd.DataFrame:
     Raises:
         UserError: a cell is not trained yet.
     """
-    columns = ("epoch", "ce", "miou")
+    columns = ("epoch", "loss", "ce", "miou")
     return _stack(chosen, [cell.model / paths.HISTORY for cell in chosen], columns)
 
 
@@ -192,7 +192,8 @@ def aggregate(found: pd.DataFrame, by: str, baseline: str) -> pd.DataFrame:
     for one seed), means of the other `SCORES` and of `val_miou`, `parameters`,
     `multiply_adds`, how many seeds `collapsed`;
     then against the student's row `baseline`, where both have a seed: mean `difference` in mIoU, `low` and
-    `high` of its 95 % interval, and `verdict`, of `attnfd.analysis.statistics.paired`.
+    `high` of its 95 % interval, and `verdict`, of `attnfd.analysis.statistics.paired`. One pair of trainings
+    has no verdict.
     """
     means = {score: (score, "mean") for score in SCORES}
     table = found.groupby(["student", by], sort=False, as_index=False).agg(
@@ -210,7 +211,7 @@ def aggregate(found: pd.DataFrame, by: str, baseline: str) -> pd.DataFrame:
     table["difference"] = [pair.mean if pair else None for pair in pairs]
     table["low"] = [pair.low if pair else None for pair in pairs]
     table["high"] = [pair.high if pair else None for pair in pairs]
-    table["verdict"] = [pair.verdict if pair else "" for pair in pairs]
+    table["verdict"] = [pair.verdict if pair and pair.seeds > 1 else "" for pair in pairs]
     numbers = ["difference", "low", "high"]
     return table.astype(dict.fromkeys(numbers, float))
 
@@ -224,10 +225,10 @@ def difference(found: pd.DataFrame, by: str, student: str, a: str, b: str) -> Di
 
 
 def nested(table: pd.DataFrame) -> dict[str, dict]:
-    """Mean mIoU of `comparison`: the teacher's as `teacher`, the others by student and method."""
+    """Mean mIoU of `comparison` in per cent, the teacher's as `teacher`, others by student and method."""
     tree: dict[str, dict] = {}
     for row in table.to_dict("records"):
-        mean = {"miou": row["miou"]}
+        mean = {"miou": 100 * row["miou"]}
         if row["student"] == TEACHER:
             tree[TEACHER] = mean
         else:

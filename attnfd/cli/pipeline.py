@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
+from attnfd import paths
 from attnfd.cli.app import app
 from attnfd.cli.messages import plain, tell
 from attnfd.cli.options import Dataset, MethodName, Seed, Student, Students
@@ -17,31 +17,38 @@ if TYPE_CHECKING:
     from attnfd.config.task import Task
 
 
-@app.command(epilog="Example: attnfd prepare --dataset shapes")
+@app.command(rich_help_panel="Stages", epilog="Example: attnfd prepare --dataset shapes")
 def prepare(dataset: Dataset) -> None:
     """Draw or read a dataset, check every image and mask, write its index and card."""
     from attnfd.cli import preflight
 
     preflight.check_all()
-    _run("prepare", [Cell.teacher(dataset)])
-
-
-@app.command("train_teacher", epilog="Example: attnfd train_teacher --dataset shapes")
-def train_teacher(dataset: Dataset) -> None:
-    """Train the teacher: DeepLabV3+ with CBAM at the three taps in its forward path."""
-    _train("train_teacher", [Cell.teacher(dataset)])
-
-
-@app.command(epilog="Example: attnfd freeze --dataset shapes")
-def freeze(dataset: Dataset) -> None:
-    """Freeze the teacher: fold its BN, verify it on real images, write one self-contained artefact."""
-    _run("freeze", [Cell.teacher(dataset)])
+    _stage("prepare")(_tasks("prepare", [Cell.teacher(dataset)]))
 
 
 @app.command(
+    "train_teacher", rich_help_panel="Stages", epilog="Example: attnfd train_teacher --dataset shapes"
+)
+def train_teacher(dataset: Dataset) -> None:
+    """Train the teacher: DeepLabV3+ with CBAM at the three taps in its forward path."""
+    from attnfd.cli import preflight, weights
+
+    weights.fetch(preflight.check_params())
+    _train("train_teacher", [Cell.teacher(dataset)])
+
+
+@app.command(rich_help_panel="Stages", epilog="Example: attnfd freeze --dataset shapes")
+def freeze(dataset: Dataset) -> None:
+    """Freeze the teacher: fold its BN, verify it on real images, write one self-contained artefact."""
+    (difference,) = _stage("freeze")(_tasks("freeze", [Cell.teacher(dataset)]))
+    print(f"{dataset}: frozen and live teacher differ by at most {difference:.1e}")
+
+
+@app.command(
+    rich_help_panel="Stages",
     epilog="Example: attnfd distill --dataset shapes --student resnet18 --method attnfd --seed 0\n\n"
     "Two beside one teacher: attnfd distill --dataset shapes --seed 0 --student resnet18 --method attnfd "
-    "--student resnet18 --method kd"
+    "--student resnet18 --method kd",
 )
 def distill(
     dataset: Dataset,
@@ -57,16 +64,17 @@ def distill(
     _train("distill", [Cell.distilled(dataset, student, method, seed) for student, method in pairs])
 
 
-@app.command(epilog="Example: attnfd trials --dataset shapes")
+@app.command(rich_help_panel="Stages", epilog="Example: attnfd trials --dataset shapes")
 def trials(dataset: Dataset) -> None:
     """Write what each tuned method's trials begin from: its settings without a weight chosen from trials."""
-    _run("trials", [Cell.teacher(dataset)])
+    _stage("trials")(_tasks("trials", [Cell.teacher(dataset)]))
 
 
 @app.command(
+    rich_help_panel="Stages",
     epilog="Example: attnfd tune --dataset shapes --student resnet18 --method kd --factor 0.3 --seed 0\n\n"
     "Two beside one teacher: attnfd tune --dataset shapes --seed 0 --student resnet18 --method kd "
-    "--factor 0.3 --student resnet18 --method kd --factor 3"
+    "--factor 0.3 --student resnet18 --method kd --factor 3",
 )
 def tune(
     dataset: Dataset,
@@ -90,22 +98,28 @@ def tune(
     _train("tune", [Cell.trial(dataset, *triple, seed) for triple in triples])
 
 
-@app.command("evaluate_teacher", epilog="Example: attnfd evaluate_teacher --dataset shapes")
+@app.command(
+    "evaluate_teacher", rich_help_panel="Stages", epilog="Example: attnfd evaluate_teacher --dataset shapes"
+)
 def evaluate_teacher(dataset: Dataset) -> None:
     """Evaluate the teacher at original size: metrics, confusion matrix, overlays, attention maps."""
     _evaluate("evaluate_teacher", Cell.teacher(dataset))
 
 
-@app.command(epilog="Example: attnfd evaluate --dataset shapes --student resnet18 --method attnfd --seed 0")
+@app.command(
+    rich_help_panel="Stages",
+    epilog="Example: attnfd evaluate --dataset shapes --student resnet18 --method attnfd --seed 0",
+)
 def evaluate(dataset: Dataset, student: Student, method: MethodName, seed: Seed) -> None:
     """Evaluate a student at original size: metrics, confusion matrix, overlays, attention maps."""
     _evaluate("evaluate", Cell.distilled(dataset, student, method, seed))
 
 
 @app.command(
+    rich_help_panel="Stages",
     epilog="Example: attnfd ablate --dataset shapes --student resnet18 --variant be --seed 0\n\n"
     "Two beside one teacher: attnfd ablate --dataset shapes --seed 0 --student resnet18 --variant be "
-    "--student resnet18 --variant bd"
+    "--student resnet18 --variant bd",
 )
 def ablate(
     dataset: Dataset,
@@ -120,18 +134,25 @@ def ablate(
     _train("ablate", [Cell.ablated(dataset, student, variant, seed) for student, variant in pairs])
 
 
-@app.command(epilog="Example: attnfd report --dataset shapes")
+@app.command(rich_help_panel="Stages", epilog="Example: attnfd report --dataset shapes")
 def report(dataset: Dataset) -> None:
     """Write tables and figures of everything that ran on a dataset into reports/<dataset>/, and log them."""
-    (task,) = _run("report", [Cell.teacher(dataset)])
-    _publish(task.params.run, dataset)
+    from attnfd.cli import ending
+
+    tasks = _tasks("report", [Cell.teacher(dataset)])
+    (page,) = _stage("report")(tasks)
+    _publish(tasks[0].params.run, dataset)
+    ending.show_report(tasks[0].params.run, dataset, page)
 
 
-def _tasks(cells: Sequence[Cell]) -> "list[Task]":
+def _tasks(stage: str, cells: Sequence[Cell]) -> "list[Task]":
     from attnfd.cli import preflight
     from attnfd.config.task import Task
 
     params = preflight.check_params()
+    for cell in cells:
+        for out in paths.outs(stage, cell):
+            paths.unlink(out)
     return [Task(params, cell) for cell in cells]
 
 
@@ -142,16 +163,9 @@ def _stage(name: str) -> Any:
     return getattr(import_module(f"stages.{name}"), name)
 
 
-def _run(stage: str, cells: Sequence[Cell]) -> "list[Task]":
-    """Run a stage that has no run in MLflow; returns what it was given."""
-    tasks = _tasks(cells)
-    _stage(stage)(tasks)
-    return tasks
-
-
 def _train(stage: str, cells: Sequence[Cell]) -> None:
     """Run a stage that trains, each cell in a run of its own."""
-    tasks = _tasks(cells)
+    tasks = _tasks(stage, cells)
     from attnfd.tracking.trainings import train
 
     train(tasks, _stage(stage))
@@ -159,12 +173,15 @@ def _train(stage: str, cells: Sequence[Cell]) -> None:
 
 def _evaluate(stage: str, cell: Cell) -> None:
     """Run a stage that evaluates, in the run of the cell's training."""
-    (task,) = _tasks([cell])
+    (task,) = _tasks(stage, [cell])
     from attnfd.tracking import runs
 
     with runs.resume_run(cell, task.settings.of_the_model()) as run:
         (evaluated,) = _stage(stage)([task])
         run.evaluated(evaluated)
+    from attnfd.cli import ending
+
+    ending.show_score(cell, evaluated.metrics["miou"])
 
 
 def _pairs(students: list[str], option: str, values: list[str]) -> Iterator[tuple[str, str]]:
@@ -175,14 +192,12 @@ def _pairs(students: list[str], option: str, values: list[str]) -> Iterator[tupl
 
 def _publish(axes: "Run", dataset: str) -> None:
     """Log a report. It is written by now, so a store out of reach costs a warning and no more."""
-    from attnfd.tracking import costs, summary
+    from attnfd.tracking import summary
 
     try:
-        cost = summary.publish(axes, dataset)
+        summary.publish(axes, dataset)
     except UserError as error:
         tell(
             f"[bold yellow]warning:[/] the report is written, but not logged: {plain(error)}; "
             f"then run attnfd report --dataset {dataset}"
         )
-        return
-    Console().print(costs.drawn(cost), costs.gaps(cost))

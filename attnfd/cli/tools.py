@@ -7,26 +7,32 @@ import typer
 from rich.console import Console
 
 from attnfd.cli.app import app
-from attnfd.cli.messages import plain, tell
+from attnfd.cli.messages import plain, tell, tell_error
 from attnfd.cli.options import Address, Dataset, MethodName, ModelName, Overwrite, Student
 from attnfd.errors import UserError
 
 data = typer.Typer(help="Datasets on this disk.", no_args_is_help=True)
-app.add_typer(data, name="data")
+app.add_typer(data, name="data", rich_help_panel="Run")
 
 
-@app.command(epilog="Example: attnfd check")
+@app.command(rich_help_panel="Run", epilog="Example: attnfd check")
 def check() -> None:
-    """Check params.yaml, the machine and the MLflow store, before anything runs."""
+    """Check data, params.yaml, weights, the machine and the MLflow store before anything runs."""
     from attnfd.cli import preflight
 
-    preflight.check_all()
-    Console().print("params.yaml, machine and tracking store: all good")
+    table, problems = preflight.inspect()
+    Console(highlight=False).print(table)
+    for problem in problems:
+        tell_error(UserError(problem))
+    if problems:
+        raise typer.Exit(UserError.status)
+    Console().print("params.yaml, data, weights, machine and MLflow store: all good")
 
 
 @app.command(
+    rich_help_panel="Run",
     epilog="Example: attnfd plan\n\nOf other settings: edit params.yaml, attnfd plan\n\n"
-    "Epochs for a comparison in equal time: attnfd plan --equal-time shapes"
+    "Epochs for a comparison in equal time: attnfd plan --equal-time shapes",
 )
 def plan(
     equal_time: Annotated[
@@ -53,7 +59,7 @@ def plan(
     plan.show(plan.plan(Graph()), Console(highlight=False))
 
 
-@app.command(epilog="Example: attnfd choose --dataset shapes")
+@app.command(rich_help_panel="Run", epilog="Example: attnfd choose --dataset shapes")
 def choose(dataset: Dataset) -> None:
     """Write each tuned method's best weight into params.yaml, as the trials of `dvc repro tune` have it."""
     from attnfd.analysis import choosing
@@ -62,9 +68,10 @@ def choose(dataset: Dataset) -> None:
 
 
 @app.command(
+    rich_help_panel="Run",
     epilog="Example: attnfd sweep --jobs 2\n\nFour cells on each GPU: attnfd sweep --gpus-per-job 0.25\n\n"
     "Eight students beside one teacher: attnfd sweep --students-per-teacher 8\n\n"
-    "On a Ray cluster: attnfd sweep --address 10.0.0.1:6379"
+    "On a Ray cluster: attnfd sweep --address 10.0.0.1:6379",
 )
 def sweep(
     jobs: Annotated[
@@ -105,8 +112,9 @@ def sweep(
 
 
 @app.command(
+    rich_help_panel="Look",
     epilog="Example: attnfd compare shapes/resnet18/none shapes/resnet18/attnfd\n\n"
-    "One cell, before and now: attnfd compare shapes/resnet18/attnfd/0@HEAD shapes/resnet18/attnfd/0"
+    "One cell, before and now: attnfd compare shapes/resnet18/attnfd/0@HEAD shapes/resnet18/attnfd/0",
 )
 def compare(a: Address, b: Address) -> None:
     """Compare two cells, or two methods over their seeds: settings, scores with interval, gains by class."""
@@ -115,7 +123,10 @@ def compare(a: Address, b: Address) -> None:
     compare.show(compare.compare(a, b), Console(highlight=False))
 
 
-@app.command(epilog="Example: attnfd predict shapes/resnet18/attnfd/0 photos 'more/*.jpg' --out predictions")
+@app.command(
+    rich_help_panel="Deploy",
+    epilog="Example: attnfd predict shapes/resnet18/attnfd/0 photos 'more/*.jpg' --out predictions",
+)
 def predict(
     model: ModelName,
     images: Annotated[list[str], typer.Argument(help="Images of any size, folders, patterns.")],
@@ -133,7 +144,10 @@ def predict(
     Console(soft_wrap=True).print(f"{count} images segmented into {out}")
 
 
-@app.command(epilog="Example: attnfd export shapes/resnet18/attnfd/0 --format onnx --out student.onnx")
+@app.command(
+    rich_help_panel="Deploy",
+    epilog="Example: attnfd export shapes/resnet18/attnfd/0 --format onnx --out student.onnx",
+)
 def export(
     model: ModelName,
     out: Annotated[Path, typer.Option(help="A file; its card is written beside it.")],
@@ -156,7 +170,8 @@ def export(
 
 
 @app.command(
-    epilog="Example: attnfd benchmark shapes/teacher shapes/resnet18/attnfd/0 --size 256 256 --plot cost.png"
+    rich_help_panel="Measure",
+    epilog="Example: attnfd benchmark shapes/teacher shapes/resnet18/attnfd/0 --size 256 256 --plot cost.png",
 )
 def benchmark(
     models: Annotated[
@@ -189,7 +204,10 @@ def benchmark(
         tell(f"[bold yellow]warning:[/] not logged: {plain(error)}")
 
 
-@app.command(epilog="Example: attnfd bench step --student mobilenetv2 --size 257 257 --batch 2")
+@app.command(
+    rich_help_panel="Measure",
+    epilog="Example: attnfd bench step --student mobilenetv2 --size 257 257 --batch 2",
+)
 def bench(
     parts: Annotated[
         list[str] | None,
@@ -238,9 +256,12 @@ def fetch(
     Console(soft_wrap=True, highlight=False).print(fetching.fetch(name, to), markup=False)
 
 
-@app.command(epilog="Example: attnfd ui --port 5001")
-def ui(port: Annotated[int, typer.Option(min=1, max=65535, help="Port on 127.0.0.1.")] = 5000) -> None:
-    """Open the MLflow UI on localhost, on the store that the pipeline writes to."""
-    from attnfd.tracking import store
+@app.command(rich_help_panel="Look", epilog="Example: attnfd ui --open")
+def ui(
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port on 127.0.0.1.")] = 5000,
+    browse: Annotated[bool, typer.Option("--open", help="Open the page in a browser, too.")] = False,
+) -> None:
+    """Serve MLflow's pages on localhost, and print the address of the newest runs, the best model first."""
+    from attnfd.tracking import ui
 
-    store.ui(port)
+    ui.serve(port, browse=browse)

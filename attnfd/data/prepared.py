@@ -69,18 +69,20 @@ class Card(Section):
     sha256: str
 
     @classmethod
-    def load(cls, folder: Path) -> Self:
+    def load(cls, folder: str | Path) -> Self:
         """Read the card that `prepare` wrote.
 
         Raises:
             UserError: there is none, or it is damaged.
         """
-        file = folder / paths.CARD
+        file = Path(folder, paths.CARD)
         written = _written(file)
         try:
             return validate(cls, json.loads(written), paths.CARD)
         except ValueError as error:
-            raise UserError(f"{file}: damaged ({error}); run dvc repro -f prepare@{folder.name}") from None
+            raise UserError(
+                f"{file}: damaged ({error}); run dvc repro -f prepare@{file.parent.name}"
+            ) from None
 
 
 @dataclass(frozen=True)
@@ -92,13 +94,14 @@ class Prepared:
     root: Path
 
     @classmethod
-    def load(cls, folder: Path, root: Path) -> Self:
+    def load(cls, folder: str | Path, root: str | Path) -> Self:
         """Read what `prepare` wrote, and see that the files below `root` still have their sizes.
 
         Raises:
             UserError: the dataset is not prepared, its card or index is damaged or edited, or a file is
                 missing or changed since.
         """
+        folder = Path(folder)
         card, listed = Card.load(folder), _written(folder / INDEX)
         if hashlib.sha256(listed).hexdigest() != card.sha256:
             raise UserError(
@@ -107,12 +110,13 @@ class Prepared:
             )
         text = dict.fromkeys(TEXT_COLUMNS, str)
         index = pd.read_csv(BytesIO(listed), dtype=text, keep_default_na=False)
-        prepared = cls(card, index, root)
+        prepared = cls(card, index, Path(root))
         prepared._check_sizes()
         return prepared
 
-    def write(self, folder: Path) -> None:
+    def write(self, folder: str | Path) -> None:
         """Write card and index; equal content gives equal bytes."""
+        folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / paths.CARD).write_text(self.card.model_dump_json(indent=2) + "\n", encoding="utf-8")
         (folder / INDEX).write_bytes(to_csv(self.index))
@@ -201,24 +205,24 @@ class Prepared:
         return UserError(f"{path}: {found}: changed since prepare; run dvc repro -f prepare@{self.card.name}")
 
 
-def read_warnings(folder: Path) -> list[str]:
+def read_warnings(folder: str | Path) -> list[str]:
     """What `prepare` warned of.
 
     Raises:
         UserError: its file is missing or damaged.
     """
-    file = folder / WARNINGS
+    file = Path(folder, WARNINGS)
     written = _written(file)
     try:
         return [str(line) for line in json.loads(written)]
     except (ValueError, TypeError) as error:
-        raise UserError(f"{file}: damaged ({error}); run dvc repro -f prepare@{folder.name}") from None
+        raise UserError(f"{file}: damaged ({error}); run dvc repro -f prepare@{file.parent.name}") from None
 
 
-def write_warnings(folder: Path, warnings: Sequence[str]) -> None:
+def write_warnings(folder: str | Path, warnings: Sequence[str]) -> None:
     """Keep the warnings beside the card: training does not depend on them, the report does."""
     text = json.dumps(list(warnings), indent=2, ensure_ascii=False)
-    (folder / WARNINGS).write_text(text + "\n", encoding="utf-8")
+    Path(folder, WARNINGS).write_text(text + "\n", encoding="utf-8")
 
 
 def _written(file: Path) -> bytes:

@@ -10,7 +10,8 @@ def stratify(
     """Choose a `share` of the images in which every class occurs as often as in the rest.
 
     Iterative stratification (Sechidis et al. 2011): the images of the rarest class are dealt out first, each
-    to the side that still lacks most of that class.
+    to the side that still lacks most of that class and is not full: else a side could get every image where
+    each has a class of its own.
 
     Args:
         present: which classes (N, K) occur in an image.
@@ -33,7 +34,8 @@ def stratify(
         left = counts[~dealt].sum(0)
         rarest = np.where(left > 0, left, len(present) + 1).argmin()
         for row in rng.permutation(np.flatnonzero((counts[:, rarest] > 0) & ~dealt)):
-            side = max((0, 1), key=lambda side: (lacking[side, rarest], lacking[side, -1]))
+            room = [side for side in (0, 1) if lacking[side, -1] >= 0.5]
+            side = max(room, key=lambda side: (lacking[side, rarest], lacking[side, -1]))
             lacking[side] -= counts[row]
             chosen[row], dealt[row] = side, True
     return chosen[groups]

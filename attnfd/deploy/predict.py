@@ -13,11 +13,11 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from rich.progress import track
 
 from attnfd.data.depth import FEW, FULL, Depth, measure, one_level, scale, used
 from attnfd.data.images import IMAGES, UNREADABLE, read_pixels
+from attnfd.deploy.prediction import Prediction
 from attnfd.deploy.source import Model
 from attnfd.errors import UserError
 from attnfd.evaluation.inference import ClassMap
@@ -46,7 +46,7 @@ class Decoded(NamedTuple):
 
 
 def predict(
-    model: Model, sources: Sequence[str], out: Path, *, batch_size: int, overlays: bool, overwrite: bool
+    model: Model, sources: Sequence[str], out: str | Path, *, batch_size: int, overlays: bool, overwrite: bool
 ) -> int:
     """Segment images of any size, and write the answers into a folder.
 
@@ -66,6 +66,7 @@ def predict(
         UserError: a source has no images, two of them would be written to one file, or `out` is in use, all
             before anything is written; images cannot be read, after all others are done.
     """
+    out = Path(out)
     if out.exists() and not (overwrite and out.is_dir()) and not (out.is_dir() and not any(out.iterdir())):
         raise UserError(f"{out}: is there already; name another folder, or add --overwrite")
     images = find(sources, without=out)
@@ -213,11 +214,10 @@ def batches(images: Iterable[Decoded], batch_size: int) -> Iterator[list[Decoded
 
 
 def _write(image: Decoded, classes: NDArray[np.uint8], legend: Legend, out: Path, overlays: bool) -> None:
-    indexed = Image.fromarray(classes)
-    indexed.putpalette([channel for colour in legend.palette for channel in colour])
-    pictures = {CLASSES: indexed}
+    found = Prediction(classes, image.pixels, legend)
+    pictures = {CLASSES: found.class_map()}
     if overlays:
-        pictures[OVERLAYS] = Image.blend(Image.fromarray(image.pixels), indexed.convert("RGB"), 0.5)
+        pictures[OVERLAYS] = found.overlay()
     for kind, picture in pictures.items():
         file = out / kind / image.path.with_suffix(".png")
         file.parent.mkdir(parents=True, exist_ok=True)

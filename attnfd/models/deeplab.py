@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from attnfd.config.schema import LAYERS, Attention, OutputStride
-from attnfd.config.section import Positive, Probability, Section
+from attnfd.config.section import Positive, Probability, Section, validate
 from attnfd.models import backbones
 from attnfd.models.cbam import CBAM
 from attnfd.models.kernels import AtrousConv, Dropout, JoiningConv, resize
@@ -47,7 +47,8 @@ class DeepLabV3Plus(nn.Module):
         output_stride: how many times larger than the backbone's last map an image is, 16 or 8.
 
     Raises:
-        UserError: the backbone is unknown or cannot have this output stride, or its weights cannot be had.
+        UserError: the backbone is unknown or cannot have this output stride, its weights cannot be had, or
+            another argument is wrong.
 
     Example:
         >>> from attnfd.models.taps import Tap
@@ -68,13 +69,14 @@ class DeepLabV3Plus(nn.Module):
         output_stride: OutputStride = 16,
     ) -> None:
         super().__init__()
-        self.architecture = Architecture(
-            backbone=backbone,
-            classes=classes,
-            dropout=dropout,
-            attention=attention,
-            output_stride=output_stride,
-        )
+        given = {
+            "backbone": backbone,
+            "classes": classes,
+            "dropout": dropout,
+            "attention": attention,
+            "output_stride": output_stride,
+        }
+        self.architecture = validate(Architecture, given, "DeepLabV3Plus")
         self.backbone = backbones.build(backbone, weights, output_stride)
         self.stages: Stages = self.backbone.meta["stages"]
         self.aspp = ASPP(self.stages[-1].channels, [rate * 16 // output_stride for rate in RATES])
@@ -85,9 +87,10 @@ class DeepLabV3Plus(nn.Module):
         self.margins: nn.Module | None = None
         """Buffers of the frozen network, see `attnfd.models.frozen`."""
         self.attention = nn.ModuleDict()
-        if attention is not None:
+        if self.architecture.attention is not None:
+            gates = self.architecture.attention.model_dump()
             for layer in LAYERS:
-                self.attention[layer] = CBAM(self.info.channels[layer], **attention.model_dump())
+                self.attention[layer] = CBAM(self.info.channels[layer], **gates)
         for head in (self.aspp, self.decoder, self.classifier, self.attention):
             initialise(head)
 
@@ -111,8 +114,12 @@ class DeepLabV3Plus(nn.Module):
             logits: whether to return logits (B, K, H, W).
 
         Raises:
+            TypeError: the images are no normalised tensor.
             ValueError: this network has no such tap.
         """
+        if not isinstance(images, Tensor) or not images.is_floating_point() or images.shape[1:-2] != (3,):
+            found = f"{images.dtype} {tuple(images.shape)}" if isinstance(images, Tensor) else type(images)
+            raise TypeError(f"images: found {found}; pass a tensor of normalised floats (B, 3, H, W)")
         missing = set(taps)
         kept: dict[Tap, Tensor] = {}
         feature = images
@@ -123,10 +130,18 @@ class DeepLabV3Plus(nn.Module):
             if not missing and not logits:
                 return Output(None, kept)
         if missing:
-            raise ValueError(f"no such taps in this network: {sorted(missing)}")
+            raise self._no_taps(missing)
         # The last feature is the decoder's, after its ReLU.
         scores = self.classifier(self.decoder_dropout(feature))
         return Output(resize(scores, images.shape[-2:]), kept)
+
+    def _no_taps(self, missing: Collection[Tap]) -> ValueError:
+        layers = ", ".join((*EARLY_LAYERS, *LAYERS))
+        refined = ", refined" if self.attention else " (refined needs a network with attention=Attention())"
+        return ValueError(
+            f"taps: no such tap in this network: {', '.join(sorted(map(repr, missing)))}; pass a list of "
+            f"Tap(layer, point), layer: {layers}; point: pre_relu, post_relu{refined}"
+        )
 
     def _features(self, images: Tensor, wanted: Collection[Tap]) -> Iterator[tuple[Tap, Tensor]]:
         """Every feature map in the order of computation, so that whoever reads can stop.

@@ -20,8 +20,18 @@ def freeze(model: DeepLabV3Plus) -> DeepLabV3Plus:
 
     Nothing in it depends on the mode any more. It keeps the margins of its BNs (`info.margins`), which
     folding would lose.
+
+    Raises:
+        TypeError: it is another network.
+        ValueError: it is frozen already.
     """
-    assert model.margins is None, "the network is frozen already"
+    if not isinstance(model, DeepLabV3Plus):
+        raise TypeError(
+            f"freeze: found {type(model).__name__}; pass a DeepLabV3Plus; any other network is frozen by "
+            "network.eval().requires_grad_(False)"
+        )
+    if model.margins is not None:
+        raise ValueError("freeze: the network is frozen already; use it as it is")
     frozen = copy.deepcopy(model).eval()
     frozen.margins = _margins(frozen)
     for conv, bn in list(_pairs(frozen)):

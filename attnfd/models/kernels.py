@@ -7,14 +7,17 @@ bfloat16, on two CPU cores. A shortcut that is worth less than 3 % of a step is 
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
-def cast_weights(network: nn.Module, fabric: Fabric) -> None:
+
+def cast_weights(network: nn.Module, fabric: "Fabric") -> None:
     """Cast the weights of a network that does not learn to the type that `fabric` multiplies in.
 
     Autocast would cast them again in every pass. The results are equal to the bit. A distillation step in

@@ -44,9 +44,9 @@ class Reader(ABC):
     Values are grey values or palette indices, or all of them colours; see `COLOUR`.
     """
 
-    def __init__(self, options: Any, root: Path) -> None:
+    def __init__(self, options: Any, root: str | Path) -> None:
         self.options = options
-        self.root = root
+        self.root = Path(root)
         self.remarks: list[str] = []
         """What `pairs` has left out, a line each; `prepare` prints them as warnings."""
 

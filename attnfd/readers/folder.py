@@ -100,9 +100,9 @@ class Folder(Reader):
     Options = Options
     own_classes = True
 
-    def __init__(self, options: Any, root: Path) -> None:
+    def __init__(self, options: Any, root: str | Path) -> None:
         super().__init__(options, root)
-        if not root.is_dir():
+        if not self.root.is_dir():
             raise UserError(f"{root}: no such folder; {ROOT_HINT}")
         card = self._card()
         self.classes = tuple(card.classes)

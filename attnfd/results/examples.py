@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from attnfd.data.images import decode_image, read_classes
-from attnfd.data.labels import VOID, label_table
+from attnfd.data.labels import label_table
 from attnfd.data.prepared import Prepared
 
 
@@ -64,21 +64,3 @@ def evenly(count: int, total: int) -> list[int]:
     """
     count = min(count, total)
     return [(2 * part + 1) * total // (2 * count) for part in range(count)]
-
-
-def most_different(
-    preds: Sequence[NDArray[np.uint8]], targets: NDArray[np.uint8], count: int, *, besides: Sequence[int]
-) -> list[int]:
-    """Positions of the `count` images on which several networks differ the most, the most different first.
-
-    What counts is the number of pixels, void ones aside, of which not all networks say the same; who is right
-    plays no part. Of equals the first is taken.
-
-    Args:
-        preds: class maps (B, H, W) of every network.
-        targets: ground truth (B, H, W).
-        besides: positions that are not to be chosen.
-    """
-    differ = (np.stack(preds) != preds[0]).any(0) & (targets != VOID)
-    ranked = np.argsort(-differ.sum((1, 2)), kind="stable").tolist()
-    return [position for position in ranked if position not in set(besides)][:count]

@@ -38,7 +38,7 @@ class Evaluated(NamedTuple):
     images: Tensor
 
 
-def evaluate(model: nn.Module, prepared: Prepared, config: Evaluate, folder: Path) -> Evaluated:
+def evaluate(model: nn.Module, prepared: Prepared, config: Evaluate, folder: str | Path) -> Evaluated:
     """Evaluate a network on the reported split, on the device that it is on, and write the results.
 
     Beside it, `val` of `metrics.json` has the main scores on the validation split, which may be the same one.
@@ -47,6 +47,7 @@ def evaluate(model: nn.Module, prepared: Prepared, config: Evaluate, folder: Pat
     `predictions.npz` (class map by id, of the images that are kept) and `overlays.png` (of those that are
     drawn).
     """
+    folder = Path(folder)
     device = next(model.parameters()).device
     classes = prepared.card.classes
     split = prepared.reported

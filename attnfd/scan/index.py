@@ -1,7 +1,7 @@
 """The index and the card of a dataset, and what makes a dataset unusable as a whole."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import pandas as pd
 
@@ -17,8 +17,13 @@ SHOWN = 20
 """Faults that a message lists."""
 
 
-def to_index(findings: Sequence[Finding], reader: Reader, name: str) -> pd.DataFrame:
+def to_index(
+    findings: Sequence[Finding], reader: Reader, name: str, splits: Iterable[str] = ()
+) -> pd.DataFrame:
     """The index of a dataset without fault, sorted by split and id.
+
+    Args:
+        splits: those that the reader found, which need an image each, as `SPLITS` do.
 
     Raises:
         UserError: a split is empty, all masks have colours while the classes have numbers, or files are
@@ -37,13 +42,19 @@ def to_index(findings: Sequence[Finding], reader: Reader, name: str) -> pd.DataF
         more = [f"and {len(faults) - SHOWN} more"] if len(faults) > SHOWN else []
         lines = "".join(f"\n  {line}" for line in [*faults[:SHOWN], *more])
         raise UserError(f"{name}: faults in {reader.root} ({len(faults)}); fix or unlist these files:{lines}")
-    for split in SPLITS:
+    for split in dict.fromkeys((*SPLITS, *splits)):
         if split not in set(rows["split"]):
             raise UserError(
                 f"{name}: split {split}: found no image among the {len(rows)} of {reader.root}; at least one "
-                "is needed: list some for it, or add images, or change the share that validates"
+                f"is needed: list some for it, or add images, {_without(split)}"
             )
     return rows.sort_values(["split", "id"], ignore_index=True)
+
+
+def _without(split: str) -> str:
+    if split in SPLITS:
+        return "or change the share that validates"
+    return f"or take the split away: its list, or prepare.{split} of the recipe"
 
 
 def _repeated(rows: pd.DataFrame) -> list[str]:

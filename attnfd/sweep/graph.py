@@ -12,6 +12,7 @@ import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from copy import copy
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -132,9 +133,10 @@ class Graph:
 
         stage = self._stages[name]
         with errors(), self._locked():
-            stage.save_deps(allow_missing=True)
+            if not all(dep.exists for dep in stage.deps):
+                return False
             try:
-                self._repo.stage_cache.restore(stage, dry=True)
+                self._repo.stage_cache.restore(_unrecorded(stage), dry=True)
             except RunCacheNotFoundError:
                 return False
         return True
@@ -258,6 +260,21 @@ def _since(pid: int) -> str:
 def _command(stage: "Stage") -> str:
     commands = stage.cmd if isinstance(stage.cmd, list) else (stage.cmd or "").splitlines()
     return " && ".join(commands)
+
+
+def _unrecorded(stage: "Stage") -> "Stage":
+    """A copy of a stage with its deps as they are now, and without the outs of its last run.
+
+    With these, DVC would answer from `dvc.lock` and not from the run-cache; and a dry look-up saves no deps.
+    """
+    from dvc_data.hashfile.hash_info import HashInfo
+
+    bare = copy(stage)
+    bare.deps, bare.outs = [copy(dep) for dep in stage.deps], [copy(out) for out in stage.outs]
+    bare.save_deps()
+    for out in bare.outs:
+        out.hash_info = HashInfo()
+    return bare
 
 
 def _record(stage: "Stage") -> None:

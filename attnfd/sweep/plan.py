@@ -104,13 +104,14 @@ def measurements(datasets: set[str]) -> list[Measured]:
     Raises:
         UserError: the store does not answer.
     """
-    from attnfd.tracking import store
+    from attnfd.tracking import names, store
 
     if not datasets or store.is_new():
         return []
     with store.errors():
         client = store.connect_to_read("measured trainings")
-        experiments = [client.get_experiment_by_name(dataset) for dataset in sorted(datasets)]
+        wanted = [names.experiment(dataset, local=store.is_local()) for dataset in sorted(datasets)]
+        experiments = [client.get_experiment_by_name(name) for name in wanted]
         runs = client.search_runs(
             [experiment.experiment_id for experiment in experiments if experiment],
             f"metrics.`{SECONDS}` > 0 and attributes.status = 'FINISHED'",
@@ -146,8 +147,9 @@ def show(found: Sequence[Stale], console: Console) -> None:
     stages.add_row("all", str(len(found)), _shown(found), style="bold")
     console.print(cells, stages)
     console.print(
-        "Hours of training on this machine, one cell after another. ≈: from similar trainings, or another "
-        "machine; unknown: nothing similar is in the MLflow store; –: only trainings are measured."
+        "Time of the trainings on this machine, one cell after another. ≈: from similar trainings, "
+        "or another machine; unknown: nothing similar is in the MLflow store; –: not measured, as it "
+        "does not train."
     )
 
 
@@ -160,12 +162,14 @@ def _cell(job: Job) -> Cell | None:
 
 
 def _measured(run: "Run") -> Measured:
+    from attnfd.tracking import store
+
     tags, params = run.data.tags, run.data.params
     cell = Cell.of_tags(tags)
     section = TRAINS[cell.stage]
     held_out = float(params.get("tune.share", 0))
     done = _work(int(params[f"{section}.epochs"]), json.loads(params[f"{section}.crop"]), held_out)
-    here = tags.get("process", "").partition(" ")[0] == socket.gethostname()
+    here = tags.get(store.PROCESS, "").partition(" ")[0] == socket.gethostname()
     return Measured(cell, run.data.metrics[SECONDS], done, here)
 
 
@@ -183,7 +187,8 @@ def _alike(one: Cell, other: Cell, kind: tuple[str, ...]) -> bool:
 def _table(*columns: str) -> Table:
     table = Table(box=box.SIMPLE)
     for name in columns:
-        table.add_column(name, justify="left" if name in ("cell", "why", "stage") else "right")
+        left = name in ("cell", "why", "stage")
+        table.add_column(name, justify="left" if left else "right", overflow="fold", no_wrap=not left)
     return table
 
 

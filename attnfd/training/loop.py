@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import pandas as pd
 from lightning_fabric import Fabric
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from attnfd.config.schema import Training
 from attnfd.data.loaders import eval_loader, train_loader
@@ -13,6 +12,7 @@ from attnfd.data.transforms import normalize
 from attnfd.errors import UserError
 from attnfd.runtime import processes
 from attnfd.training.interrupts import Interrupt, interruptible
+from attnfd.training.progress import Bar
 from attnfd.training.state import Trainee, TrainState
 
 
@@ -38,7 +38,7 @@ def fit_together(
         TrainState(trainee, config, fabric, classes=classes, steps_per_epoch=len(train), alone=alone)
         for trainee in trainees
     ]
-    with interruptible() as interrupt, _progress_bar() as bar:
+    with interruptible() as interrupt, Bar(alone=alone) as bar:
         for state in states:
             state.show_on(bar)
         last = max(state.config.epochs for state in states)
@@ -92,8 +92,3 @@ def _stop_if_asked(interrupt: Interrupt, states: Sequence[TrainState], where: st
         if not state.error:
             state.save()
     interrupt.raise_if_asked(where)
-
-
-def _progress_bar() -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, TextColumn("{task.fields[note]}"), disable=processes.rank() > 0)

@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from attnfd import paths
-from attnfd.config.schema import Prepare, Report, Run, Tune
+from attnfd import discovery, paths
+from attnfd.config.schema import Distill, Prepare, Report, Run, Student, TrainTeacher, Tune
+from attnfd.config.section import typed
 from attnfd.data.prepared import Card, Prepared, Split, write_warnings
 from attnfd.paths import Cell
 
@@ -25,6 +26,15 @@ VARIANTS: dict[Any, dict[str, Any]] = {
     "plain": {"normalize": "none", "attention": {"channel": False, "reduction": 8}},
     "early": {"layers": ["backbone"], "decay": 0.5},
 }
+TRAINING: dict[str, Any] = {
+    "splits": ["train"], "epochs": 120, "batch_size": 8, "lr": 0.007, "head_lr_factor": 10, "momentum": 0.9,
+    "nesterov": True, "weight_decay": 5e-4, "schedule": "cosine", "crop": [64, 64], "scale": [0.5, 2.0],
+    "flip": 0.5, "sync_bn": True, "precision": "auto", "deterministic": False, "validate_every": 1,
+}  # fmt: skip
+TEACHER: dict[str, Any] = {
+    "backbone": "resnet101", "weights": "imagenet", "dropout": [0.5, 0.1], "attention": {},
+    "checkpoint": None, "fit_epochs": 5, "seed": 0,
+}  # fmt: skip
 
 
 def params(
@@ -44,8 +54,11 @@ def params(
         tune=Tune(factors=(0.3, 1), share=0.25, epochs_factor=0.5),
         prepare=lambda dataset: Prepare(reader="shapes"),
         raw={"ablate": VARIANTS},
-        method=lambda method, dataset, variant=None: SimpleNamespace(
-            layers=VARIANTS.get(variant, {}).get("layers", ["backbone", "encoder", "decoder"])
+        student=lambda student: Student(backbone=student, dropout=(0.5, 0.1)),
+        train_teacher=lambda dataset: typed(TrainTeacher, TRAINING | TEACHER),
+        distill=lambda dataset: typed(Distill, TRAINING | {"weights": "none", "epochs": 60}),
+        method=lambda method, dataset, variant=None: typed(
+            discovery.component("distillers", method).Config, VARIANTS.get(variant, {})
         ),
     )
 

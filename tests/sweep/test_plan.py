@@ -70,3 +70,14 @@ def test_hours_per_stage_and_in_all() -> None:
         "all 5 ≈ 3.5 h + unknown",
     ):
         assert line in lines
+
+
+def test_nothing_of_a_cell_is_cut_off_at_80_columns() -> None:
+    name = "distill@shapes-mobilenetv3_large-attnfd-0"
+    job = Job(name=name, command="", upstream=())
+    console = Console(width=80, file=io.StringIO())
+    plan.show([Stale(job, "methods.attnfd.weight, recipes.shapes.distill", None)], console)
+    shown = console.file.getvalue()
+    assert "…" not in shown
+    rows = [line[1:].split("  ")[0].strip() for line in shown.splitlines()]
+    assert name in "".join(rows)
