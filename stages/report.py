@@ -44,6 +44,8 @@ def _report(params: Params, dataset: str) -> Path:
         "data": tables.data(prepared.card),
         "recipe": provenance.recipe(params, dataset),
     }
+    if tried := trials.cells(params, dataset):
+        frames["tuning"] = trials.table(trials.scores(tried))
     plots = {
         "curves": tables.curves(cells),
         "per_class": tables.per_class(cells),
@@ -69,8 +71,6 @@ def _report(params: Params, dataset: str) -> Path:
     for table in (table for section in described.sections for table in section.tables):
         files[f"tables/{table.name}.csv"] = _csv(frames[table.name])
         files[f"tables/{table.name}.tex"] = latex.write(table, f"{dataset}-{table.name}").encode()
-    if tried := trials.cells(params, dataset):
-        files["tables/tuning.csv"] = _csv(trials.table(trials.scores(tried)))
     files["tables/comparison_full.tex"] = files["tables/comparison.tex"]
     short = for_a_paper(comparison, names)
     files["tables/comparison.tex"] = latex.write(short, f"{dataset}-comparison").encode()

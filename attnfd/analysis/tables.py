@@ -189,7 +189,7 @@ def aggregate(found: pd.DataFrame, by: str, baseline: str) -> pd.DataFrame:
     """Means over the seeds, a row per student and `by`, in the order of their first row.
 
     Columns: `student`, `by`, number of `seeds`, mean `miou`, its sample standard deviation `miou_std` (empty
-    for one seed), means of the other `SCORES` and of `val_miou`, `parameters`,
+    for one seed), means of the other `SCORES`, the `split` that these are of, mean `val_miou`, `parameters`,
     `multiply_adds`, how many seeds `collapsed`;
     then against the student's row `baseline`, where both have a seed: mean `difference` in mIoU, `low` and
     `high` of its 95 % interval, and `verdict`, of `attnfd.analysis.statistics.paired`. One pair of trainings
@@ -199,6 +199,7 @@ def aggregate(found: pd.DataFrame, by: str, baseline: str) -> pd.DataFrame:
     table = found.groupby(["student", by], sort=False, as_index=False).agg(
         seeds=("miou", "size"),
         **{"miou": means["miou"], "miou_std": ("miou", "std"), **means},
+        split=("split", "first"),
         val_miou=("val_miou", "mean"),
         parameters=("parameters", "first"),
         multiply_adds=("multiply_adds", "first"),

@@ -37,7 +37,7 @@ def draw(
 
     Args:
         frames: `comparison`, `ablation`, `settings`, `curves` and `per_class`, of the functions of
-            `attnfd.analysis.tables`.
+            `attnfd.analysis.tables`; if there are trials, `tuning` of `attnfd.analysis.trials`.
 
     Raises:
         UserError: a cell has no results yet.
@@ -82,6 +82,12 @@ def _charts(names: Names, frames: Mapping[str, pd.DataFrame]) -> dict[str, Pictu
             figures.settings(frames["settings"], names),
             "mIoU of AttnFD with other settings, the best first. A stem starts at AttnFD with its own "
             f"settings; the table says what each variant changes. {_interval(frames['settings'])}",
+        )
+    if "tuning" in frames:
+        drawn["tuning"] = Picture(
+            figures.tuning(frames["tuning"], names),
+            "Trials: mean mIoU on training images that were held out, over the factor of each method's "
+            "weight. A ring marks the factor that attnfd choose takes.",
         )
     if _both(comparison):
         drawn["gains"] = Picture(

@@ -100,17 +100,17 @@ def card(images: int = 4, sha256: str = "") -> Card:
     )  # fmt: skip
 
 
-def write(cell: Cell, miou: float, *, collapsed: bool = False) -> None:
+def write(cell: Cell, miou: float, *, collapsed: bool = False, split: str = "val") -> None:
     """Results and history of a cell; its mean class accuracy is 0.1 above the mIoU.
 
-    All its images are alike, and so are the two classes that occur: their IoU is the mIoU. On the images
-    that are kept it predicts class 1.
+    On `val` it has 0.05 less if it is scored on another split. All its images are alike, and so are the two
+    classes that occur: their IoU is the mIoU. On the images that are kept it predicts class 1.
     """
     cell.results.mkdir(parents=True, exist_ok=True)
     cell.model.mkdir(parents=True, exist_ok=True)
     metrics = {
         "miou": miou, "mean_accuracy": miou + 0.1, "pixel_accuracy": 0.9, "fw_iou": 0.8,
-        "miou_predicted": miou, "split": "val", "val": {"miou": miou},
+        "miou_predicted": miou, "split": split, "val": {"miou": miou - 0.05 * (split == "test")},
         "collapsed": collapsed, "images": 4, "parameters": 16_608_181, "multiply_adds": 3_000_000_000,
         "iou": {"ground": miou, "square": miou, "star": None},
     }  # fmt: skip
@@ -133,12 +133,14 @@ def write(cell: Cell, miou: float, *, collapsed: bool = False) -> None:
     )
 
 
-def results(settings: Any, mious: Mapping[str, float], collapsed: Sequence[str] = ()) -> list[Cell]:
+def results(
+    settings: Any, mious: Mapping[str, float], collapsed: Sequence[str] = (), split: str = "val"
+) -> list[Cell]:
     """Results of every cell that the axes name, by the cell's name."""
     cells = Cell.all(settings.run, "tiny")
     assert {cell.name for cell in cells} == set(mious)
     for cell in cells:
-        write(cell, mious[cell.name], collapsed=cell.name in collapsed)
+        write(cell, mious[cell.name], collapsed=cell.name in collapsed, split=split)
     return cells
 
 
