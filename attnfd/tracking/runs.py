@@ -37,8 +37,6 @@ FIRST_PAUSE_SECONDS = 60.0
 BATCH = 1000
 LONGEST_PARAM = 6000
 EXAMPLE_SIDE = 64
-CHARTS = ("overlays", "confusion")
-"""Pictures that the charts of MLflow show side by side."""
 
 Name = TypeVar("Name", str, keys.Names)
 
@@ -147,7 +145,7 @@ class Run:
                 self._log_file(file)
             elif file.suffix != ".safetensors":  # An ablation's weights are beside its results.
                 self._log_file(file, "evaluation")
-            if file.suffix == ".png" and file.stem in CHARTS:
+            if file.suffix == ".png" and file.stem in views.PICTURES:
                 self._log_chart(file)
         corner = evaluated.images[:1, :, :EXAMPLE_SIDE, :EXAMPLE_SIDE]
         self.model(corner.permute(0, 2, 3, 1).numpy())

@@ -49,7 +49,7 @@ def serve(port: int, *, browse: bool = False) -> None:
 
 
 def page() -> str:
-    """The newest experiment of this project, its runs as trainings, the best first; without one the list.
+    """The newest experiment of this project in its view of scores; without one the list of experiments.
 
     Raises:
         UserError: the store does not answer.
@@ -67,7 +67,7 @@ def page() -> str:
         if not newest:
             return "#/experiments"
         _, experiment = store.connect(newest[0].data.tags["dataset"])
-        return views.best_first(experiment)
+        return views.page(experiment)
 
 
 def _check_free(port: int) -> None:

@@ -9,7 +9,6 @@ import json
 import zlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
-from urllib.parse import quote
 
 NOTE = "mlflow.note.content"
 """The tag that MLflow shows as the description of a run or an experiment."""
@@ -17,7 +16,6 @@ HEADLINE = "metrics.`miou`"
 SAVED = "mlflow.sharedViewState."
 VERSION = "attnfd.views"
 """Tag that says which views an experiment has: a digest of them."""
-PAGE = "#/experiments/{experiment}/runs?workflowType=machine_learning"
 WHO = ("tags.`student`", "tags.`method`", "tags.`variant`", "tags.`seed`")
 SCORES = (HEADLINE, "metrics.`mean_accuracy`", "metrics.`val/pixel_accuracy`", "metrics.`val/fw_iou`")
 COSTS = (
@@ -30,6 +28,8 @@ COSTS = (
     "metrics.`model/parameters`",
     "metrics.`model/macs`",
 )
+PICTURES = ("overlays", "confusion")
+"""Pictures of a run that its charts show beside those of other runs."""
 # The runs of methods, which have the means over their seeds, are no models.
 MODELS = "tags.`stage` != 'seeds'"
 
@@ -44,6 +44,17 @@ class View(NamedTuple):
     groups: Sequence[str] = ()
 
 
+LINE = {
+    "xAxisKey": "step",
+    "xAxisScaleType": "linear",
+    "scaleType": "linear",
+    "yAxisKey": "metric",
+    "yAxisExpressions": [],
+    "range": {},
+    "lineSmoothness": 0,
+    "useGlobalXaxisKey": True,
+    "useGlobalLineSmoothing": True,
+}
 VIEWS = {
     "scores": View("Scores", (*WHO, *SCORES)),
     "cost": View("Cost", (*WHO, HEADLINE, *COSTS), "metrics.`speed/training_seconds`"),
@@ -57,7 +68,7 @@ VIEWS = {
 
 def version() -> str:
     """Changes when a view does."""
-    return hashlib.sha256(repr((VIEWS, MODELS)).encode()).hexdigest()[:12]
+    return hashlib.sha256(json.dumps([_state(view) for view in VIEWS.values()]).encode()).hexdigest()[:12]
 
 
 def tags(dataset: str, experiment: str) -> dict[str, str]:
@@ -66,16 +77,13 @@ def tags(dataset: str, experiment: str) -> dict[str, str]:
     return {NOTE: _note(dataset, experiment), **saved, VERSION: version()}
 
 
-def best_first(experiment: str) -> str:
-    """The page of an experiment's runs as trainings, the highest mIoU first."""
-    return f"{PAGE.format(experiment=experiment)}&orderByKey={quote(HEADLINE)}&orderByAsc=false"
+def page(experiment: str, view: str = "scores") -> str:
+    """The page of an experiment's runs as trainings, in one of `VIEWS`: by default the highest mIoU first."""
+    return f"#/experiments/{experiment}/runs?workflowType=machine_learning&viewStateShareKey={view}"
 
 
 def _note(dataset: str, experiment: str) -> str:
-    links = " · ".join(
-        f"[{view.name}]({PAGE.format(experiment=experiment)}&viewStateShareKey={key})"
-        for key, view in VIEWS.items()
-    )
+    links = " · ".join(f"[{view.name}]({page(experiment, key)})" for key, view in VIEWS.items())
     return (
         f"Models of **{dataset}**, a run for each. Saved views: {links}\n\n"
         f"A run is called `<student>-<method>-<seed>`, an ablation `<student>-attnfd-<variant>-<seed>`. "
@@ -86,18 +94,46 @@ def _note(dataset: str, experiment: str) -> str:
 
 
 def _saved(view: View) -> str:
-    """A view as MLflow stores it. What the state leaves out, the page has as its default."""
-    state = {
+    """A view as MLflow stores it."""
+    packed = base64.b64encode(zlib.compress(json.dumps(_state(view)).encode(), 9)).decode()
+    stamp = {"createdAt": 0, "updatedAt": 0}
+    return json.dumps({"name": view.name, **stamp, "state": f"deflate;{packed}"})
+
+
+def _state(view: View) -> dict[str, Any]:
+    """The state of the page. What it leaves out, the page has as its default."""
+    return {
         "searchFilter": MODELS,
         "orderByKey": view.order,
         "orderByAsc": view.ascending,
         "selectedColumns": list(view.columns),
         "groupBy": _groups(view.groups),
         "runsHiddenMode": "SHOW_ALL",
+        **_charts(),
     }
-    packed = base64.b64encode(zlib.compress(json.dumps(state).encode(), 9)).decode()
-    stamp = {"createdAt": 0, "updatedAt": 0}
-    return json.dumps({"name": view.name, **stamp, "state": f"deflate;{packed}"})
+
+
+def _charts() -> dict[str, Any]:
+    """The section that the charts begin with; the page appends one for every other metric.
+
+    Without it they begin with the counts of the dataset, equal in all runs, and end with the pictures.
+    """
+    name = "Scores"
+    charts: list[dict[str, Any]] = [
+        {"type": "BAR", "metricKey": "miou"},
+        {"type": "BAR", "metricKey": "mean_accuracy"},
+        {"type": "LINE", "metricKey": "epoch/miou", **LINE},
+        *({"type": "IMAGE", "imageKeys": [one], "step": 0, "showRunParams": False} for one in PICTURES),
+    ]
+    common = {"metricSectionId": name, "runsCountToCompare": 10, "deleted": False, "isGenerated": False}
+    section = {"uuid": name, "name": name, "display": True, "isReordered": False, "deleted": False}
+    return {
+        "compareRunSections": [section],
+        "compareRunCharts": [
+            {"uuid": f"{name} {number}", **common, **chart} for number, chart in enumerate(charts)
+        ],
+        "isAccordionReordered": True,  # Else the page sorts sections by name.
+    }
 
 
 def _groups(tags: Sequence[str]) -> dict[str, Any] | None:

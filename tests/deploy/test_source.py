@@ -185,7 +185,7 @@ class TestTracked:
         (described,) = Path("mlruns").rglob("MLmodel")
         folder = described.parent
         before = {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
-        weights = folder / "extra_files/model.safetensors"
+        weights = folder / "data/network/model.safetensors"
         for file in before:
             if file not in (described, weights):
                 file.write_bytes(TRAP)

@@ -5,14 +5,23 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
 
 from attnfd import paths
+from attnfd.analysis import tables
+from attnfd.deploy.source import open_model
+from attnfd.evaluation.inference import ClassMap
+from attnfd.models import checkpoint
 from attnfd.paths import Cell
-from attnfd.tracking import names, runs, store, views
-from tests import servers
+from attnfd.tracking import names, registry, runs, store, views
+from tests import miniature, servers
+from tests.deploy.conftest import save
+from tests.tracking import test_summary
 from tests.tracking.conftest import FRESH
-from tests.tracking.test_runs import write_outs
+from tests.tracking.test_runs import write_card, write_outs
 
 mlflow = store.library()
 CELL = Cell.distilled("toy", "r18", "kd", 0)
@@ -71,6 +80,60 @@ def test_a_moved_project_finds_its_files(
     assert client.get_run(again).info.artifact_uri.startswith(f"{new.as_uri()}/mlruns/toy/")
 
 
+PYFUNC = """
+import sys
+import mlflow
+import numpy as np
+from PIL import Image
+mlflow.set_tracking_uri("sqlite:///mlflow.db")
+for number, uri in enumerate(sys.argv[1:]):
+    model = mlflow.pyfunc.load_model(uri)
+    np.save(f"classes{number}.npy", model.predict(np.asarray(Image.open("photo.png"))[None])[0])
+"""
+REGISTER = """
+import sys
+import mlflow
+mlflow.set_tracking_uri("sqlite:///mlflow.db")
+mlflow.register_model(sys.argv[1], "attnfd-toy")
+mlflow.MlflowClient().set_registered_model_alias("attnfd-toy", "best", "1")
+"""
+
+
+def test_models_of_a_moved_project_predict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    old, new = tmp_path / "old place", tmp_path / "new"
+    old.mkdir()
+    monkeypatch.chdir(old)
+    write_outs(CELL)
+    save(CELL.model)
+    with runs.open_run(CELL, {}, FRESH) as run:
+        run.model(np.zeros((1, 8, 8, 3), dtype=np.uint8))
+        run.trained(checkpoint.fingerprint(CELL.model))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    by_run, registered = f"runs:/{run.id}/{CELL.name}", "models:/attnfd-toy@best"
+    root = {"PYTHONPATH": str(Path(runs.__file__).parents[2])}
+
+    def python(*words: str) -> None:
+        done = miniature.run(Path.cwd(), sys.executable, *words, **root)
+        assert done.returncode == 0, done.stderr
+
+    python("-c", REGISTER, by_run)
+    old.rename(new)
+    monkeypatch.chdir(new)
+    image = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+    Image.fromarray(image).save("photo.png")
+    local = open_model(CELL.model).network
+    with torch.no_grad():
+        expected = ClassMap(local)(torch.from_numpy(image[None])).numpy()[0]
+    assert len(np.unique(expected)) > 1
+    for number, name in enumerate((run.id, registered)):
+        python("-m", "attnfd", "predict", name, "photo.png", "--out", f"out{number}")
+        np.testing.assert_array_equal(np.asarray(Image.open(f"out{number}/classes/photo.png")), expected)
+    python("-c", PYFUNC, by_run, registered)
+    for number in range(2):
+        np.testing.assert_array_equal(np.load(f"classes{number}.npy"), expected)
+
+
 def test_a_copy_has_its_own_files_and_leaves_the_first_as_it_is(
     moved: tuple[Path, Path, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -94,7 +157,17 @@ def test_a_database_without_its_files_keeps_their_addresses(
     assert "loss" in history(run)
 
 
-def test_two_projects_on_one_server_have_experiments_of_their_own(
+def register(miou: float) -> str:
+    """Train the cell, and register it as the best one of its project; returns its run."""
+    write_card(CELL.dataset)
+    test_summary.write([CELL], {CELL.name: miou})
+    run = test_summary.train(CELL)
+    client, experiment = store.connect("toy")
+    registry.register(client, experiment, [CELL], tables.results([CELL]))
+    return run
+
+
+def test_two_projects_on_one_server_have_experiments_and_models_of_their_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     port = servers.free_port()
@@ -102,16 +175,16 @@ def test_two_projects_on_one_server_have_experiments_of_their_own(
     with servers.serving(command, health, tmp_path):
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
         found = {}
-        for project in ("wheat", "cars"):
+        for project, miou in (("wheat", 0.5), ("cars", 0.75)):
             (tmp_path / project).mkdir()
             monkeypatch.chdir(tmp_path / project)
-            found[project] = train()
-            assert names.registered("toy", local=store.is_local()) == f"{project}.toy"
+            found[project] = register(miou)
         client = mlflow.MlflowClient()
         for project, run in found.items():
             experiment = client.get_experiment_by_name(f"{project}/toy")
             assert [one.info.run_id for one in client.search_runs([experiment.experiment_id])] == [run]
             assert experiment.tags[views.VERSION] == views.version()
+            assert client.get_model_version_by_alias(f"{project}.toy", "best").run_id == run
         # An evaluation leaves the run's end, and so its duration, as it was.
         before = client.get_run(found["cars"]).info.end_time
         runs.Run(client, found["cars"], CELL, again="", resumed=True, ended=before).close("FINISHED")
