@@ -86,7 +86,7 @@ def test_outs_hold_what_a_user_looks_for(finished: Path) -> None:
     for name in ("metrics.json", "per_class.csv", *pictures):
         assert (results / name).stat().st_size > 0
     report = finished / "reports/shapes"
-    for name in ("report.md", "tables/comparison.csv", "tables/ablation.csv", "figures/curves.png"):
+    for name in ("report.md", "tables/comparison.csv", "tables/ablation.csv", "figures/curves.svg"):
         assert (report / name).stat().st_size > 0
     card = json.loads((finished / "models/shapes/frozen/card.json").read_text())
     source = json.loads((finished / "models/shapes/teacher/card.json").read_text())
