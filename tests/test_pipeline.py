@@ -95,9 +95,11 @@ def test_outs_hold_what_a_user_looks_for(finished: Path) -> None:
 
 
 def test_weights_are_on_the_disk_once(finished: Path) -> None:
-    files = [file for file in finished.rglob("*") if file.is_file() and file.stat().st_size > 10**6]
-    digests = {hashlib.sha256(file.read_bytes()).digest() for file in files if ".git/" not in str(file)}
-    assert len({file.stat().st_ino for file in files}) == len(digests)
+    large = [file for file in finished.rglob("*") if file.is_file() and file.stat().st_size > 10**6]
+    digests = {file: hashlib.sha256(file.read_bytes()).digest() for file in large}
+    weights = {digest for file, digest in digests.items() if file.suffix == ".safetensors"}
+    files = [file for file, digest in digests.items() if digest in weights]
+    assert len({file.stat().st_ino for file in files}) == len(weights)
 
 
 def test_a_second_clone_writes_the_same_lock(finished: Path, tmp_path: Path) -> None:
