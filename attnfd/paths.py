@@ -3,18 +3,19 @@
 import os
 import shutil
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from itertools import product
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
-    from attnfd.config.schema import Run
+    from attnfd.config.schema import Run, TuneAxes
 
 MODELS = Path("models")
 RESULTS = Path("results")
 ABLATION = Path("ablation")
+TUNING = Path("tuning")
 TEACHER = "teacher"
 FROZEN = "frozen"
 MODEL = "model.safetensors"
@@ -58,7 +59,8 @@ def prepared(dataset: str) -> Path:
 class Cell:
     """One trained model: what distinguishes it from every other, and where its files are.
 
-    `variant` is set for ablations; `student`, `method` and `seed` are unset for the teacher.
+    `variant` is set for ablations, `factor` for the trials of a weight, as `params.yaml` writes it.
+    `student`, `method` and `seed` are unset for the teacher.
     """
 
     stage: str
@@ -66,6 +68,7 @@ class Cell:
     student: str | None = None
     method: str | None = None
     variant: str | None = None
+    factor: str | None = None
     seed: int | None = None
 
     @classmethod
@@ -84,6 +87,17 @@ class Cell:
         return cls(
             stage="ablate", dataset=dataset, student=student, method="attnfd", variant=variant, seed=seed
         )
+
+    @classmethod
+    def trial(cls, dataset: str, student: str, method: str, factor: str, seed: int) -> Self:
+        """A student that a method teaches at its weight times a factor, to be scored on training images."""
+        return cls(stage="tune", dataset=dataset, student=student, method=method, factor=factor, seed=seed)
+
+    @classmethod
+    def trials(cls, axes: "TuneAxes", factors: Iterable[float], dataset: str) -> list[Self]:
+        """Every trial that the axes of `run.tune` and `tune.factors` ask for on a dataset."""
+        cells = product(axes.students, axes.methods, map(str, factors), axes.seeds)
+        return [cls.trial(dataset, *cell) for cell in cells]
 
     @classmethod
     def all(cls, run: "Run", dataset: str) -> list[Self]:
@@ -116,7 +130,8 @@ class Cell:
     @property
     def name(self) -> str:
         """`resnet18-attnfd-0`; the words a user sees in progress bars, tables and MLflow."""
-        parts = (self.student or TEACHER, self.method, self.variant, self.seed)
+        factor = None if self.factor is None else f"x{self.factor}"
+        parts = (self.student or TEACHER, self.method, self.variant, factor, self.seed)
         return "-".join(str(part) for part in parts if part is not None)
 
     @property
@@ -124,6 +139,8 @@ class Cell:
         """Folder of weights, card and history."""
         if self.student is None:
             return MODELS / self.dataset / TEACHER
+        if self.factor is not None:
+            return TUNING.joinpath(self.dataset, self.student, str(self.method), self.factor, str(self.seed))
         if self.variant is None:
             return MODELS / self.dataset / self.student / str(self.method) / str(self.seed)
         return ABLATION.joinpath(self.dataset, self.student, self.variant, str(self.seed))
@@ -131,7 +148,7 @@ class Cell:
     @property
     def results(self) -> Path:
         """Folder of metrics and pictures of the evaluation."""
-        if self.variant is not None:
+        if self.variant is not None or self.factor is not None:
             return self.model
         return RESULTS.joinpath(*self.model.parts[1:])
 
@@ -151,6 +168,11 @@ def frozen(dataset: str) -> Path:
     return MODELS / dataset / FROZEN
 
 
+def untuned(dataset: str) -> Path:
+    """Folder of what the trials of each method begin from."""
+    return TUNING / dataset / "untuned"
+
+
 def report(dataset: str) -> Path:
     """Folder of tables and figures."""
     return Path("reports", dataset)
@@ -165,6 +187,7 @@ def outs(stage: str, cell: Cell) -> list[Path]:
     """What a stage writes for a cell."""
     written = {
         "prepare": [prepared(cell.dataset)],
+        "trials": [untuned(cell.dataset)],
         "freeze": [frozen(cell.dataset)],
         "report": [report(cell.dataset), summary(cell.dataset)],
         "evaluate": [cell.results],

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from attnfd import paths
-from attnfd.analysis import tables
+from attnfd.analysis import tables, trials
 from attnfd.config.params import Params
 from attnfd.config.task import Task
 from attnfd.data.prepared import Prepared, open_prepared, read_warnings
@@ -44,6 +44,8 @@ def _report(params: Params, dataset: str) -> Path:
         "data": tables.data(prepared.card),
         "recipe": provenance.recipe(params, dataset),
     }
+    if tried := trials.cells(params, dataset):
+        frames["tuning"] = trials.table(trials.scores(tried))
     plots = {
         "curves": tables.curves(cells),
         "per_class": tables.per_class(cells),
@@ -86,8 +88,10 @@ def _report(params: Params, dataset: str) -> Path:
 
 def _subtitle(prepared: Prepared) -> str:
     card = prepared.card
-    others = [f"{split.images} in {name}" for name, split in card.splits.items() if name != "val"]
-    images = ", ".join([f"{card.splits['val'].images} validation images", *others])
+    reported = prepared.reported
+    kind = "test" if reported == "test" else "validation"
+    others = [f"{split.images} in {name}" for name, split in card.splits.items() if name != reported]
+    images = ", ".join([f"{card.splits[reported].images} {kind} images", *others])
     return f"{card.name}: {len(card.classes)} classes; {images}"
 
 

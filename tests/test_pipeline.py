@@ -23,6 +23,7 @@ CELLS = {
     "train_teacher@shapes",
     "evaluate_teacher@shapes",
     "freeze@shapes",
+    "trials@shapes",
     "distill@shapes-mobilenetv2-none-0",
     "distill@shapes-mobilenetv2-attnfd-0",
     "evaluate@shapes-mobilenetv2-none-0",
@@ -87,7 +88,7 @@ def test_outs_hold_what_a_user_looks_for(finished: Path) -> None:
     for name in ("metrics.json", "per_class.csv", *pictures):
         assert (results / name).stat().st_size > 0
     report = finished / "reports/shapes"
-    for name in ("report.md", "tables/comparison.csv", "tables/ablation.csv", "figures/curves.png"):
+    for name in ("report.md", "tables/comparison.csv", "tables/ablation.csv", "figures/curves.svg"):
         assert (report / name).stat().st_size > 0
     card = json.loads((finished / "models/shapes/frozen/card.json").read_text())
     source = json.loads((finished / "models/shapes/teacher/card.json").read_text())
@@ -96,9 +97,11 @@ def test_outs_hold_what_a_user_looks_for(finished: Path) -> None:
 
 
 def test_weights_are_on_the_disk_once(finished: Path) -> None:
-    files = [file for file in finished.rglob("*") if file.is_file() and file.stat().st_size > 10**6]
-    digests = {hashlib.sha256(file.read_bytes()).digest() for file in files if ".git/" not in str(file)}
-    assert len({file.stat().st_ino for file in files}) == len(digests)
+    large = [file for file in finished.rglob("*") if file.is_file() and file.stat().st_size > 10**6]
+    digests = {file: hashlib.sha256(file.read_bytes()).digest() for file in large}
+    weights = {digest for file, digest in digests.items() if file.suffix == ".safetensors"}
+    files = [file for file, digest in digests.items() if digest in weights]
+    assert len({file.stat().st_ino for file in files}) == len(weights)
 
 
 def test_a_second_clone_writes_the_same_lock(finished: Path, tmp_path: Path) -> None:
@@ -109,7 +112,9 @@ def test_a_second_clone_writes_the_same_lock(finished: Path, tmp_path: Path) -> 
     assert (second / "dvc.lock").read_bytes() == (finished / "dvc.lock").read_bytes()
 
 
-ATTNFD = {
+METHODS = {"trials@shapes", "report@shapes"}
+"""What a change of any method's settings may concern; trials whose file comes out the same stop it there."""
+ATTNFD = METHODS | {
     "distill@shapes-mobilenetv2-attnfd-0",
     "evaluate@shapes-mobilenetv2-attnfd-0",
     "ablate@shapes-mobilenetv2-b-0",
@@ -122,7 +127,12 @@ STUDENT = {cell for cell in CELLS if cell.startswith(("distill", "evaluate@", "a
     ("changes", "expected"),
     [
         ({"methods": {"attnfd": {"weight": 2}}}, ATTNFD),
-        ({"methods": {"kd": {"weight": 2}}}, set()),
+        ({"methods": {"kd": {"weight": 2}}}, METHODS),
+        ({"tune": {"share": 0.5}}, {"report@shapes"}),
+        (
+            {"run": {"tune": {"methods": ["kd"]}}},
+            METHODS | {f"tune@shapes-mobilenetv2-kd-{factor}-0" for factor in ("0.1", "0.3", "1", "3", "10")},
+        ),
         ({"students": {"mobilenetv2": {"dropout": [0.3, 0.1]}}}, STUDENT),
         ({"students": {"resnet18": {"dropout": [0.3, 0.1]}}}, set()),
         ({"recipes": {"shapes": {"distill": {"epochs": 3}}}}, STUDENT),
@@ -139,7 +149,18 @@ STUDENT = {cell for cell in CELLS if cell.startswith(("distill", "evaluate@", "a
         ),
         ({"report": {"title": "Another"}}, {"report@shapes"}),
     ],
-    ids=["weight", "unused method", "student", "unused student", "epochs", "variant", "seed", "title"],
+    ids=[
+        "weight",
+        "unused method",
+        "share",
+        "tuned method",
+        "student",
+        "unused student",
+        "epochs",
+        "variant",
+        "seed",
+        "title",
+    ],
 )
 def test_a_param_makes_stale_what_uses_it(project: Path, changes: dict, expected: set[str]) -> None:
     miniature.change(project, changes)
@@ -152,11 +173,31 @@ def edit(folder: Path, *files: str) -> None:
             file.write("\n# a change\n")
 
 
+def test_a_weight_chosen_from_trials_makes_none_of_them_stale(project: Path, tmp_path: Path) -> None:
+    project = shutil.copytree(project, tmp_path / "copy", symlinks=True)  # It gets further runs.
+    miniature.change(project, {"run": {"tune": {"methods": ["kd"]}}, "tune": {"factors": [0.3, 1]}})
+    done = miniature.run(project, "dvc", "repro", "tune")
+    assert done.returncode == 0, done.stderr
+    cells = {f"tune@shapes-mobilenetv2-kd-{factor}-0" for factor in ("0.3", "1")}
+    assert lock(project).keys() >= cells
+    chosen = miniature.run(project, "python", "-m", "attnfd", "choose", "--dataset", "shapes")
+    assert chosen.returncode == 0, chosen.stderr
+    miniature.change(project, {"methods": {"kd": {"on": {"shapes": {"weight": 7, "epochs": 9}}}}})
+    done = miniature.run(project, "dvc", "repro", "tune")
+    assert set(re.findall(r"Running stage '(.+?)'", done.stdout)) == {"trials@shapes"}
+    miniature.change(project, {"methods": {"kd": {"temperature": 2}}})
+    done = miniature.run(project, "dvc", "repro", "tune")
+    assert set(re.findall(r"Running stage '(.+?)'", done.stdout)) == {"trials@shapes", *cells}
+    report = miniature.run(project, "dvc", "repro", "report")
+    assert report.returncode == 0, report.stderr
+    assert len(pd.read_csv(project / "reports/shapes/tables/tuning.csv")) == 2
+
+
 def test_a_distillers_file_makes_stale_its_own_cells(project: Path) -> None:
     edit(project, "attnfd/distillers/attnfd.py")
-    assert stale(project) == ATTNFD
+    assert stale(project) == ATTNFD - {"trials@shapes"}
     edit(project, "attnfd/distillers/kd.py")
-    assert stale(project) == ATTNFD
+    assert stale(project) == ATTNFD - {"trials@shapes"}
 
 
 def test_an_edit_of_one_method_leaves_the_others(project: Path) -> None:

@@ -20,7 +20,7 @@ from attnfd.errors import UserError
 from attnfd.evaluation.metrics import SCORES
 from attnfd.paths import TEACHER, Cell
 
-COUNTED = (*SCORES, "parameters", "multiply_adds", "images", "collapsed")
+COUNTED = (*SCORES, "parameters", "multiply_adds", "images", "collapsed", "split", "val")
 PAIRS = 1000
 """Of classes, which a plot in a browser has room for."""
 COMBINATIONS = [layers for count in range(4) for layers in itertools.combinations(LAYERS, count)]
@@ -39,7 +39,7 @@ def labels(cell: Cell) -> dict[str, str]:
 
 def results(chosen: Sequence[Cell]) -> pd.DataFrame:
     """`metrics.json` of every cell, a row each: its labels, scores, `parameters`, `multiply_adds`, `images`,
-    `collapsed`.
+    `collapsed`, the `split` that the scores are of, and `val_miou`, that of the validation split.
 
     `confusion` is the path of the cell's confusion matrices, of which differences are drawn.
 
@@ -52,7 +52,8 @@ def results(chosen: Sequence[Cell]) -> pd.DataFrame:
         with reading(file.as_posix()):
             metrics = json.loads(file.read_bytes())
             need(COUNTED, metrics)
-        kept = {key: metrics[key] for key in COUNTED}
+        kept = {key: metrics[key] for key in COUNTED if key != "val"}
+        kept["val_miou"] = metrics["val"]["miou"]
         confusion = existing(cell, cell.results / paths.CONFUSION)
         rows.append({"cell": cell.name, **labels(cell), **kept, "confusion": confusion})
     return pd.DataFrame(rows)
@@ -107,9 +108,10 @@ def existing(cell: Cell, file: Path) -> Path:
         UserError: it is missing; the message names the cell and the command that makes it.
     """
     if not file.exists():
+        target = "tune" if cell.stage == "tune" else f"report@{cell.dataset}"
         raise UserError(
             f"{file.as_posix()}: not found: {cell.name} of {cell.dataset} is not complete; "
-            f"run dvc repro report@{cell.dataset}"
+            f"run dvc repro {target}"
         )
     return file
 
@@ -187,8 +189,8 @@ def aggregate(found: pd.DataFrame, by: str, baseline: str) -> pd.DataFrame:
     """Means over the seeds, a row per student and `by`, in the order of their first row.
 
     Columns: `student`, `by`, number of `seeds`, mean `miou`, its sample standard deviation `miou_std` (empty
-    for one seed), means of the other `SCORES`, `parameters`, `multiply_adds`, how
-    many seeds `collapsed`;
+    for one seed), means of the other `SCORES`, the `split` that these are of, mean `val_miou`, `parameters`,
+    `multiply_adds`, how many seeds `collapsed`;
     then against the student's row `baseline`, where both have a seed: mean `difference` in mIoU, `low` and
     `high` of its 95 % interval, and `verdict`, of `attnfd.analysis.statistics.paired`. One pair of trainings
     has no verdict.
@@ -197,6 +199,8 @@ def aggregate(found: pd.DataFrame, by: str, baseline: str) -> pd.DataFrame:
     table = found.groupby(["student", by], sort=False, as_index=False).agg(
         seeds=("miou", "size"),
         **{"miou": means["miou"], "miou_std": ("miou", "std"), **means},
+        split=("split", "first"),
+        val_miou=("val_miou", "mean"),
         parameters=("parameters", "first"),
         multiply_adds=("multiply_adds", "first"),
         collapsed=("collapsed", "sum"),

@@ -45,7 +45,7 @@ def one_process_unless_it_trains(
     ] = False,
 ) -> None:
     """Refuse what several processes would do over each other."""
-    trains = ("train_teacher", "distill", "ablate")
+    trains = ("train_teacher", "distill", "tune", "ablate")
     if "TORCHELASTIC_RUN_ID" in os.environ and context.invoked_subcommand not in trains:
         raise UserError(
             f"torchrun: found attnfd {context.invoked_subcommand}; allowed: {', '.join(trains)}; "

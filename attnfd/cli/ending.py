@@ -17,12 +17,12 @@ WIDTH = 80
 def show_report(axes: Run, dataset: str, page: Path) -> None:
     """Scores with the intervals of the gains, the report's path, and the command that shows the runs."""
     comparison = tables.comparison(tables.results(Cell.all(axes, dataset)))
-    images = len(
-        pd.read_csv(paths.prepared(dataset) / "index.csv", usecols=["split"]).query("split == 'val'")
-    )
+    splits = pd.read_csv(paths.prepared(dataset) / "index.csv", usecols=["split"])["split"].value_counts()
+    reported = "test" if "test" in splits else "val"
+    images = f"{splits[reported]} {'test' if reported == 'test' else 'validation'} images"
     console = Console(highlight=False, soft_wrap=True)
     seeds = "1 seed" if len(axes.seeds) == 1 else f"{len(axes.seeds)} seeds"
-    console.print(f"{dataset} · {images} validation images · {seeds}", markup=False)
+    console.print(f"{dataset} · {images} · {seeds}", markup=False)
     console.print(scores(comparison), width=WIDTH)
     console.print(f"Report   {page}\nRuns     attnfd ui", markup=False)
 

@@ -23,6 +23,9 @@ MethodName = Annotated[
 Methods = Annotated[
     list[str], typer.Option("--method", help=_METHOD, autocompletion=completion.names("methods"))
 ]
+Factors = Annotated[
+    list[str], typer.Option("--factor", help="Of the method's weight: a number of `tune.factors`.")
+]
 Variants = Annotated[
     list[str],
     typer.Option(

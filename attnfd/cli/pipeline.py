@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from attnfd import paths
 from attnfd.cli.app import app
 from attnfd.cli.messages import plain, tell
-from attnfd.cli.options import Dataset, MethodName, Methods, Seed, Student, Students, Variants
+from attnfd.cli.options import Dataset, Factors, MethodName, Methods, Seed, Student, Students, Variants
 from attnfd.errors import UserError
 from attnfd.paths import Cell
 
@@ -64,6 +64,38 @@ def distill(
     _train("distill", _tasks("distill", cells))
 
 
+@app.command(rich_help_panel="Stages", epilog="Example: attnfd trials --dataset shapes")
+def trials(dataset: Dataset) -> None:
+    """Write what each tuned method's trials begin from: its settings without a weight chosen from trials."""
+    _stage("trials")(_tasks("trials", [Cell.teacher(dataset)]))
+
+
+@app.command(
+    rich_help_panel="Stages",
+    epilog="Example: attnfd tune --dataset shapes --student resnet18 --method kd --factor 0.3 --seed 0\n\n"
+    "Two beside one teacher: attnfd tune --dataset shapes --seed 0 --student resnet18 --method kd "
+    "--factor 0.3 --student resnet18 --method kd --factor 3",
+)
+def tune(
+    dataset: Dataset,
+    students: Students,
+    methods: Methods,
+    factors: Factors,
+    seed: Seed,
+) -> None:
+    """Try one factor of a method's weight: train a student on some training images, score it on the others.
+
+    Several are trained together, as in `distill`. `choose` reads what they scored.
+    """
+    triples = [
+        (*pair, factor)
+        for pair, (_, factor) in zip(
+            _pairs(students, "--method", methods), _pairs(students, "--factor", factors), strict=True
+        )
+    ]
+    _train("tune", _tasks("tune", [Cell.trial(dataset, *triple, seed) for triple in triples]))
+
+
 @app.command(
     "evaluate_teacher", rich_help_panel="Stages", epilog="Example: attnfd evaluate_teacher --dataset shapes"
 )
@@ -115,7 +147,7 @@ def _tasks(stage: str, cells: Sequence[Cell]) -> "list[Task]":
     from attnfd.config.task import Task
 
     params = preflight.check_params()
-    opening.announce(stage, cells, params.run)
+    opening.announce(stage, cells, params)
     for cell in cells:
         for out in paths.outs(stage, cell):
             paths.unlink(out)

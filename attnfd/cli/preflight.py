@@ -78,10 +78,10 @@ def check_components(params: Params) -> None:
         for variant in params.raw["ablate"]:
             params.method("attnfd", dataset, variant)
         teacher = params.train_teacher(dataset).backbone
-        discovery.one_of(teacher, backbones.names(), f"{params.source}: train_teacher.backbone")
+        backbones.check_name(teacher, f"{params.source}: train_teacher.backbone")
     for student in params.raw["students"]:
         key = f"{params.source}: students.{student}.backbone"
-        discovery.one_of(params.student(student).backbone, backbones.names(), key)
+        backbones.check_name(params.student(student).backbone, key)
 
 
 def _checks(params: Params) -> Iterator[tuple[str, Check]]:
@@ -94,8 +94,8 @@ def _checks(params: Params) -> Iterator[tuple[str, Check]]:
     wanted = weights.wanted(params)
     if not wanted:
         yield "weights", lambda: "none to load: training starts from random ones"
-    for backbone, name in wanted:
-        yield f"weights of {backbone}", partial(weights.check, backbone, name)
+    for start in wanted:
+        yield f"weights of {start.backbone}", partial(weights.check, start)
     yield "device", _device
     yield "precision", partial(_precision, params)
     yield "versions", _versions

@@ -37,7 +37,8 @@ def check() -> None:
 
 @app.command(
     rich_help_panel="Run",
-    epilog="Example: attnfd plan\n\nWith another value: attnfd plan --set methods.attnfd.weight=3",
+    epilog="Example: attnfd plan\n\nWith another value: attnfd plan --set methods.attnfd.weight=3\n\n"
+    "Epochs for a comparison in equal time: attnfd plan --equal-time shapes",
 )
 def plan(
     changes: Annotated[
@@ -46,6 +47,15 @@ def plan(
             "--set",
             metavar="KEY=VALUE",
             help="What if this was in params.yaml? May be given again; nothing is written.",
+            show_default=False,
+        ),
+    ] = None,
+    equal_time: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DATASET",
+            help="Measure a step of every method on this recipe instead, and say how many epochs each may "
+            "train so that all take the same time.",
             show_default=False,
         ),
     ] = None,
@@ -61,7 +71,20 @@ def plan(
         text = changed.change(Path(PARAMS_FILE).read_text(encoding="utf-8"), changes)
         params = parse_params(text, f"{PARAMS_FILE} with {changed.OPTION}")
         preflight.check_components(params)
+    if equal_time is not None:
+        from attnfd.bench import equal_time as equal
+
+        equal.show(equal_time, equal.budgets(params, equal_time), Console(highlight=False))
+        return
     plan.show(plan.plan(Graph(text), params), Console(highlight=False))
+
+
+@app.command(rich_help_panel="Run", epilog="Example: attnfd choose --dataset shapes")
+def choose(dataset: Dataset) -> None:
+    """Write each tuned method's best weight into params.yaml, as the trials of `dvc repro tune` have it."""
+    from attnfd.analysis import choosing
+
+    choosing.show(dataset, choosing.choose(dataset), Console(highlight=False, soft_wrap=True))
 
 
 @app.command(
@@ -263,7 +286,7 @@ def benchmark_startup(
     from attnfd.cli import opening
     from attnfd.config.params import load_params
 
-    cells = dict(opening.graph(load_params().run))  # The last of each stage.
+    cells = dict(opening.graph(load_params()))  # The last of each stage.
     startup(cells, rounds, Console(), record=json)
 
 

@@ -1,36 +1,55 @@
 """The weights that networks start from: which are needed, which are here, and how to get the others."""
 
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from attnfd.config.params import Params
 
 
-def wanted(params: Params) -> list[tuple[str, str]]:
-    """Backbone and `weights` of every network that the active recipes train from weights of a file."""
-    students = {*params.run.students, *params.run.ablate.students}
+class Start(NamedTuple):
+    """What a network starts from: a backbone at an output stride, and its `weights`."""
+
+    backbone: str
+    weights: str
+    output_stride: int
+
+
+def wanted(params: Params) -> list[Start]:
+    """Every network that the active recipes train from weights of a file, or whose backbone timm builds."""
+    from attnfd.models import from_timm
+
+    students = {*params.run.students, *params.run.tune.students, *params.run.ablate.students}
     found = {
-        (params.student(student).backbone, params.distill(dataset).weights)
+        Start(network.backbone, params.distill(dataset).weights, network.output_stride)
         for dataset in params.run.datasets
-        for student in students
+        for network in map(params.student, students)
     }
     teachers = [params.train_teacher(dataset) for dataset in params.run.datasets]
-    found |= {(teacher.backbone, teacher.weights) for teacher in teachers if teacher.checkpoint is None}
-    return sorted((backbone, weights) for backbone, weights in found if weights != "none")
+    found |= {
+        Start(teacher.backbone, teacher.weights, teacher.output_stride)
+        for teacher in teachers
+        if teacher.checkpoint is None
+    }
+    return sorted(
+        start for start in found if start.weights != "none" or start.backbone.startswith(from_timm.PREFIX)
+    )
 
 
-def check(backbone: str, weights: str) -> str:
+def check(start: Start) -> str:
     """Where weights are, or how large their download will be; downloads nothing.
 
     Raises:
-        UserError: there are no such weights, or they are not those of the backbone.
+        UserError: there are no such weights, they are not those of the backbone, or the backbone cannot have
+            this output stride.
     """
     from attnfd.models import backbones
 
-    if megabytes := missing(backbone, weights):
-        return f"{weights}: not on this disk yet, a download of {megabytes:.0f} MB"
-    backbones.check_weights(backbone, weights)
-    return f"{weights}: on this disk"
+    if megabytes := missing(start.backbone, start.weights):
+        backbones.check_weights(start.backbone, "none", start.output_stride)
+        return f"{start.weights}: not on this disk yet, a download of {megabytes:.0f} MB"
+    backbones.check_weights(*start)
+    return f"{start.weights}: on this disk" if start.weights != "none" else "none: training starts at random"
 
 
 def fetch(params: Params) -> None:
@@ -41,20 +60,25 @@ def fetch(params: Params) -> None:
     """
     from attnfd.models import backbones
 
-    for backbone, weights in wanted(params):
-        if megabytes := missing(backbone, weights):
-            print(f"Downloading {weights} weights of {backbone}, {megabytes:.0f} MB", flush=True)
-        backbones.check_weights(backbone, weights)
+    for start in wanted(params):
+        if megabytes := missing(start.backbone, start.weights):
+            print(
+                f"Downloading {start.weights} weights of {start.backbone}, {megabytes:.0f} MB",
+                flush=True,
+            )
+        backbones.check_weights(*start)
 
 
 def missing(backbone: str, weights: str) -> float | None:
     """Megabytes that have to be downloaded before these weights can be loaded; None: nothing has to be."""
     if weights != "imagenet":
         return None
+    from attnfd.models import backbones, from_timm
+
+    if backbone.startswith(from_timm.PREFIX):
+        return from_timm.missing(backbone)
     import torch
     import torchvision
-
-    from attnfd.models import backbones
 
     published = torchvision.models.get_model_weights(backbones.entry(backbone).model)["IMAGENET1K_V1"]
     file = Path(torch.hub.get_dir(), "checkpoints", Path(urlsplit(published.url).path).name)

@@ -6,7 +6,7 @@ Training and evaluation read these two and the files that the index names; the r
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 from typing import Self
@@ -18,6 +18,7 @@ from attnfd import discovery, paths
 from attnfd.config.params import Params
 from attnfd.config.section import Section, validate
 from attnfd.data.depth import Depth
+from attnfd.data.strata import stratify
 from attnfd.errors import UserError
 from attnfd.runtime import machine
 
@@ -25,6 +26,8 @@ INDEX = "index.csv"
 WARNINGS = "warnings.json"
 SPLITS = ("train", "val")
 """Every dataset has these; further ones can be named in `training.splits`."""
+SCORED = ("val", "test")
+"""No network is trained on these: epochs are chosen on the first, results are those of the second."""
 TEXT_COLUMNS = ("split", "id", "image", "mask", "image_sha256", "mask_sha256")
 COLUMNS = (
     "split", "id", "image", "mask", "height", "width",
@@ -127,6 +130,32 @@ class Prepared:
         for name in names:
             discovery.one_of(name, tuple(self.card.splits), f"splits of {self.card.name}")
         return self.index[self.index["split"].isin(names)].reset_index(drop=True)
+
+    @property
+    def reported(self) -> str:
+        """The split that results are of: `test` if there is one, else `val`."""
+        return "test" if "test" in self.card.splits else "val"
+
+    def held_out(self, splits: Sequence[str], share: float, seed: int) -> "Prepared":
+        """The dataset of a trial: some of its training images validate, the rest trains; it has no others.
+
+        Images of one content stay together.
+
+        Raises:
+            UserError: there is no such split, or a side would have no image.
+        """
+        rows = self.split(*splits)
+        present = rows[list(self.card.classes)].to_numpy() > 0
+        groups = pd.factorize(rows["image_sha256"])[0]
+        chosen = stratify(present, share, seed, groups)
+        if chosen.all() or not chosen.any():
+            raise UserError(
+                f"tune.share: found {share}, which leaves {np.count_nonzero(~chosen)} of the {len(rows)} "
+                f"training images of {self.card.name} to train on; allowed: a share that leaves some on both "
+                "sides"
+            )
+        rows.loc[chosen, "split"] = "val"
+        return replace(self, index=rows)
 
     def read(self, name: str, sha256: str) -> BytesIO:
         """The content of a file of the index.

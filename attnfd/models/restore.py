@@ -10,7 +10,6 @@ from typing import Any
 import torch
 
 from attnfd.config.section import validate
-from attnfd.discovery import one_of
 from attnfd.models import backbones, weight_file
 from attnfd.models.deeplab import Architecture, DeepLabV3Plus
 from attnfd.models.frozen import freeze
@@ -28,14 +27,24 @@ def restore(card: Mapping[str, Any], weights: Path, where: str) -> DeepLabV3Plus
         UserError: the architecture is not valid, or the weights are not those of the network.
     """
     architecture = validate(Architecture, card["architecture"], f"{where}: architecture")
-    one_of(architecture.backbone, backbones.names(), f"{where}: architecture.backbone")
-    # On the meta device nothing is initialised, only to be overwritten.
-    with torch.device("meta"):
-        model = DeepLabV3Plus(**dict(architecture))
+    backbones.check_name(architecture.backbone, f"{where}: architecture.backbone")
+    model = _skeleton(architecture)
     if card["frozen"]:
         model = freeze(model)
     state = weight_file.read(weights)
     weight_file.check_names(state, model.state_dict(), str(weights), f"the network that {where} describes")
     # Copied rather than assigned: in the file the tensors are not aligned, which changes the last digits.
-    model.to_empty(device="cpu").to(memory_format=torch.channels_last).load_state_dict(state)
+    if any(weight.is_meta for weight in model.parameters()):
+        model.to_empty(device="cpu")
+    model.to(memory_format=torch.channels_last).load_state_dict(state)
     return model.eval()
+
+
+def _skeleton(architecture: Architecture) -> DeepLabV3Plus:
+    """A network whose weights are to be overwritten."""
+    # On the meta device nothing is initialised in vain; but then what no file has would stay empty.
+    with torch.device("meta"):
+        model = DeepLabV3Plus(**dict(architecture))
+    if any(module._non_persistent_buffers_set for module in model.modules()):
+        return DeepLabV3Plus(**dict(architecture))
+    return model

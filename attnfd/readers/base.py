@@ -55,7 +55,7 @@ class Reader(ABC):
 
     @abstractmethod
     def pairs(self) -> dict[str, list[Pair]]:
-        """Images and masks of the splits `train` and `val`.
+        """Images and masks of the splits `train` and `val`, and of `test` and others if there are any.
 
         Raises:
             UserError: a folder or list file is missing; the message says how to get the dataset.

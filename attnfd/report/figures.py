@@ -92,6 +92,28 @@ def settings(table: pd.DataFrame, names: Names) -> Figure:
 
 
 @styled
+def tuning(table: pd.DataFrame, names: Names) -> Figure:
+    """Mean mIoU of the trials of every method over the factor of its weight; a ring is around the chosen one.
+
+    Args:
+        table: of `attnfd.analysis.trials.table`.
+    """
+    figure = Figure((WIDTH, 3.2))
+    axes = figure.subplots()
+    colour = colours(list(table["method"].unique()))
+    for method, rows in table.astype({"factor": float}).sort_values("factor").groupby("method", sort=False):
+        look: dict[str, Any] = {"color": colour[str(method)]}
+        axes.plot(rows["factor"], 100 * rows["miou"], "o-", label=names.method(str(method)), **look)
+        chosen = rows[rows["chosen"]]
+        axes.plot(chosen["factor"], 100 * chosen["miou"], "o", fillstyle="none", markersize=12, **look)
+    axes.set(xscale="log", xlabel="factor of the method's weight (log scale)", ylabel="mIoU, %")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    _legend(figure, [axes])
+    return figure
+
+
+@styled
 def sizes(table: pd.DataFrame, names: Names) -> Figure:
     """Mean mIoU over the multiply-adds of an image; an arrow leads from the undistilled student to AttnFD.
 

@@ -37,7 +37,7 @@ def draw(
 
     Args:
         frames: `comparison`, `ablation`, `settings`, `curves` and `per_class`, of the functions of
-            `attnfd.analysis.tables`.
+            `attnfd.analysis.tables`; if there are trials, `tuning` of `attnfd.analysis.trials`.
 
     Raises:
         UserError: a cell has no results yet.
@@ -82,6 +82,12 @@ def _charts(names: Names, frames: Mapping[str, pd.DataFrame]) -> dict[str, Pictu
             figures.settings(frames["settings"], names),
             "mIoU of AttnFD with other settings, the best first. A stem starts at AttnFD with its own "
             f"settings; the table says what each variant changes. {_interval(frames['settings'])}",
+        )
+    if "tuning" in frames:
+        drawn["tuning"] = Picture(
+            figures.tuning(frames["tuning"], names),
+            "Trials: mean mIoU on training images that were held out, over the factor of each method's "
+            "weight. A ring marks the factor that attnfd choose takes.",
         )
     if _both(comparison):
         drawn["gains"] = Picture(
@@ -168,10 +174,11 @@ def _predictions(prepared: Prepared, chosen: Sequence[Cell], names: Names) -> Pi
         prepared.card.classes,
         prepared.card.palette,
     )
+    split = "test" if prepared.reported == "test" else "validation"
     return Picture(
         figure,
         f"Predictions of {names.student(str(students[0].student))} and of the teacher. Of the {len(kept)} "
-        f"validation images that evaluate kept: two that are typical of {judged}, the largest gains and the "
+        f"{split} images that evaluate kept: two that are typical of {judged}, the largest gains and the "
         "largest loss against no distillation, and the lowest score; an image is shown once. Below each "
         f"prediction is the mIoU of this image. Right: pixels that {judged} gets wrong. Seed "
         f"{students[0].seed}.",

@@ -24,11 +24,10 @@ class Names(NamedTuple):
         methods = dict.fromkeys((*params.run.methods, "none", "attnfd"))
         return cls(
             students={
-                key: _network(params.student(key).backbone) if key == params.student(key).backbone else key
-                for key in students
+                key: backbones.title(key) if key == params.student(key).backbone else key for key in students
             },
             methods={key: discovery.component("distillers", key).title or key for key in methods},
-            teacher=_network(params.train_teacher(dataset).backbone),
+            teacher=backbones.title(params.train_teacher(dataset).backbone),
         )
 
     def student(self, key: str) -> str:
@@ -38,7 +37,3 @@ class Names(NamedTuple):
     def method(self, key: str) -> str:
         """Of a method, of a variant of AttnFD, or `teacher` where there is none."""
         return plain(self.methods.get(key, key) or TEACHER)
-
-
-def _network(backbone: str) -> str:
-    return backbones.entry(backbone).title or backbone

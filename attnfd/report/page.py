@@ -15,11 +15,12 @@ from attnfd.report.names import Names
 from attnfd.results.style import plain
 
 COMPARISON, ABLATION, SETTINGS, NETWORKS = "Comparison", "Distilled layers", "Other settings", "Networks"
-DATA, MADE = "Data", "How this was made"
+DATA, TUNING, MADE = "Data", "Tuning", "How this was made"
 SECTIONS = {
     "comparison": COMPARISON,
     "ablation": ABLATION,
     "settings": SETTINGS,
+    "tuning": TUNING,
     "curves": "Learning curves",
     "gains": "Classes",
     "per_class": "Classes",
@@ -45,6 +46,10 @@ READING = (
 SEEDS = (
     "± is the sample standard deviation over the seeds. Better and worse mean that the interval leaves out 0."
 )
+TEST = (
+    "Scores are of the test split, which decides nothing. mIoU on val is of the split on which the epochs "
+    "are chosen."
+)
 PAPER = "The paper's numbers come from its own training; epochs, crops and weights of this recipe may differ."
 ONE_SEED = (
     "One seed: each difference compares two trained networks, not two methods. Its interval reflects the "
@@ -52,7 +57,7 @@ ONE_SEED = (
 )
 IN_USE = (
     "These are the networks in use. The teacher keeps its attention; a student has connectors and attention "
-    "in training only. Multiply-adds are those of the first validation image. Latency depends on the "
+    "in training only. Multiply-adds are those of the first image that is scored. Latency depends on the "
     "machine: attnfd benchmark models measures it, and the report's run in MLflow shows mIoU over latency."
 )
 
@@ -73,7 +78,8 @@ def page(
     Args:
         found: of `attnfd.analysis.tables.results`.
         frames: by name, of the functions `comparison`, `ablation`, `settings`, `networks` and `data` of that
-            module, and `recipe` of `attnfd.report.provenance`.
+            module, `recipe` of `attnfd.report.provenance`, and, if there are trials, `tuning` of
+            `attnfd.analysis.trials`.
         pictures: `SECTIONS` says where each goes.
         warnings: of `prepare`.
         made: sentences on how the report was made.
@@ -93,6 +99,8 @@ def page(
     notes = [*READING]
     if comparison["seeds"].max() > 1:
         notes.append(SEEDS)
+    if _tested(comparison):
+        notes.append(TEST)
     if "paper_miou" in comparison:
         notes.append(PAPER)
     return Page(
@@ -130,6 +138,8 @@ def _tables(frames: Mapping[str, pd.DataFrame], names: Names) -> Iterator[Table]
         yield _ablation(frames["ablation"], names)
     if not frames["settings"].empty:
         yield _settings(frames["settings"], names)
+    if "tuning" in frames:
+        yield _tuning(frames["tuning"], names)
     yield _networks(frames["networks"], names)
     yield _data(frames["data"])
     yield _recipe(frames["recipe"])
@@ -226,6 +236,22 @@ def _settings(frame: pd.DataFrame, names: Names) -> Table:
     return Table("settings", caption, columns, _groups(frame))
 
 
+def _tuning(frame: pd.DataFrame, names: Names) -> Table:
+    scored = zip(frame["miou"].map(percent), frame["chosen"], strict=True)
+    columns = (
+        _column("method", "left", frame["method"].map(names.method)),
+        _column("factor", "right", frame["factor"].map(str)),
+        _column("weight", "right", frame["weight"].map("{:g}".format)),
+        Column("mIoU", "right", [Value(text, "best" if taken else "") for text, taken in scored]),
+        _column("trials", "right", frame["trials"].map(str)),
+    )
+    caption = (
+        "Trials of the weight of every method: mean mIoU on training images that were held out. Bold is what "
+        "attnfd choose takes."
+    )
+    return Table("tuning", caption, columns, tuple(frame.groupby("method", sort=False).size()))
+
+
 def _networks(frame: pd.DataFrame, names: Names) -> Table:
     called = [names.student(key) + " (teacher)" * (key == TEACHER) for key in frame["network"]]
     columns = (
@@ -263,11 +289,18 @@ def _scores(frame: pd.DataFrame) -> Iterator[Column]:
         yield Column("verdict", "left", [_verdict(verdict) for verdict in frame["verdict"]])
     accuracy = frame["mean_accuracy"]
     yield Column("mean class accuracy", "right", _ranked(frame, "mean_accuracy", accuracy.map(percent)))
+    if _tested(frame):
+        yield _column("mIoU on val", "right", frame["val_miou"].map(percent))
     yield from _paper(frame)
     if frame["seeds"].max() > 1 or frame["collapsed"].any():
         runs = zip(frame["seeds"], frame["collapsed"], strict=True)
         texts = [f"{seeds}, {down} collapsed" if down else f"{seeds}" for seeds, down in runs]
         yield _column("seeds", "right", texts)
+
+
+def _tested(frame: pd.DataFrame) -> bool:
+    """Whether the scores are of a test split."""
+    return bool((frame["split"] == "test").all())
 
 
 def _paper(frame: pd.DataFrame) -> Iterator[Column]:

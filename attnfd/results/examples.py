@@ -1,4 +1,4 @@
-"""The validation images that the pictures show."""
+"""The images of the reported split that the pictures show."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -30,8 +30,8 @@ class Examples(NamedTuple):
 
 
 def choose(prepared: Prepared, count: int) -> list[str]:
-    """Ids of `count` validation images, spread evenly over those of the commonest size."""
-    rows = prepared.split("val")
+    """Ids of `count` images of the reported split, spread evenly over those of the commonest size."""
+    rows = prepared.split(prepared.reported)
     sizes = list(zip(rows["height"], rows["width"], strict=True))
     commonest = Counter(sizes).most_common(1)[0][0]
     ids = [id for id, size in zip(rows["id"], sizes, strict=True) if size == commonest]
@@ -39,8 +39,8 @@ def choose(prepared: Prepared, count: int) -> list[str]:
 
 
 def read(prepared: Prepared, ids: Sequence[str]) -> Examples:
-    """Images and ground truth of validation images of one size, in the order of `ids`."""
-    rows = prepared.split("val").set_index("id").loc[list(ids)]
+    """Images and ground truth of images of the reported split, of one size, in the order of `ids`."""
+    rows = prepared.split(prepared.reported).set_index("id").loc[list(ids)]
     table = label_table(prepared.card.labels)
     return Examples(
         ids=list(ids),

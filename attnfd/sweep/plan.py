@@ -26,7 +26,7 @@ CACHED = "in the run-cache"
 AFTER = "after "
 COLUMNS = ("stage", "dataset", "student", "method", "seed", "h:mm")
 # Stages that train, with the section of params that says how much.
-TRAINS = {"train_teacher": "train_teacher", "distill": "distill", "ablate": "distill"}
+TRAINS = {"train_teacher": "train_teacher", "distill": "distill", "ablate": "distill", "tune": "distill"}
 # What a training has in common with one that was measured, from the same kind to the merely similar.
 KINDS = (
     ("stage", "dataset", "student", "method", "variant"),
@@ -95,10 +95,10 @@ def reasons(graph: Graph) -> dict[str, str]:
 
 
 def work(params: Params, cell: Cell) -> float:
-    """What a training's time grows with: its epochs times the pixels of a crop."""
+    """What a training's time grows with: its epochs, the pixels of a crop, its part of the images."""
     settings = params.resolve(cell)
     training = settings.distill or settings.train_teacher
-    return _work(training.epochs, training.crop)
+    return _work(training.epochs, training.crop, settings.tune.share if settings.tune else 0)
 
 
 def measurements(datasets: set[str]) -> list[Measured]:
@@ -189,14 +189,15 @@ def _measured(run: "Run") -> Measured:
     tags, params = run.data.tags, run.data.params
     cell = Cell.of_tags(tags)
     section = TRAINS[cell.stage]
-    done = _work(int(params[f"{section}.epochs"]), json.loads(params[f"{section}.crop"]))
+    held_out = float(params.get("tune.share", 0))
+    done = _work(int(params[f"{section}.epochs"]), json.loads(params[f"{section}.crop"]), held_out)
     here = tags.get(store.PROCESS, "").partition(" ")[0] == socket.gethostname()
     return Measured(cell, run.data.metrics[SECONDS], done, here)
 
 
-def _work(epochs: int, crop: Sequence[int]) -> float:
+def _work(epochs: int, crop: Sequence[int], held_out: float) -> float:
     height, width = crop
-    return epochs * height * width
+    return epochs * height * width * (1 - held_out)
 
 
 def _alike(one: Cell, other: Cell, kind: tuple[str, ...]) -> bool:

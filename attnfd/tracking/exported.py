@@ -5,6 +5,7 @@ their own, so that models of several versions, and this package beside them, wor
 """
 
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -32,7 +33,7 @@ NETWORK = "network"
 """The folder of a logged model's data that has the card and the weights."""
 
 REQUIREMENTS = ("numpy", "pydantic", "safetensors", "torch", "torchvision")
-"""What the copied modules import, beside MLflow."""
+"""What the copied modules import, beside MLflow; a backbone of timm needs that, too."""
 
 
 def log_model(run: str, name: str, folder: Path, example: "np.ndarray") -> None:
@@ -68,6 +69,8 @@ def save_model(
     from mlflow.models.model import MLMODEL_FILE_NAME
     from mlflow.types import Schema, TensorSpec
 
+    from attnfd.models.from_timm import PREFIX
+
     classes = Schema([TensorSpec(np.dtype(np.uint8), (-1, -1, -1))])
     images = Schema([TensorSpec(np.dtype(np.uint8), (-1, -1, -1, 3))])
     with tempfile.TemporaryDirectory() as scratch:
@@ -75,6 +78,8 @@ def save_model(
         data = Path(scratch, NETWORK)
         data.mkdir()
         shutil.copyfile(folder / CARD, data / CARD)
+        backbone = json.loads((folder / CARD).read_bytes())["architecture"]["backbone"]
+        needed = (*REQUIREMENTS, "timm") if backbone.startswith(PREFIX) else REQUIREMENTS
         mlflow.pyfunc.save_model(
             path,
             mlflow_model=mlflow_model,
@@ -84,7 +89,7 @@ def save_model(
             signature=ModelSignature(images, classes),
             input_example=input_example,
             # Given, because MLflow would load the model in another process to find out.
-            pip_requirements=[f"{name}=={metadata.version(name).partition('+')[0]}" for name in REQUIREMENTS],
+            pip_requirements=[f"{name}=={metadata.version(name).partition('+')[0]}" for name in needed],
         )
     mlflow_model.signature = ModelSignature(Schema([TensorSpec(np.dtype(object), (-1,))]), classes)
     assert mlflow_model.model_size_bytes is not None

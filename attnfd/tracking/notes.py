@@ -65,12 +65,13 @@ def version(cell: Cell, metrics: Mapping[str, Any], origin: Mapping[str, str]) -
 def scores(metrics: Mapping[str, Any]) -> str:
     """The main numbers of `metrics.json`, and the classes at both ends."""
     # A class without a pixel in the split has no IoU.
+    called = "test" if metrics["split"] == "test" else "validation"
     known = {name: value for name, value in metrics["iou"].items() if pd.notna(value)}
     best, worst = max(known, key=known.__getitem__), min(known, key=known.__getitem__)
     return (
         f"- mIoU **{percent(metrics['miou'])}**, mean class accuracy {percent(metrics['mean_accuracy'])}, "
         f"pixel accuracy {percent(metrics['pixel_accuracy'])}, in per cent\n"
         f"- best class {best} ({percent(known[best])}), worst {worst} ({percent(known[worst])})\n"
-        f"- {metrics['images']} validation images at their original size\n"
+        f"- {metrics['images']} {called} images at their original size\n"
         f"- {metrics['parameters'] / 1e6:.1f} M parameters\n"
     )

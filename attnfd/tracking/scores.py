@@ -10,18 +10,25 @@ from attnfd.evaluation.metrics import SCORES
 from attnfd.tracking.keys import Names, leaves
 
 HEADLINE = ("miou", "mean_accuracy")
-# What an evaluation also counts: no scores of the validation.
+# What an evaluation also counts: no scores of a split.
 COUNTS = {
     "parameters": ("model", "parameters"),
     "multiply_adds": ("model", "macs"),
     "collapsed": ("model", "collapsed"),
-    "images": ("data", "val_images"),
 }
 
 
 def of_evaluation(metrics: Mapping[str, Any]) -> dict[Names, Any]:
-    """The content of `metrics.json` by the names that MLflow has: `miou`, `val/iou/<class>`, `model/macs`."""
-    return {_place(names): _percent(names, value) for names, value in leaves(metrics).items()}
+    """The content of `metrics.json` by the names that MLflow has: `miou`, `test/iou/<class>`, `model/macs`.
+
+    `miou` and `mean_accuracy` are those of the reported split. With a test split, `val/miou` and its like are
+    those of the validation.
+    """
+    reported = {key: value for key, value in metrics.items() if key not in ("split", "val")}
+    found = {_place(names, metrics["split"]): value for names, value in leaves(reported).items()}
+    if metrics["split"] != "val":
+        found |= leaves(metrics["val"], "val")
+    return {names: _percent(names, value) for names, value in found.items()}
 
 
 def of_training(values: Mapping[str, float]) -> dict[Names, float]:
@@ -30,10 +37,12 @@ def of_training(values: Mapping[str, float]) -> dict[Names, float]:
     return {names: _percent(names, value) for names, value in found.items()}
 
 
-def _place(names: Names) -> Names:
+def _place(names: Names, split: str) -> Names:
+    if names[0] == "images":
+        return "data", f"{split}_images"
     if names[0] in COUNTS:
         return COUNTS[names[0]]
-    return names if names[0] in HEADLINE else ("val", *names)
+    return names if names[0] in HEADLINE else (split, *names)
 
 
 def _percent(names: Names, value: Any) -> Any:

@@ -55,6 +55,7 @@ def _log_means(client: "MlflowClient", run: str, rows: pd.DataFrame) -> None:
     from mlflow.entities import Metric
 
     means: dict[str, Any] = {name: rows[name].mean() for name in SCORES}
+    means |= {"split": rows["split"].iloc[0], "val": {"miou": rows["val_miou"].mean()}}
     now = int(time.time() * 1000)
     metrics = [
         Metric(key, value, now, 0) for key, value in keys.encode(scores.of_evaluation(means), "/").items()

@@ -87,7 +87,8 @@ def _note(dataset: str, experiment: str) -> str:
     return (
         f"Models of **{dataset}**, a run for each. Saved views: {links}\n\n"
         f"A run is called `<student>-<method>-<seed>`, an ablation `<student>-attnfd-<variant>-<seed>`. "
-        f"Scores are in per cent; `miou` is the mean IoU over the classes of the validation images. "
+        f"Scores are in per cent; `miou` is the mean IoU over the classes of the test images, or of the "
+        f"validation images where there is no test split. "
         f"Reports are in the experiment `{dataset}-reports`.\n"
     )
 

@@ -29,7 +29,7 @@ from attnfd.training.randomness import RandomState, random_state, set_random_sta
 class Trainee(NamedTuple):
     """A network to be trained, and what belongs to its training alone.
 
-    `random`: the random states that the training begins with.
+    `random`: the random states that the training begins with. `epochs`: unless they are the config's.
     """
 
     objective: Objective
@@ -37,6 +37,7 @@ class Trainee(NamedTuple):
     title: str
     checkpoints: Checkpoints
     random: RandomState
+    epochs: int | None = None
 
 
 class TrainState:
@@ -59,6 +60,7 @@ class TrainState:
         alone: bool,
     ) -> None:
         self.objective, self.log, self.title = trainee.objective, trainee.log, trainee.title
+        config = config.model_copy(update={"epochs": trainee.epochs or config.epochs})
         self.config, self.fabric, self.classes, self.alone = config, fabric, classes, alone
         self.steps_per_epoch, self.steps = steps_per_epoch, steps_per_epoch * config.epochs
         optimizer = make_optimizer(self.objective, config)
@@ -89,6 +91,11 @@ class TrainState:
     def done(self) -> int:
         """Number of steps so far."""
         return self.epoch * self.steps_per_epoch + len(self.terms)
+
+    @property
+    def trains(self) -> bool:
+        """Whether there are epochs left, and no error ended them."""
+        return self.error is None and self.epoch < self.config.epochs
 
     @contextmanager
     def own_random(self) -> Iterator[None]:

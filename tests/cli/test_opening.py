@@ -20,6 +20,7 @@ AXES = {
     "methods": ["none", "attnfd"],
     "seeds": [0, 3],
     "ablate": {"students": ["mobilenetv2"], "variants": ["b", "e"], "seeds": [1]},
+    "tune": {"methods": ["kd", "attnfd"]},
 }
 
 
@@ -28,35 +29,37 @@ def test_cells_are_those_of_dvc_in_its_order(tmp_path: Path, monkeypatch: pytest
     folder = miniature.clone(tmp_path)
     miniature.change(folder, {"run": AXES})
     monkeypatch.chdir(folder)
-    axes = load_params().run
+    params = load_params()
     jobs = list(Graph().jobs.values())
     wanted = []
     for place, job in enumerate(jobs, start=1):
         options = job.options
-        names = [options[key] for key in ("dataset", "student", "method", "variant") if key in options]
+        names = [
+            options[key] for key in ("dataset", "student", "method", "variant", "factor") if key in options
+        ]
         seed = f", seed {options['seed']}" if "seed" in options else ""
         wanted.append(f"cell {place} of {len(jobs)} · {job.stage} {' '.join(names)}{seed}")
-    assert [opening.line(stage, cell, axes) for stage, cell in opening.graph(axes)] == wanted
-    assert f"cell 16 of {len(jobs)} · distill voc mobilenetv2 attnfd, seed 3" in wanted
+    assert [opening.line(stage, cell, params) for stage, cell in opening.graph(params)] == wanted
+    assert f"cell 36 of {len(jobs)} · distill voc mobilenetv2 attnfd, seed 3" in wanted
 
 
 def test_a_cell_outside_of_the_graph_has_no_place() -> None:
-    axes = load_params(miniature.PROJECT / "params.yaml").run
+    params = load_params(miniature.PROJECT / "params.yaml")
     cell = Cell.distilled("shapes", "resnet18", "kd", 7)
-    assert opening.line("distill", cell, axes) == "distill shapes resnet18 kd, seed 7"
+    assert opening.line("distill", cell, params) == "distill shapes resnet18 kd, seed 7"
 
 
 def test_of_several_processes_one_prints_a_line_per_cell(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    axes = load_params(miniature.PROJECT / "params.yaml").run
+    params = load_params(miniature.PROJECT / "params.yaml")
     cells = [Cell.distilled("shapes", student, "none", 9) for student in ("resnet18", "mobilenetv2")]
     for key, value in {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "2", "RANK": "1"}.items():
         monkeypatch.setenv(key, value)
-    opening.announce("distill", cells, axes)
+    opening.announce("distill", cells, params)
     assert capsys.readouterr().out == ""
     monkeypatch.setenv("RANK", "0")
-    opening.announce("distill", cells, axes)
+    opening.announce("distill", cells, params)
     assert capsys.readouterr().out.splitlines() == [
         "distill shapes resnet18 none, seed 9",
         "distill shapes mobilenetv2 none, seed 9",

@@ -236,3 +236,18 @@ def test_gains_of_many_classes_are_the_most_and_the_least():
     assert names == [f"class, {number}" for number in (*most, *least)]
     assert axes.patches[0].get_width() == pytest.approx(100 * 126 / 512)
     assert axes.patches[-1].get_width() == pytest.approx(-100 * 127 / 512)
+
+
+def test_tuning_has_a_curve_for_each_method_and_rings_the_chosen_factor():
+    table = rows(
+        "method factor weight trials miou chosen",
+        ("kd", "3", 30, 2, 0.4, False),
+        ("kd", "0.3", 3, 2, 0.5, True),
+        ("attnfd", "1", 1, 2, 0.6, True),
+    )
+    figure = figures.tuning(table, NAMES)
+    (axes,) = figure.axes
+    drawn = [(line.get_xdata().tolist(), line.get_ydata().tolist()) for line in axes.lines]
+    assert drawn == [([0.3, 3], [50, 40]), ([0.3], [50]), ([1], [60]), ([1], [60])]
+    assert axes.get_xscale() == "log"
+    assert legend(figure) == ["KD", "AttnFD"]

@@ -6,6 +6,7 @@ import subprocess
 from html.parser import HTMLParser
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from attnfd.analysis import tables
@@ -20,7 +21,7 @@ from tests.report import synthetic
 NASTY = "a_b|<i>&%$#{}~^\\*[x]`"
 
 
-def describe(settings, mious, reader="shapes", shown=(), **write):
+def describe(settings, mious, reader="shapes", shown=(), tuning=None, **write):
     found = tables.results(synthetic.results(settings, mious, **write))
     comparison = tables.comparison(found)
     frames = {
@@ -31,6 +32,8 @@ def describe(settings, mious, reader="shapes", shown=(), **write):
         "data": tables.data(synthetic.card()),
         "recipe": provenance.recipe(settings, "tiny"),
     }
+    if tuning is not None:
+        frames["tuning"] = tuning
     return page("Title", "subtitle", found, frames, Names.of(settings, "tiny"), pictures=shown)
 
 
@@ -80,6 +83,33 @@ def test_one_seed_is_warned_of():
     assert table["Δ"] == ["", "", "−5.00", "+10.00"]
     assert table["95 % interval"][3] == "[+10.00, +10.00]"  # all images are alike
     assert not {"verdict", "seeds"} & set(table)
+
+
+def test_scores_of_a_test_split_have_those_of_val_beside_them():
+    described = describe(synthetic.params(), synthetic.ONE_SEED, split="test")
+    table = columns(section(described, "Comparison").tables[0])
+    assert table["mIoU"] == ["80.00", "60.00", "55.00", "70.00"]
+    assert table["mIoU on val"] == ["75.00", "55.00", "50.00", "65.00"]
+    assert any("of the test split" in note for note in section(described, "Notes").text)
+    plain = describe(synthetic.params(), synthetic.ONE_SEED)
+    assert "mIoU on val" not in columns(section(plain, "Comparison").tables[0])
+
+
+def test_trials_are_a_table_with_the_chosen_factor_in_bold():
+    tried = pd.DataFrame(
+        [
+            ("kd", "0.3", 3.0, 2, 0.4, False),
+            ("kd", "1", 10.0, 2, 0.5, True),
+            ("cwd", "1", 3.0, 2, 0.45, True),
+        ],
+        columns=["method", "factor", "weight", "trials", "miou", "chosen"],
+    )
+    described = describe(synthetic.params(), synthetic.ONE_SEED, tuning=tried)
+    (table,) = section(described, "Tuning").tables
+    assert columns(table)["mIoU"] == ["40.00", "50.00", "45.00"]
+    assert columns(table)["weight"] == ["3", "10", "3"]
+    assert marked(table, "mIoU", "best") == ["50.00", "45.00"]
+    assert table.groups == (2, 1)
 
 
 def test_one_seed_has_no_verdict_and_is_said_once():

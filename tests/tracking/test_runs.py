@@ -205,7 +205,7 @@ class TestRun:
         cell.results.mkdir(parents=True)
         iou = {name: number / 16 for number, name in enumerate(names)}
         averages = dict.fromkeys(("miou", "mean_accuracy", "pixel_accuracy"), 0.5)
-        scores = {**averages, "parameters": 9, "images": 4, "iou": iou}
+        scores = {**averages, "split": "val", "val": averages, "parameters": 9, "images": 4, "iou": iou}
         images = torch.zeros(2, 3, 8, 8, dtype=torch.uint8)
         classes = {name: number for number, name in enumerate(names)}
         with runs.open_run(cell, {"prepare": {"classes": classes}}, FRESH) as run:
@@ -241,7 +241,8 @@ def test_evaluated_model_predicts_images_of_any_size(cell: Cell) -> None:
     images = torch.randint(0, 256, (1, 3, 72, 80), dtype=torch.uint8)
     metrics = {
         "miou": 0.5, "mean_accuracy": 0.625, "pixel_accuracy": 0.875, "parameters": 5_812_345, "images": 4,
-        "iou": {"sky": 0.75, "sea": float("nan"), "sand": 0.25}, "collapsed": ["sea"],
+        "iou": {"sky": 0.75, "sea": float("nan"), "sand": 0.25}, "collapsed": ["sea"], "split": "val",
+        "val": {"miou": 0.5},
     }  # fmt: skip
     with runs.open_run(cell, {}, FRESH) as run:
         run.evaluated(Evaluated(metrics, ["a"], images))

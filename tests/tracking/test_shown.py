@@ -29,6 +29,8 @@ from tests.tracking.test_summary import axes, train, write
 mlflow = store.library()
 
 SCORES = {
+    "split": "val",
+    "val": {"miou": 0.5},
     "miou": 0.5,
     "mean_accuracy": 0.625,
     "pixel_accuracy": 0.875,
