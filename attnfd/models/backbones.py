@@ -232,10 +232,7 @@ def build(name: str, weights: str = "none", output_stride: int = 16) -> fx.Graph
         UserError: the name is unknown, the network cannot have this output stride, or the weights cannot be
             had or are not this backbone's.
     """
-    if from_timm.has(name):
-        backbone = from_timm.build(name, output_stride)
-    else:
-        backbone = _build(name, output_stride)
+    backbone = from_timm.build(name, output_stride) if from_timm.has(name) else _build(name, output_stride)
     if weights != "none":
         backbone.load_state_dict(_read(name, weights, backbone), strict=False)
     return backbone

@@ -384,3 +384,13 @@ def test_another_broken_connection_is_not_a_loaders(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(main, "app", app)
     with pytest.raises(EOFError):
         main.main()
+
+
+def test_a_library_that_no_active_recipe_needs_may_be_missing(
+    project: Path, monkeypatch: pytest.MonkeyPatch, refused: Refused
+) -> None:
+    monkeypatch.setitem(sys.modules, "timm", None)
+    monkeypatch.setattr(sys, "argv", ["attnfd", "prepare", "--dataset", "shapes"])
+    main.main()  # The recipe camvid_cpu has a backbone of timm, and is not active.
+    miniature.change(project, {"students": {"mobilenetv2": {"backbone": "timm:mobilenetv3_small_100"}}})
+    assert "timm: not installed" in refused("prepare", "--dataset", "shapes")
