@@ -391,6 +391,9 @@ def test_a_library_that_no_active_recipe_needs_may_be_missing(
 ) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)
     monkeypatch.setattr(sys, "argv", ["attnfd", "prepare", "--dataset", "shapes"])
-    main.main()  # The recipe camvid_cpu has a backbone of timm, and is not active.
+    # The recipe camvid_cpu has a backbone of timm, and is not active.
+    with pytest.raises(SystemExit) as ended:
+        main.main()
+    assert ended.value.code == 0
     miniature.change(project, {"students": {"mobilenetv2": {"backbone": "timm:mobilenetv3_small_100"}}})
     assert "timm: not installed" in refused("prepare", "--dataset", "shapes")
