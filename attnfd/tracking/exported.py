@@ -69,7 +69,7 @@ def save_model(
     from mlflow.models.model import MLMODEL_FILE_NAME
     from mlflow.types import Schema, TensorSpec
 
-    from attnfd.models.from_timm import PREFIX
+    from attnfd.models import from_timm
 
     classes = Schema([TensorSpec(np.dtype(np.uint8), (-1, -1, -1))])
     images = Schema([TensorSpec(np.dtype(np.uint8), (-1, -1, -1, 3))])
@@ -79,7 +79,7 @@ def save_model(
         data.mkdir()
         shutil.copyfile(folder / CARD, data / CARD)
         backbone = json.loads((folder / CARD).read_bytes())["architecture"]["backbone"]
-        needed = (*REQUIREMENTS, "timm") if backbone.startswith(PREFIX) else REQUIREMENTS
+        needed = (*REQUIREMENTS, "timm") if from_timm.has(backbone) else REQUIREMENTS
         mlflow.pyfunc.save_model(
             path,
             mlflow_model=mlflow_model,
