@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import torch
 
 from attnfd import paths
-from attnfd.config.schema import LAYERS
 from attnfd.config.task import Task
 from attnfd.data.loaders import eval_loader
 from attnfd.data.prepared import open_prepared
@@ -52,7 +51,9 @@ def _freeze(task: Task) -> float:
             f"allowed: freeze.tolerance = {config.tolerance:.1e}; nothing was written"
         )
     with torch.inference_mode():
-        taps = folded(normalize(images), taps=[Tap(layer, "refined") for layer in LAYERS], logits=False).taps
+        taps = folded(
+            normalize(images), taps=[Tap(layer, "refined") for layer in live.attention], logits=False
+        ).taps
     checkpoint.save(
         paths.frozen(dataset),
         folded,

@@ -2,7 +2,9 @@
 
 from attnfd import discovery
 from attnfd.config.params import Params, load_params
+from attnfd.config.schema import NetworkConfig
 from attnfd.config.section import validate
+from attnfd.errors import UserError
 from attnfd.runtime import machine
 
 
@@ -42,6 +44,10 @@ def check_components(params: Params) -> None:
     """Type the options of every method, ablation variant and reader, and look up every backbone."""
     from attnfd.models import backbones
 
+    def check_backbone(config: NetworkConfig, key: str) -> None:
+        if config.network == "deeplabv3plus":
+            backbones.check_name(str(config.backbone), f"{params.source}: {key}.backbone")
+
     for dataset in params.raw["recipes"]:
         prepare = params.prepare(dataset)
         reader = discovery.component("readers", prepare.reader)
@@ -50,32 +56,46 @@ def check_components(params: Params) -> None:
             params.method(method, dataset)
         for variant in params.raw["ablate"]:
             params.method("attnfd", dataset, variant)
-        teacher = params.train_teacher(dataset).backbone
-        backbones.check_name(teacher, f"{params.source}: train_teacher.backbone")
+        check_backbone(params.train_teacher(dataset), "train_teacher")
     for student in params.raw["students"]:
-        key = f"{params.source}: students.{student}.backbone"
-        backbones.check_name(params.student(student).backbone, key)
+        check_backbone(params.student(student), f"students.{student}")
 
 
 def check_weights(params: Params) -> None:
-    """Find the initial weights of every network that is to be trained, and read every imported teacher."""
-    from attnfd.models import backbones
+    """Make every network that is to be trained, or find its weights, and read every imported teacher."""
+    from attnfd.networks.base import kind_of
+    from attnfd.students.student import check_layers
     from attnfd.teachers import imported
 
-    students = {*params.run.students, *params.run.ablate.students}
-    wanted = {
-        (network.backbone, params.distill(dataset).weights, network.output_stride)
-        for dataset in params.run.datasets
-        for network in map(params.student, students)
-    }
+    students = dict.fromkeys([*params.run.students, *params.run.ablate.students])
+    methods = {name: params.method(name, params.run.datasets[0]) for name in params.run.methods}
+    done = set()
     for dataset in params.run.datasets:
         teacher = params.train_teacher(dataset)
+        classes = _classes(params, dataset)
+        networks: dict[str, tuple[NetworkConfig, str]] = {}
         if teacher.checkpoint is None:
-            wanted.add((teacher.backbone, teacher.weights, teacher.output_stride))
-        else:
-            imported.check_teacher(teacher, _classes(params, dataset))
-    for backbone, weights, output_stride in sorted(wanted):
-        backbones.check_weights(backbone, weights, output_stride)
+            networks["train_teacher"] = teacher, teacher.weights
+        networks |= {
+            f"students.{name}": (params.student(name), params.distill(dataset).weights) for name in students
+        }
+        if teacher.checkpoint is not None:
+            imported.check_teacher(teacher, classes)
+        for key, (config, weights) in networks.items():
+            made = (config.model_dump_json(include=set(NetworkConfig.model_fields)), weights)
+            if made in done:
+                continue
+            done.add(made)
+            if config.network == "deeplabv3plus":
+                kind_of(config.network).check(config, classes, weights)
+                continue
+            try:
+                network = kind_of(config.network).check(config, classes, weights)
+            except UserError as error:
+                raise UserError(f"{params.source}: {key}: {error}") from None
+            if network is not None:
+                for name, method in methods.items():
+                    check_layers(name, method, student=network.info, teacher=network.info)
 
 
 def _classes(params: Params, dataset: str) -> int:

@@ -1,6 +1,6 @@
 """The sections of `params.yaml`, each a typed model of its keys."""
 
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import ConfigDict, Field, model_validator
 
@@ -168,15 +168,44 @@ class Attention(Section):
         return self
 
 
-class TrainTeacher(Training):
+NEEDED = {"deeplabv3plus": ("backbone",), "smp": ("architecture", "encoder"), "module": ("build",)}
+"""Keys that a network of a kind cannot do without."""
+
+OPTIONAL = {"deeplabv3plus": ("output_stride", "dropout"), "smp": ("taps",), "module": ("taps",)}
+
+
+class NetworkConfig(Section):
+    """A network: its kind, and what a network of that kind is made of."""
+
+    network: str = Field(default="deeplabv3plus", description="a file of attnfd/networks/")
+    backbone: Backbone | None = None
+    output_stride: OutputStride = 16
+    dropout: tuple[Probability, Probability] = Field(
+        default=(0.5, 0.1), description="before the last two convs of the head"
+    )
+    architecture: str | None = Field(default=None, description="of smp, such as Segformer")
+    encoder: str | None = Field(default=None, description="of smp, such as mit_b0, or tu- and a name of timm")
+    build: str | None = Field(
+        default=None, description="of module: package.module:function, a function of this repository"
+    )
+    taps: dict[str, str] = Field(
+        default={}, description="of smp and module: the dotted name of a module for each layer"
+    )
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        for key in NEEDED.get(self.network, ()):
+            if getattr(self, key) is None:
+                raise ValueError(f"{key}: missing; give it a value")
+        return self
+
+
+class TrainTeacher(Training, NetworkConfig):
     """The teacher: network, initial weights, seed, training."""
 
-    backbone: Backbone
-    output_stride: OutputStride = 16
     weights: str = Field(
         description="imagenet, none, or a file; {backbone} in its path stands for the backbone's name"
     )
-    dropout: tuple[Probability, Probability] = Field(description="before the last two convs of the head")
     attention: Attention
     checkpoint: str | None = Field(
         description="a teacher trained elsewhere, taken instead of training one: a folder that train_teacher "
@@ -224,12 +253,17 @@ class Report(Section):
     title: str = Field(description="heading of the report")
 
 
-class Student(Section):
+class Student(NetworkConfig):
     """A student network."""
 
-    backbone: Backbone
-    output_stride: OutputStride = 16
-    dropout: tuple[Probability, Probability] = Field(description="before the last two convs of the head")
+    @model_validator(mode="after")
+    def _no_key_of_another_kind(self) -> "Student":
+        if self.network not in NEEDED:
+            return self
+        own = (*NEEDED[self.network], *OPTIONAL[self.network])
+        for key in self.model_fields_set - {"network", *own}:
+            raise ValueError(f"{key}: found beside network: {self.network}; allowed: {', '.join(own)}")
+        return self
 
 
 class Method(Section):

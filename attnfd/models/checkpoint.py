@@ -15,10 +15,11 @@ from attnfd.config.section import Section, validate
 from attnfd.data.depth import Depth
 from attnfd.data.prepared import Card
 from attnfd.data.transforms import MEAN, STD
+from attnfd.discovery import component
 from attnfd.errors import UserError
-from attnfd.models import backbones, weight_file
-from attnfd.models.deeplab import Architecture, DeepLabV3Plus
+from attnfd.models import weight_file
 from attnfd.models.frozen import freeze
+from attnfd.models.network import Network
 
 Channels = tuple[float, float, float]
 
@@ -46,7 +47,7 @@ def legend(card: Card) -> Legend:
     )
 
 
-def save(folder: Path, model: DeepLabV3Plus, card: Mapping[str, Any]) -> None:
+def save(folder: Path, model: Network, card: Mapping[str, Any]) -> None:
     """Write a network; the same network and card give the same bytes.
 
     Args:
@@ -67,7 +68,7 @@ def save(folder: Path, model: DeepLabV3Plus, card: Mapping[str, Any]) -> None:
     (folder / paths.CARD).write_text(text + "\n", encoding="utf-8")
 
 
-def load(folder: Path) -> tuple[DeepLabV3Plus, dict[str, Any]]:
+def load(folder: Path) -> tuple[Network, dict[str, Any]]:
     """Read a network, in eval mode on the CPU and channels last, and its card. Never runs code out of a file.
 
     Raises:
@@ -78,9 +79,9 @@ def load(folder: Path) -> tuple[DeepLabV3Plus, dict[str, Any]]:
     if fingerprint(folder) != card["sha256"]:
         raise UserError(f"{file}: damaged, or not the file that its {paths.CARD} describes; {_MEND}")
     where = f"{folder / paths.CARD}: architecture"
-    architecture = validate(Architecture, card["architecture"], where)
-    backbones.check_name(architecture.backbone, f"{where}.backbone")
-    model = _skeleton(architecture)
+    found = card["architecture"] if isinstance(card["architecture"], dict) else {}
+    kind = component("networks", str(found.get("network", "deeplabv3plus")))()
+    model: Network = kind.skeleton(validate(kind.Architecture, found, where))
     if card["frozen"]:
         model = freeze(model)
     state = weight_file.read(file)
@@ -90,16 +91,6 @@ def load(folder: Path) -> tuple[DeepLabV3Plus, dict[str, Any]]:
         model.to_empty(device="cpu")
     model.to(memory_format=torch.channels_last).load_state_dict(state)
     return model.eval(), card
-
-
-def _skeleton(architecture: Architecture) -> DeepLabV3Plus:
-    """A network whose weights are to be overwritten."""
-    # On the meta device nothing is initialised in vain; but then what no file has would stay empty.
-    with torch.device("meta"):
-        model = DeepLabV3Plus(**dict(architecture))
-    if any(module._non_persistent_buffers_set for module in model.modules()):
-        return DeepLabV3Plus(**dict(architecture))
-    return model
 
 
 def fingerprint(folder: Path) -> str:

@@ -11,6 +11,7 @@ from attnfd.config.section import Positive, Probability, Section
 from attnfd.models import backbones
 from attnfd.models.cbam import CBAM
 from attnfd.models.kernels import AtrousConv, Dropout, JoiningConv, resize
+from attnfd.models.network import Network
 from attnfd.models.stages import Stages
 from attnfd.models.taps import EARLY_LAYERS, NetInfo, Output, Tap
 
@@ -30,7 +31,7 @@ class Architecture(Section):
     output_stride: OutputStride = 16
 
 
-class DeepLabV3Plus(nn.Module):
+class DeepLabV3Plus(Network):
     """Segmentation network whose feature maps can be read on the way.
 
     Chen et al. 2018, *Encoder-Decoder with Atrous Separable Convolution*, with plain convolutions, as AttnFD
@@ -57,6 +58,8 @@ class DeepLabV3Plus(nn.Module):
         ((1, 4, 33, 33), (1, 256, 3, 3))
     """
 
+    architecture: Architecture
+
     def __init__(
         self,
         backbone: str,
@@ -82,8 +85,7 @@ class DeepLabV3Plus(nn.Module):
         self.decoder = Decoder(self.stages[0].channels, dropout[0])
         self.decoder_dropout = Dropout(dropout[1])
         self.classifier = nn.Conv2d(WIDTH, classes, 1)
-        self.margins: nn.Module | None = None
-        """Buffers of the frozen network, see `attnfd.models.frozen`."""
+        self.margins = None
         self.attention = nn.ModuleDict()
         if attention is not None:
             for layer in LAYERS:
@@ -100,6 +102,10 @@ class DeepLabV3Plus(nn.Module):
             classes=self.architecture.classes,
             margins=dict(self.margins.named_buffers()) if self.margins is not None else None,
         )
+
+    @property
+    def pretrained(self) -> nn.Module:
+        return self.backbone
 
     def forward(self, images: Tensor, taps: Collection[Tap] = (), logits: bool = True) -> Output:
         """Segment images; computes no more than what is asked for.

@@ -13,6 +13,9 @@ from attnfd.errors import UserError
 from attnfd.models import checkpoint, weight_file
 from attnfd.models.cbam import CBAM
 from attnfd.models.deeplab import RATES, WIDTH, Architecture, DeepLabV3Plus
+from attnfd.models.network import Network
+from attnfd.models.tapped import Tapped
+from attnfd.networks.base import make_network
 from attnfd.teachers import claims
 
 # Names of the published DeepLabV3+ (Heo et al. 2019, then AttnFD) by ours; a backbone has torchvision's.
@@ -39,7 +42,7 @@ CLASSIFIER = f"{PUBLISHED['classifier']}.bias"
 class Imported(NamedTuple):
     """A network in eval mode, and whether its attention is new: not from the checkpoint, and the identity."""
 
-    model: DeepLabV3Plus
+    model: Network
     new_attention: bool
 
 
@@ -56,6 +59,8 @@ def import_teacher(config: TrainTeacher, classes: int) -> Imported:
     Raises:
         UserError: `check_teacher` would.
     """
+    if config.network != "deeplabv3plus":
+        return _import_other(config, classes)
     found, state = _read(config, classes)
     attention = found.attention or config.attention
     model = DeepLabV3Plus(**{**dict(found), "attention": attention})
@@ -75,7 +80,10 @@ def check_teacher(config: TrainTeacher, classes: int | None = None) -> None:
         UserError: it is missing, damaged, frozen, of another network or trained at another output stride, has
             other classes or weights that are no numbers; the message names what differs.
     """
-    _read(config, classes)
+    if config.network != "deeplabv3plus":
+        _import_other(config, classes or 2)
+    else:
+        _read(config, classes)
 
 
 def fingerprint(config: TrainTeacher) -> str:
@@ -111,9 +119,9 @@ def _read_any(config: TrainTeacher) -> tuple[Architecture, Mapping[str, Tensor]]
         raise UserError(f"train_teacher.checkpoint: {file}: no such file; allowed: a checkpoint, or null")
     if file.name != paths.MODEL or not (file.parent / paths.CARD).is_file():
         return _read_published(file, config)
-    model, card = checkpoint.load(file.parent)
-    if card["frozen"]:
-        raise UserError(f"{file}: is frozen; give the folder that train_teacher wrote")
+    model = _load(file)
+    if not isinstance(model, DeepLabV3Plus):
+        raise UserError(f"{file}: is no DeepLabV3+; set train_teacher.network")
     if model.architecture.backbone != config.backbone:
         found = model.architecture.backbone
         raise UserError(f"{file}: has the backbone {found}; set train_teacher.backbone: {found}")
@@ -122,6 +130,33 @@ def _read_any(config: TrainTeacher) -> tuple[Architecture, Mapping[str, Tensor]]
         raise UserError(f"{file}: has the output stride {stride}; set train_teacher.output_stride: {stride}")
     weight_file.check_finite(model.state_dict(), str(file))
     return model.architecture, model.state_dict()
+
+
+def _load(file: Path) -> Network:
+    model, card = checkpoint.load(file.parent)
+    if card["frozen"]:
+        raise UserError(f"{file}: is frozen; give the folder that train_teacher wrote")
+    return model
+
+
+def _import_other(config: TrainTeacher, classes: int) -> Imported:
+    """A teacher of another kind: weights of the network that `config` describes, or a folder of ours."""
+    file = _file(config)
+    if not file.is_file():
+        raise UserError(f"train_teacher.checkpoint: {file}: no such file; allowed: a checkpoint, or null")
+    if file.name == paths.MODEL and (file.parent / paths.CARD).is_file():
+        model = _load(file)
+        if model.info.classes != classes:
+            raise UserError(f"{file}: has {model.info.classes} classes, the dataset has {classes}")
+        return Imported(model, not model.attention)
+    made = make_network(config, classes, attention=config.attention)
+    assert isinstance(made, Tapped)
+    found = {key.removeprefix("module."): value for key, value in weight_file.read(file).items()}
+    weight_file.check(found, made.net.state_dict(), str(file), "the network that train_teacher describes")
+    made.net.load_state_dict(found, strict=False)
+    gains = {cbam.halve() for cbam in made.attention.values() if isinstance(cbam, CBAM) and cbam.learned}
+    made.architecture = made.architecture.model_copy(update={"gain": max(gains, default=1)})
+    return Imported(made.eval(), True)
 
 
 def _read_published(file: Path, config: TrainTeacher) -> tuple[Architecture, Mapping[str, Tensor]]:
@@ -135,7 +170,7 @@ def _read_published(file: Path, config: TrainTeacher) -> tuple[Architecture, Map
             "(docs/bring-your-teacher.md)"
         )
     architecture = Architecture(
-        backbone=config.backbone,
+        backbone=str(config.backbone),
         classes=len(given[CLASSIFIER]),
         dropout=config.dropout,
         attention=None,

@@ -10,6 +10,7 @@ import torch
 
 from attnfd import paths
 from attnfd.config.params import Params
+from attnfd.config.schema import NetworkConfig
 from attnfd.data.prepared import open_prepared
 from attnfd.models import checkpoint
 from attnfd.paths import Cell
@@ -28,22 +29,26 @@ def checkpoints(params: Params, cell: Cell) -> Checkpoints:
     Raises:
         UserError: the cell's inputs are not there.
     """
+    settings = params.resolve(cell)
     inputs = {
-        "settings": params.resolve(cell).of_the_model(),
+        "settings": settings.of_the_model(),
         "data": open_prepared(params, cell.dataset).card.sha256,
         "teacher": None if cell.student is None else checkpoint.fingerprint(paths.frozen(cell.dataset)),
-        "code": _code(cell),
+        "code": _code(cell, settings.student or settings.train_teacher),
         "torch": torch.__version__,
     }
     key = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]
     return Checkpoints(paths.checkpoints(cell) / key)
 
 
-def _code(cell: Cell) -> dict[str, str]:
-    """SHA-256 of every module that the training of a cell imports, by name."""
+def _code(cell: Cell, network: NetworkConfig) -> dict[str, str]:
+    """SHA-256 of every module that the training of a cell imports, by name; of your own network, too."""
     modules = closure("stages.distill" if cell.student else "stages.train_teacher")
     if cell.method:
         modules |= closure(f"attnfd.distillers.{cell.method}")
+    modules |= closure(f"attnfd.networks.{network.network}")
+    if network.build is not None:
+        modules |= closure(network.build.partition(":")[0], CODE)
     return {name: checkpoint.digest(file) for name, file in sorted(modules.items())}
 
 

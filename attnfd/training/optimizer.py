@@ -42,7 +42,7 @@ def decay(schedule: str, progress: float) -> float:
 
 
 def _parameter_groups(objective: Objective, config: Training) -> list[dict[str, Any]]:
-    backbone = list(objective.model.backbone.parameters())
+    backbone = list(objective.model.pretrained.parameters())
     known = {id(parameter) for parameter in backbone}
     rest = [parameter for parameter in objective.parameters() if id(parameter) not in known]
     return [

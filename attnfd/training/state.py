@@ -17,7 +17,7 @@ from attnfd.config.task import Log
 from attnfd.errors import UserError
 from attnfd.evaluation import inference
 from attnfd.evaluation.metrics import scores
-from attnfd.models.deeplab import DeepLabV3Plus
+from attnfd.models.network import Network
 from attnfd.runtime import machine, processes
 from attnfd.training.checkpoints import Checkpoints
 from attnfd.training.meter import Meter
@@ -216,7 +216,7 @@ class TrainState:
         self.random = states[processes.rank() % len(states)]
 
 
-def validate(model: DeepLabV3Plus, loader: Any, classes: int, fabric: Fabric) -> float:
+def validate(model: Network, loader: Any, classes: int, fabric: Fabric) -> float:
     """mIoU of a network on the batches of a split, in the arithmetic that it trains in."""
     processes.share_buffers(model)
     with fabric.autocast():
