@@ -111,9 +111,29 @@ class Training(Section):
     batch_size: Batch = Field(description="images per step; a last batch of one image is dropped (BN)")
     lr: Rate = Field(description="learning rate of the backbone")
     head_lr_factor: Rate = Field(description="everything but the backbone learns at lr times this")
+    optimizer: Literal["sgd", "adamw"] = Field(
+        default="sgd", description="sgd; or adamw, for transformers, at an lr of about 6e-5"
+    )
     momentum: Probability = Field(description="of SGD")
-    nesterov: bool = Field(description="Nesterov's momentum")
-    weight_decay: NonNegative = Field(description="L2 penalty of SGD")
+    nesterov: bool = Field(description="Nesterov's momentum, of SGD")
+    weight_decay: NonNegative = Field(description="L2 penalty of SGD; of AdamW, apart from the gradient")
+    decay_all: bool = Field(
+        default=True, description="weight decay of norms and biases, too; false: of the other weights alone"
+    )
+    warmup: Probability = Field(
+        default=0, description="first part of the training, in which the learning rate rises from 0"
+    )
+    clip_norm: NonNegative = Field(
+        default=0, description="largest norm of the gradient, of all weights together; 0: any"
+    )
+    accumulate: Positive = Field(
+        default=1, description="steps whose gradients are averaged for one update of the weights"
+    )
+    ema: Probability = Field(
+        default=0,
+        description="share that a moving average of the weights keeps at each update; the average is then "
+        "what is evaluated and kept; 0: none",
+    )
     schedule: Literal["cosine", "poly"] = Field(
         description="per iteration to 0: cosine annealing, or (1 - t)^0.9"
     )
