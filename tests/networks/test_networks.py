@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from attnfd import discovery
 from attnfd.config.params import Params, load_params
-from attnfd.config.schema import Attention, NetworkConfig, Student
+from attnfd.config.schema import Attention, NetworkConfig, Student, TrainTeacher
 from attnfd.config.section import validate
 from attnfd.distillers.base import distiller
 from attnfd.errors import UserError
@@ -20,7 +20,9 @@ from attnfd.models.network import Network
 from attnfd.models.tapped import Tapped, unfolded
 from attnfd.models.taps import Tap
 from attnfd.networks.base import kind_of, make_network
+from attnfd.runtime import processes
 from attnfd.students.student import check_layers
+from attnfd.teachers.imported import check_teacher, import_teacher
 from tests.distillers.helpers import PARAMS
 
 CLASSES = 5
@@ -260,3 +262,42 @@ def test_a_method_whose_layers_are_absent() -> None:
 @pytest.mark.parametrize("name", discovery.names("networks"))
 def test_a_kind_is_found_by_its_file(name: str) -> None:
     assert kind_of(name).Architecture.model_fields.keys() >= {"classes", "attention"}
+
+
+def test_synchronised_bns_keep_their_activation() -> None:
+    network = make_network(config("fpn"), CLASSES)
+    assert type(network.net.encoder.model.blocks[0][0].bn1).__name__ == "BatchNormAct2d"
+    processes.convert_bn(network)
+    bn = network.net.encoder.model.blocks[0][0].bn1
+    assert isinstance(bn, nn.SyncBatchNorm)
+    assert isinstance(bn.act, nn.ReLU)
+    assert isinstance(network.net.decoder.seg_blocks, nn.ModuleList)
+
+
+@pytest.mark.parametrize("name", ["upernet", "torchvision"])
+def test_an_imported_teacher_computes_what_it_computed(name: str, images: Tensor, tmp_path: Path) -> None:
+    """New attention changes no bit of its logits, and learns from there."""
+    plain = trained(name, images)
+    torch.save({"state_dict": plain.net.state_dict()}, tmp_path / "teacher.pth")
+    shipped = dict(load_params(PARAMS).raw["training"]) | dict(load_params(PARAMS).raw["train_teacher"])
+    settings = shipped | NETWORKS[name] | {"checkpoint": str(tmp_path / "teacher.pth")}
+    teacher = validate(TrainTeacher, settings, "train_teacher")
+    check_teacher(teacher, CLASSES)
+    model, new = import_teacher(teacher, CLASSES)
+    assert new
+    assert model.architecture.gain == 4
+    with torch.no_grad():
+        logits, taps = model(images, [Tap("encoder"), Tap("encoder", "refined")])
+    assert torch.equal(logits, plain(images).logits)
+    assert torch.equal(*taps.values())
+    model.attention.train()
+    model(images).logits.square().sum().backward()
+    assert all(parameter.grad is not None for parameter in model.attention.parameters())
+    checkpoint.save(tmp_path, model, {})
+    again, new = import_teacher(teacher.model_copy(update={"checkpoint": str(tmp_path)}), CLASSES)
+    assert not new
+    assert torch.equal(again(images).logits, checkpoint.load(tmp_path)[0](images).logits)
+    torch.save(nn.Linear(2, 2).state_dict(), tmp_path / "other.pth")
+    other = teacher.model_copy(update={"checkpoint": str(tmp_path / "other.pth")})
+    with pytest.raises(UserError, match="not the weights of the network that train_teacher describes"):
+        check_teacher(other, CLASSES)
