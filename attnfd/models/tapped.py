@@ -95,7 +95,9 @@ class Tapped(Network):
         """
         height, width = images.shape[-2:]
         below, right = -height % self.divisor, -width % self.divisor
-        padded = F.pad(images, (0, right, 0, below)) if below or right else images
+        # A compiled or exported network shall fit any size, so it asks for none.
+        any_size = torch.compiler.is_compiling()
+        padded = F.pad(images, (0, right, 0, below)) if any_size or below or right else images
         kept: dict[Tap, Tensor] = {}
         with self._watched(taps, kept):
             scores = _logits(self.net(padded))
@@ -103,7 +105,7 @@ class Tapped(Network):
             raise ValueError(f"no such taps in this network: {sorted(missing)}")
         if not logits:
             return Output(None, kept)
-        if scores.shape[-2:] != padded.shape[-2:]:
+        if any_size or scores.shape[-2:] != padded.shape[-2:]:
             scores = resize(scores, padded.shape[-2:])
         return Output(scores[..., :height, :width], kept)
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,8 @@ from attnfd import discovery
 from attnfd.config.params import Params, load_params
 from attnfd.config.schema import Attention, NetworkConfig, Student, TrainTeacher
 from attnfd.config.section import validate
+from attnfd.data.transforms import normalize
+from attnfd.deploy import export
 from attnfd.distillers.base import distiller
 from attnfd.errors import UserError
 from attnfd.models import checkpoint
@@ -301,3 +304,23 @@ def test_an_imported_teacher_computes_what_it_computed(name: str, images: Tensor
     other = teacher.model_copy(update={"checkpoint": str(tmp_path / "other.pth")})
     with pytest.raises(UserError, match="not the weights of the network that train_teacher describes"):
         check_teacher(other, CLASSES)
+
+
+@pytest.mark.parametrize("name", ["timm", "segformer"])
+def test_exported_answers_as_the_network(name: str, images: Tensor, tmp_path: Path) -> None:
+    """At sizes that it was not exported at, none of which a stride divides."""
+    pytest.importorskip("onnxruntime")
+    network = trained(name, images)
+    file = tmp_path / "network.onnx"
+    export.write(network, "onnx", file)
+    run = export.RUNNERS["onnx"](file)
+    if isinstance(network, Tapped):
+        with pytest.raises(UserError, match="allowed: onnx"):
+            export.write(network, "torch-export", file)
+    for size in ((1, 49, 70, 3), (3, 97, 131, 3)):
+        pixels = np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8)
+        classes, logits = run(pixels)
+        with torch.no_grad():
+            expected = network(normalize(torch.from_numpy(pixels).permute(0, 3, 1, 2))).logits.numpy()
+        assert np.abs(logits - expected).max() < 1e-3 * np.abs(expected).max()
+        assert (classes == expected.argmax(1)).mean() > 0.999
