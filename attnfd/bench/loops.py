@@ -117,7 +117,7 @@ def time_evaluation(given: Setting) -> list[Row]:
 
 @contextmanager
 def _discarded_run(given: Setting) -> Iterator[runs.Run]:
-    client, experiment = store.connect("bench")
+    client, experiment = store.connect("bench", models=False)
     made = client.create_run(experiment, run_name="loop").info.run_id
     run = runs.Run(client, made, given.cell, again="measure again")
     try:

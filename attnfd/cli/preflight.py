@@ -1,43 +1,69 @@
-"""Checks that cost seconds, made before anything that costs hours."""
+"""Checks that cost seconds, made before anything that costs hours; they download and write nothing."""
 
-from attnfd import discovery
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.markup import escape
+from rich.table import Table
+
+from attnfd import discovery, paths
 from attnfd.config.params import Params, load_params
 from attnfd.config.schema import NetworkConfig
 from attnfd.config.section import validate
 from attnfd.errors import UserError
 from attnfd.runtime import machine
 
+Check = Callable[[], str]
+"""Returns what it found, in a few words; raises a `UserError` where that is a problem."""
+
 
 def check_params() -> Params:
     """Read `params.yaml` and the machine's settings.
 
     Raises:
-        UserError: a section, key, value, axis or environment variable does not hold.
+        UserError: a section, key, value, axis or environment variable is not valid.
     """
     machine.settings()
     return load_params()
 
 
 def check_all() -> Params:
-    """Also check what needs heavier imports: every method, reader, backbone, weights, device and the store.
+    """Check all that the active recipes need, data first.
 
     Raises:
-        UserError: the first thing that does not hold.
+        UserError: the first problem.
     """
     params = check_params()
     check_components(params)
-    check_weights(params)
-
-    from attnfd import paths
-    from attnfd.data.prepared import dataset_root
-    from attnfd.runtime.fabric import start_fabric
-    from attnfd.tracking import store
-
-    for dataset in params.run.datasets:
-        dataset_root(params, dataset, paths.prepared(dataset))
-    start_fabric("32-true")
-    store.check()
+    for _, check in _checks(params):
+        check()
     return params
+
+
+def inspect() -> tuple[Table, list[str]]:
+    """What `check_all` checks as a table, with the cells that are stale, and all problems.
+
+    Raises:
+        UserError: `params.yaml` or a setting of the machine is not valid; the rest depends on it.
+    """
+    params = check_params()
+    check_components(params)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("checked", no_wrap=True)
+    table.add_column("found", overflow="fold")
+    problems = []
+    for name, check in _checks(params):
+        try:
+            table.add_row(escape(name), escape(check()))
+        except UserError as error:
+            problems.append(str(error))
+            table.add_row(escape(name), "[bold red]a problem, see below[/]")
+    if not problems:
+        table.add_row("stale cells", escape(_stale()))
+    return table, problems
 
 
 def check_components(params: Params) -> None:
@@ -61,49 +87,111 @@ def check_components(params: Params) -> None:
         check_backbone(params.student(student), f"students.{student}")
 
 
-def check_weights(params: Params) -> None:
-    """Make every network that is to be trained, or find its weights, and read every imported teacher."""
-    from attnfd.networks.base import kind_of
-    from attnfd.students.student import check_layers
+def _checks(params: Params) -> Iterator[tuple[str, Check]]:
+    for dataset in params.run.datasets:
+        yield f"data of {dataset}", partial(_data, params, dataset)
+        if params.train_teacher(dataset).checkpoint is not None:
+            yield f"teacher of {dataset}", partial(_imported_teacher, params, dataset)
+    from attnfd.cli import weights
+
+    wanted = weights.wanted(params)
+    if not (wanted or any(weights.others(params))):
+        yield "weights", lambda: "none to load: training starts from random ones"
+    for start in wanted:
+        yield f"weights of {start.backbone}", partial(weights.check, start)
+    for other in weights.others(params):
+        yield f"network {other.key} on {other.dataset}", partial(_network, params, other)
+    yield "device", _device
+    yield "precision", partial(_precision, params)
+    yield "versions", _versions
+    yield "MLflow store", _store
+
+
+def _data(params: Params, dataset: str) -> str:
+    reader = _reader(params, dataset)
+    splits = {split: len(pairs) for split, pairs in reader.pairs().items()}
+    counts = ", ".join(f"{split} {images}" for split, images in splits.items())
+    drawn = reader.root == paths.prepared(dataset)
+    where = "drawn by prepare" if drawn else str(reader.root)
+    return f"{where}: {sum(splits.values())} images ({counts})"
+
+
+def _imported_teacher(params: Params, dataset: str) -> str:
     from attnfd.teachers import imported
 
-    students = dict.fromkeys([*params.run.students, *params.run.ablate.students])
-    methods = {name: params.method(name, params.run.datasets[0]) for name in params.run.methods}
-    done = set()
-    for dataset in params.run.datasets:
-        teacher = params.train_teacher(dataset)
-        classes = _classes(params, dataset)
-        networks: dict[str, tuple[NetworkConfig, str]] = {}
-        if teacher.checkpoint is None:
-            networks["train_teacher"] = teacher, teacher.weights
-        networks |= {
-            f"students.{name}": (params.student(name), params.distill(dataset).weights) for name in students
-        }
-        if teacher.checkpoint is not None:
-            imported.check_teacher(teacher, classes)
-        for key, (config, weights) in networks.items():
-            made = (config.model_dump_json(include=set(NetworkConfig.model_fields)), weights)
-            if made in done:
-                continue
-            done.add(made)
-            if config.network == "deeplabv3plus":
-                kind_of(config.network).check(config, classes, weights)
-                continue
-            try:
-                network = kind_of(config.network).check(config, classes, weights)
-            except UserError as error:
-                raise UserError(f"{params.source}: {key}: {error}") from None
-            if network is not None:
-                for name, method in methods.items():
-                    check_layers(name, method, student=network.info, teacher=network.info)
+    teacher = params.train_teacher(dataset)
+    imported.check_teacher(teacher, len(_reader(params, dataset).classes))
+    return f"imported from {teacher.checkpoint}"
 
 
-def _classes(params: Params, dataset: str) -> int:
-    """How many classes a dataset has, as its reader says, which need not be prepared."""
-    from attnfd import paths
+def _network(params: Params, other: Any) -> str:
+    from attnfd.cli import weights
+
+    return weights.check_other(params, other, len(_reader(params, other.dataset).classes))
+
+
+def _reader(params: Params, dataset: str) -> Any:
+    """The reader of a dataset, which need not be prepared."""
     from attnfd.data.prepared import dataset_root
 
     prepare = params.prepare(dataset)
     reader = discovery.component("readers", prepare.reader)
     options = validate(reader.Options, prepare.options, f"{params.source}: recipes.{dataset}.prepare")
-    return len(reader(options, dataset_root(params, dataset, paths.prepared(dataset))).classes)
+    return reader(options, dataset_root(params, dataset, paths.prepared(dataset)))
+
+
+def _device() -> str:
+    import torch
+
+    from attnfd.bench import timing
+    from attnfd.runtime.fabric import start_fabric
+
+    device = start_fabric("32-true").device
+    if device.type == "cuda":
+        memory = torch.cuda.get_device_properties(device).total_memory
+        return f"GPU: {torch.cuda.get_device_name(device)}, {memory / 2**30:.0f} GiB"
+    import psutil  # type: ignore[import-untyped]
+
+    found = timing.machine()
+    memory = psutil.virtual_memory().total
+    return f"CPU: {found['processor']}, {found['cores']} cores, {memory / 2**30:.0f} GiB of memory"
+
+
+def _precision(params: Params) -> str:
+    from attnfd.runtime.fabric import chosen_precision
+
+    trainings = [
+        training(dataset)
+        for dataset in params.run.datasets
+        for training in (params.train_teacher, params.distill)
+    ]
+    asked = dict.fromkeys(training.precision for training in trainings)
+    return ", ".join(f"auto: {chosen_precision(one)} here" if one == "auto" else one for one in asked)
+
+
+def _versions() -> str:
+    import platform
+    from importlib.metadata import version
+
+    import torch
+
+    gpu = f", CUDA {torch.version.cuda}" if torch.version.cuda else ", without CUDA"
+    return f"attnfd {version('attnfd')}, torch {torch.__version__}{gpu}, Python {platform.python_version()}"
+
+
+def _store() -> str:
+    from attnfd.tracking import store
+
+    store.check()
+    return store.shown(store.address()) + (", new" if store.is_new() else "")
+
+
+def _stale() -> str:
+    from attnfd.sweep.graph import PIPELINE, Graph
+    from attnfd.sweep.plan import reasons
+
+    if not Path(PIPELINE).exists():
+        return f"not known, there is no {PIPELINE} here"
+    graph = Graph()
+    stale = len(reasons(graph))
+    return f"{stale} of {len(graph.jobs)}" + ("; attnfd plan lists them" if stale else "")

@@ -25,14 +25,15 @@ class Backbone:
 
     `model`: torchvision's name of the network. `stages`: the four stages, at strides 4, 8, 16, 16 or 4, 8,
     8, 8; the first gives the low-level features of the decoder. `head`: prefixes of the weights that are cut
-    off.
-    `to_stride`: brings the built network to an output stride of 16 or 8.
+    off. `to_stride`: brings the built network to an output stride of 16 or 8. `title`: its name in tables and
+    figures; without one they show its key.
     """
 
     model: str
     stages: Stages
     head: tuple[str, ...]
     to_stride: Callable[[nn.Module, int], None]
+    title: str = ""
 
     @property
     def relu(self) -> bool:
@@ -71,7 +72,12 @@ def _dilate_depthwise(net: nn.Module, output_stride: int, dilations: Mapping[int
 
 
 def _resnet(
-    model: str, blocks: tuple[int, int, int, int], bn: str, width: int, dilations: tuple[int, ...]
+    model: str,
+    blocks: tuple[int, int, int, int],
+    bn: str,
+    width: int,
+    dilations: tuple[int, ...],
+    title: str = "",
 ) -> Backbone:
     def stage(number: int, last: int) -> Stage:
         block = f"layer{number}.{last}"
@@ -83,6 +89,7 @@ def _resnet(
         stages=(first, second, third, fourth),
         head=("fc.",),
         to_stride=partial(_dilate_resnet, dilations=dilations),
+        title=title,
     )
 
 
@@ -91,13 +98,20 @@ def _linear(node: str, bn: str, channels: int) -> Stage:
     return Stage(f"features.{node}", f"features.{node}", f"features.{bn}", channels)
 
 
-def _inverted(model: str, stages: Stages, head: int, dilations: Mapping[int, Mapping[str, int]]) -> Backbone:
+def _inverted(
+    model: str,
+    stages: Stages,
+    head: int,
+    dilations: Mapping[int, Mapping[str, int]],
+    title: str = "",
+) -> Backbone:
     """A network of inverted residual blocks; `features.<head>` and what follows is cut off."""
     return Backbone(
         model=model,
         stages=stages,
         head=(f"features.{head}.", "classifier."),
         to_stride=partial(_dilate_depthwise, dilations=dilations),
+        title=title,
     )
 
 
@@ -124,6 +138,7 @@ BACKBONES: Mapping[str, Backbone] = {
                 **_blocks(4, "6.1", "6.2", "6.3", "7"),
             },
         },
+        title="EfficientNet-B0",
     ),
     # As published with the paper: dilation 2 in the 320-channel block alone. At 8 by the same rule: what
     # follows a group whose stride is taken away is dilated.
@@ -140,6 +155,7 @@ BACKBONES: Mapping[str, Backbone] = {
             16: {"features.14": 1, "features.17": 2},
             8: {"features.7": 1, **_blocks(2, "11", "12", "13", "14", "15", "16"), "features.17": 4},
         },
+        title="MobileNetV2",
     ),
     # As in torchvision's own dilated form.
     "mobilenetv3_large": _inverted(
@@ -155,11 +171,14 @@ BACKBONES: Mapping[str, Backbone] = {
             16: _blocks(2, "13", "14", "15"),
             8: {**_blocks(2, "7", "8", "9", "10", "11", "12"), **_blocks(4, "13", "14", "15")},
         },
+        title="MobileNetV3-Large",
     ),
-    "resnet18": _resnet("resnet18", (2, 2, 2, 2), "bn2", width=64, dilations=(2, 2)),
-    "resnet34": _resnet("resnet34", (3, 4, 6, 3), "bn2", width=64, dilations=(2, 2, 2)),
-    "resnet50": _resnet("resnet50", (3, 4, 6, 3), "bn3", width=256, dilations=(2, 4, 8)),
-    "resnet101": _resnet("resnet101", (3, 4, 23, 3), "bn3", width=256, dilations=(2, 4, 8)),
+    "resnet18": _resnet("resnet18", (2, 2, 2, 2), "bn2", width=64, dilations=(2, 2), title="ResNet-18"),
+    "resnet34": _resnet("resnet34", (3, 4, 6, 3), "bn2", width=64, dilations=(2, 2, 2), title="ResNet-34"),
+    "resnet50": _resnet("resnet50", (3, 4, 6, 3), "bn3", width=256, dilations=(2, 4, 8), title="ResNet-50"),
+    "resnet101": _resnet(
+        "resnet101", (3, 4, 23, 3), "bn3", width=256, dilations=(2, 4, 8), title="ResNet-101"
+    ),
 }
 
 
@@ -175,6 +194,13 @@ def entry(name: str, key: str = "backbone") -> Backbone:
         UserError: there is none.
     """
     return BACKBONES[one_of(name, names(), key)]
+
+
+def title(name: str) -> str:
+    """What tables and figures call a backbone."""
+    if name.startswith(from_timm.PREFIX):
+        return name.removeprefix(from_timm.PREFIX)
+    return entry(name).title or name
 
 
 def check_name(name: str, key: str = "backbone") -> None:

@@ -7,11 +7,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from attnfd.config.schema import LAYERS, Attention, OutputStride
-from attnfd.config.section import Positive, Probability, Section
+from attnfd.config.section import Positive, Probability, Section, validate
 from attnfd.models import backbones
 from attnfd.models.cbam import CBAM
 from attnfd.models.kernels import AtrousConv, Dropout, JoiningConv, resize
-from attnfd.models.network import Network
+from attnfd.models.network import Network, check_images
 from attnfd.models.stages import Stages
 from attnfd.models.taps import EARLY_LAYERS, NetInfo, Output, Tap
 
@@ -48,7 +48,8 @@ class DeepLabV3Plus(Network):
         output_stride: how many times larger than the backbone's last map an image is, 16 or 8.
 
     Raises:
-        UserError: the backbone is unknown or cannot have this output stride, or its weights cannot be had.
+        UserError: the backbone is unknown or cannot have this output stride, its weights cannot be had, or
+            another argument is wrong.
 
     Example:
         >>> from attnfd.models.taps import Tap
@@ -71,13 +72,14 @@ class DeepLabV3Plus(Network):
         output_stride: OutputStride = 16,
     ) -> None:
         super().__init__()
-        self.architecture = Architecture(
-            backbone=backbone,
-            classes=classes,
-            dropout=dropout,
-            attention=attention,
-            output_stride=output_stride,
-        )
+        given = {
+            "backbone": backbone,
+            "classes": classes,
+            "dropout": dropout,
+            "attention": attention,
+            "output_stride": output_stride,
+        }
+        self.architecture = validate(Architecture, given, "DeepLabV3Plus")
         self.backbone = backbones.build(backbone, weights, output_stride)
         self.stages: Stages = self.backbone.meta["stages"]
         self.aspp = ASPP(self.stages[-1].channels, [rate * 16 // output_stride for rate in RATES])
@@ -87,9 +89,10 @@ class DeepLabV3Plus(Network):
         self.classifier = nn.Conv2d(WIDTH, classes, 1)
         self.margins = None
         self.attention = nn.ModuleDict()
-        if attention is not None:
+        if self.architecture.attention is not None:
+            gates = self.architecture.attention.model_dump()
             for layer in LAYERS:
-                self.attention[layer] = CBAM(self.info.channels[layer], **attention.model_dump())
+                self.attention[layer] = CBAM(self.info.channels[layer], **gates)
         for head in (self.aspp, self.decoder, self.classifier, self.attention):
             initialise(head)
 
@@ -117,8 +120,10 @@ class DeepLabV3Plus(Network):
             logits: whether to return logits (B, K, H, W).
 
         Raises:
+            TypeError: the images are no normalised tensor.
             ValueError: this network has no such tap.
         """
+        check_images(images)
         missing = set(taps)
         kept: dict[Tap, Tensor] = {}
         feature = images
@@ -129,7 +134,7 @@ class DeepLabV3Plus(Network):
             if not missing and not logits:
                 return Output(None, kept)
         if missing:
-            raise ValueError(f"no such taps in this network: {sorted(missing)}")
+            raise self.no_taps(missing)
         # The last feature is the decoder's, after its ReLU.
         scores = self.classifier(self.decoder_dropout(feature))
         return Output(resize(scores, images.shape[-2:]), kept)

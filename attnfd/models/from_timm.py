@@ -218,6 +218,29 @@ def _normalize_as(backbone: fx.GraphModule, card: Mapping[str, Any]) -> None:
     images.replace_all_uses_with(renormalized, delete_user_cb=lambda user: user is not renormalized)
 
 
+def missing(name: str) -> float | None:
+    """Megabytes, about, that `download` has to get; None: the weights are on this disk.
+
+    Raises:
+        UserError: timm has no such network, or no weights of it.
+    """
+    check_name(name, "backbone")
+    with torch.device("meta"):
+        whole = _timm().create_model(name.removeprefix(PREFIX), pretrained=False)
+    from huggingface_hub import try_to_load_from_cache
+
+    hub = whole.pretrained_cfg.get("hf_hub_id")
+    if not hub:
+        raise UserError(
+            f"weights: timm has no pretrained weights of {name}; "
+            "give a file, or `weights: none` to start from random weights"
+        )
+    files = ("model.safetensors", "pytorch_model.bin")
+    if any(isinstance(try_to_load_from_cache(hub, file), str) for file in files):
+        return None
+    return sum(weight.numel() for weight in whole.parameters()) * 4 / 1e6
+
+
 def download(name: str) -> Mapping[str, Tensor]:
     """The pretrained weights of a network, as the hub has them.
 

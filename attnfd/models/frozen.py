@@ -25,11 +25,20 @@ def freeze(model: NetworkT) -> NetworkT:
 
     Nothing in it depends on the mode any more. It keeps the margins of its BNs (`info.margins`), which
     folding would lose.
+
+    Raises:
+        TypeError: it is another network.
+        ValueError: it is frozen already.
     """
-    assert model.margins is None, "the network is frozen already"
+    if not isinstance(model, DeepLabV3Plus | Tapped):
+        raise TypeError(
+            f"freeze: found {type(model).__name__}; pass a DeepLabV3Plus or a network of attnfd.networks; "
+            "any other network is frozen by network.eval().requires_grad_(False)"
+        )
+    if model.margins is not None:
+        raise ValueError("freeze: the network is frozen already; use it as it is")
     if isinstance(model, Tapped):
         return cast(NetworkT, freeze_tapped(model))
-    assert isinstance(model, DeepLabV3Plus)
     frozen = copy.deepcopy(model).eval()
     frozen.margins = _margins(frozen)
     for conv, bn in list(_pairs(frozen)):

@@ -15,7 +15,7 @@ from attnfd.config.section import Positive, Section
 from attnfd.errors import UserError
 from attnfd.models.cbam import CBAM
 from attnfd.models.kernels import resize
-from attnfd.models.network import Network
+from attnfd.models.network import Network, check_images
 from attnfd.models.taps import NetInfo, Output, Tap
 
 SIDE = 64
@@ -91,8 +91,10 @@ class Tapped(Network):
         """See `DeepLabV3Plus.forward`; it computes the whole network for any tap.
 
         Raises:
+            TypeError: the images are no normalised tensor.
             ValueError: this network has no such tap.
         """
+        check_images(images)
         height, width = images.shape[-2:]
         below, right = -height % self.divisor, -width % self.divisor
         # A compiled or exported network shall fit any size, so it asks for none.
@@ -102,7 +104,7 @@ class Tapped(Network):
         with self._watched(taps, kept):
             scores = _logits(self.net(padded))
         if missing := set(taps) - kept.keys():
-            raise ValueError(f"no such taps in this network: {sorted(missing)}")
+            raise self.no_taps(missing)
         if not logits:
             return Output(None, kept)
         if any_size or scores.shape[-2:] != padded.shape[-2:]:

@@ -5,7 +5,6 @@ their settings, and again out of the card of a trained one.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from attnfd import discovery
@@ -45,6 +44,10 @@ class Kind(ABC):
     def skeleton(self, architecture: Any) -> Network:
         """The network of a card, whose weights are to be overwritten."""
 
+    def packages(self, architecture: Any) -> tuple[str, ...]:
+        """What must be installed beside torch and torchvision to make the network of a card."""
+        return ()
+
     def check(self, config: NetworkConfig, classes: int, weights: str) -> Network | None:
         """Find out before a training whether `make` could make the network; return it if it was made.
 
@@ -72,8 +75,3 @@ def make_network(
 ) -> Network:
     """A new network of the kind that `config.network` names; see `Kind.make`."""
     return kind_of(config.network).make(config, classes, attention=attention, weights=weights)
-
-
-def architecture_kind(card: Mapping[str, Any]) -> Kind:
-    """The kind of the network in a card."""
-    return kind_of(str(card.get("network", "deeplabv3plus")))

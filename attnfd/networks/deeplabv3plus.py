@@ -6,6 +6,7 @@ from attnfd.config.schema import Attention, NetworkConfig
 from attnfd.models import backbones
 from attnfd.models.deeplab import Architecture as DeepLabArchitecture
 from attnfd.models.deeplab import DeepLabV3Plus
+from attnfd.models.from_timm import PREFIX
 from attnfd.networks.base import Kind
 
 
@@ -39,6 +40,9 @@ class DeepLab(Kind):
         if any(module._non_persistent_buffers_set for module in model.modules()):
             return DeepLabV3Plus(**dict(architecture))
         return model
+
+    def packages(self, architecture: DeepLabArchitecture) -> tuple[str, ...]:
+        return ("timm",) if architecture.backbone.startswith(PREFIX) else ()
 
     def check(self, config: NetworkConfig, classes: int, weights: str) -> None:
         assert config.backbone is not None

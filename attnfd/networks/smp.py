@@ -57,6 +57,9 @@ class Smp(Kind):
     def skeleton(self, architecture: TappedArchitecture) -> Tapped:
         return self._build(architecture, "none")
 
+    def packages(self, architecture: TappedArchitecture) -> tuple[str, ...]:
+        return "segmentation_models_pytorch", "timm"
+
     def _build(self, architecture: TappedArchitecture, weights: str) -> Tapped:
         smp = _library()
         name, encoder = str(architecture.architecture), str(architecture.encoder)

@@ -44,9 +44,9 @@ class Reader(ABC):
     Values are grey values or palette indices, or all of them colours; see `COLOUR`.
     """
 
-    def __init__(self, options: Any, root: Path) -> None:
+    def __init__(self, options: Any, root: str | Path) -> None:
         self.options = options
-        self.root = root
+        self.root = Path(root)
         self.remarks: list[str] = []
         """What `pairs` has left out, a line each; `prepare` prints them as warnings."""
 
@@ -55,7 +55,7 @@ class Reader(ABC):
 
     @abstractmethod
     def pairs(self) -> dict[str, list[Pair]]:
-        """Images and masks of the splits `train` and `val`.
+        """Images and masks of the splits `train` and `val`, and of `test` and others if there are any.
 
         Raises:
             UserError: a folder or list file is missing; the message says how to get the dataset.

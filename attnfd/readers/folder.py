@@ -17,6 +17,7 @@ from attnfd.config.section import Section, Seed, validate
 from attnfd.data.images import IMAGES, MASKS, UNREADABLE, read_classes
 from attnfd.data.labels import COLOUR, VOID, label_table
 from attnfd.data.prepared import COLUMNS
+from attnfd.data.strata import stratify
 from attnfd.errors import UserError
 from attnfd.readers.base import Pair, Reader, listing, original, read_list, sift, walk
 
@@ -68,6 +69,10 @@ class Options(Section):
     val: Annotated[float, Field(gt=0, lt=1)] | None = Field(
         default=None, description="share of the images that validate; unset: train.txt and val.txt list them"
     )
+    test: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        default=None,
+        description="share of the images that test, beside `val`; unset: those of test.txt if there is one",
+    )
     seed: Seed = Field(default=0, description="of the split by share")
 
     @model_validator(mode="after")
@@ -76,6 +81,11 @@ class Options(Section):
             labels_of(self.classes, self.void)
         elif self.void:
             raise ValueError(f"void: found {self.void}; allowed: nothing, since {self.classes} says it")
+        if self.test is not None and (self.val is None or self.val + self.test >= 1):
+            raise ValueError(
+                f"test: found {self.test} beside val: {self.val or 'unset'}; allowed: beside a share that "
+                "validates, and together less than 1; or list the images in test.txt"
+            )
         if Path(self.images) == Path(self.masks) and not self.mask_suffix:
             raise ValueError(
                 f"masks: found {self.masks}, the folder of the images; allowed: another folder, or beside it "
@@ -90,9 +100,9 @@ class Folder(Reader):
     Options = Options
     own_classes = True
 
-    def __init__(self, options: Any, root: Path) -> None:
+    def __init__(self, options: Any, root: str | Path) -> None:
         super().__init__(options, root)
-        if not root.is_dir():
+        if not self.root.is_dir():
             raise UserError(f"{root}: no such folder; {ROOT_HINT}")
         card = self._card()
         self.classes = tuple(card.classes)
@@ -111,9 +121,10 @@ class Folder(Reader):
         if self.options.val is not None:
             self._refuse_lists(self.options.val)
             return self._divided(self._paired(list(images), images, masks), self.options.val)
+        splits = ["train", "val", *(["test"] if (self.root / "test.txt").exists() else [])]
         return {
             split: self._paired(self._listed(self.root / f"{split}.txt", images), images, masks)
-            for split in ("train", "val")
+            for split in splits
         }
 
     def _card(self) -> Classes:
@@ -167,7 +178,7 @@ class Folder(Reader):
             self.remarks.append(f"Masks without an image: {len(lone)}, {lone[0]} for one.")
 
     def _refuse_lists(self, share: float) -> None:
-        lists = [name for name in ("train.txt", "val.txt") if (self.root / name).exists()]
+        lists = [name for name in ("train.txt", "val.txt", "test.txt") if (self.root / name).exists()]
         if lists:
             raise UserError(
                 f"{self.root}: found {' and '.join(lists)}, and prepare.val: {share} in the recipe; allowed: "
@@ -209,17 +220,23 @@ class Folder(Reader):
         return [Pair(images[name], masks[name + suffix]) for name in names]
 
     def _divided(self, pairs: Sequence[Pair], share: float) -> dict[str, list[Pair]]:
-        """Split by share; copies of one original stay together."""
+        """Split by shares; copies of one original stay together."""
         table = label_table(self.labels)
         with ThreadPoolExecutor() as pool:
-            present = list(pool.map(lambda pair: self._present(table, pair), pairs))
+            present = np.array(list(pool.map(lambda pair: self._present(table, pair), pairs)))
         numbers: dict[Path, int] = {}
         groups = np.array([numbers.setdefault(original(pair.image), len(numbers)) for pair in pairs])
-        validates = stratify(np.array(present), share, self.options.seed, groups)
-        return {
-            "train": [pair for pair, held in zip(pairs, validates, strict=True) if not held],
-            "val": [pair for pair, held in zip(pairs, validates, strict=True) if held],
-        }
+        splits = np.full(len(pairs), "train", dtype=object)
+        splits[stratify(present, share, self.options.seed, groups)] = "val"
+        if self.options.test is not None:
+            rest = np.flatnonzero(splits == "train")
+            of_the_rest = self.options.test / (1 - share)
+            tests = stratify(present[rest], of_the_rest, self.options.seed, _numbered(groups[rest]))
+            splits[rest[tests]] = "test"
+        found: dict[str, list[Pair]] = {"train": [], "val": [], **({"test": []} if self.options.test else {})}
+        for pair, split in zip(pairs, splits, strict=True):
+            found[split].append(pair)
+        return found
 
     def _present(self, table: NDArray[np.uint8], pair: Pair) -> NDArray[np.bool_]:
         """Which classes occur in a mask; none if it cannot be read, which `prepare` will tell."""
@@ -228,6 +245,11 @@ class Folder(Reader):
         except UNREADABLE:
             classes = np.empty(0, dtype=np.uint8)
         return np.bincount(classes.ravel(), minlength=VOID)[: len(self.classes)] > 0
+
+
+def _numbered(groups: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The same groups, numbered from 0 without a gap."""
+    return np.unique(groups, return_inverse=True)[1]
 
 
 def labels_of(classes: Mapping[str, Any], void: Sequence[Any] = ()) -> dict[int, int]:
@@ -270,41 +292,6 @@ def _shade(index: int) -> tuple[int, int, int]:
     """A colour for a class without one: hues a golden ratio apart, so that neighbours differ."""
     red, green, blue = colorsys.hsv_to_rgb(index * 0.618034 % 1, 0.7, 0.95)
     return round(255 * red), round(255 * green), round(255 * blue)
-
-
-def stratify(
-    present: NDArray[np.bool_], share: float, seed: int, groups: NDArray[np.int_] | None = None
-) -> NDArray[np.bool_]:
-    """Choose a `share` of the images in which every class occurs as often as in the rest.
-
-    Iterative stratification (Sechidis et al. 2011): the images of the rarest class are dealt out first, each
-    to the side that still lacks most of that class.
-
-    Args:
-        present: which classes (N, K) occur in an image.
-        share: of the images chosen, 0 to 1.
-        seed: of the order in which the images of a class are dealt out.
-        groups: of the images (N,), from 0; images of one group are dealt out together. Unset: one by one.
-
-    Returns:
-        Whether an image is chosen (N,).
-    """
-    rng = np.random.default_rng(seed)
-    groups = np.arange(len(present)) if groups is None else groups
-    # A last class that every image has: it deals out those without any other.
-    images = np.column_stack([present, np.ones(len(present), dtype=bool)])
-    counts = np.zeros((groups.max() + 1, images.shape[1]), dtype=int)
-    np.add.at(counts, groups, images)
-    lacking = np.outer([1 - share, share], counts.sum(0))
-    chosen, dealt = np.zeros(len(counts), dtype=bool), np.zeros(len(counts), dtype=bool)
-    while not dealt.all():
-        left = counts[~dealt].sum(0)
-        rarest = np.where(left > 0, left, len(present) + 1).argmin()
-        for row in rng.permutation(np.flatnonzero((counts[:, rarest] > 0) & ~dealt)):
-            side = max((0, 1), key=lambda side: (lacking[side, rarest], lacking[side, -1]))
-            lacking[side] -= counts[row]
-            chosen[row], dealt[row] = side, True
-    return chosen[groups]
 
 
 def _none_of(suffixes: Iterable[str], home: Path, kind: str, others: Sequence[Path]) -> UserError:

@@ -62,13 +62,13 @@ def _distiller(cell: Cell, settings: Settings, student: NetInfo, teacher: NetInf
     return component("distillers", cell.method)(student, teacher, settings.method)
 
 
-def check_layers(name: str, method: Any, *, student: NetInfo, teacher: NetInfo) -> None:
-    """See that both networks have the layers that a method compares.
+def check_layers(name: str, method: Any, **networks: NetInfo) -> None:
+    """See that networks have the layers that a method compares; `student` and `teacher` are their names.
 
     Raises:
         UserError: one is missing.
     """
-    for network, info in (("student", student), ("teacher", teacher)):
+    for network, info in networks.items():
         for layer in getattr(method, "layers", ()):
             if layer not in info.channels:
                 raise UserError(

@@ -11,6 +11,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from attnfd.cli import weights
 from attnfd.data.images import read_pixels
 from attnfd.data.transforms import MEAN, STD, normalize
 from attnfd.errors import UserError
@@ -222,3 +223,24 @@ def test_real_weights_see_a_street(name: str) -> None:
             first = whole.blocks[0:2](whole.bn1(whole.conv_stem((pixels / 255 - 0.5) / 0.5)))
         torch.testing.assert_close(features["stage1.pre_relu"], first, rtol=1e-3, atol=1e-3)
         assert set(top) & set(street), top
+
+
+def test_weights_that_are_not_here_are_measured_and_not_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
+    start = weights.Start("timm:resnet18", "imagenet", 16)
+    found: dict[str, str] = {}
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda hub, file: found.get(file))
+    monkeypatch.setattr(from_timm, "download", lambda name: pytest.fail("it was fetched"))
+    # 11 689 512 numbers of 4 bytes.
+    assert weights.check(start) == "imagenet: not on this disk yet, a download of 47 MB"
+    found["model.safetensors"] = "there"
+    assert weights.missing("timm:resnet18", "imagenet") is None
+    untrained = timm.create_model("resnet18", pretrained=False)
+    untrained.pretrained_cfg = {}
+    monkeypatch.setattr(timm, "create_model", lambda name, pretrained: untrained)
+    with pytest.raises(UserError, match="timm has no pretrained weights of timm:resnet18"):
+        from_timm.missing("timm:resnet18")
+
+
+def test_a_title_is_the_name_without_its_library() -> None:
+    assert backbones.title("timm:resnet18") == "resnet18"
+    assert backbones.title("resnet18") == "ResNet-18"

@@ -1,0 +1,161 @@
+"""The weights that networks start from: which are needed, which are here, and how to get the others."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import urlsplit
+
+from attnfd.config.params import Params
+from attnfd.config.schema import NetworkConfig
+from attnfd.errors import UserError
+
+if TYPE_CHECKING:
+    from attnfd.models.network import Network
+
+DEEPLAB = "deeplabv3plus"
+
+
+class Start(NamedTuple):
+    """What a DeepLabV3+ starts from: a backbone at an output stride, and its `weights`."""
+
+    backbone: str
+    weights: str
+    output_stride: int
+
+
+class Other(NamedTuple):
+    """A network of another kind that a recipe trains.
+
+    `key`: of `params.yaml`. `role`: student or teacher. `methods`: those that compare its layers.
+    """
+
+    dataset: str
+    key: str
+    role: str
+    config: NetworkConfig
+    weights: str
+    methods: tuple[str, ...]
+
+
+def students(params: Params) -> tuple[str, ...]:
+    """Every student that is trained."""
+    run = params.run
+    return tuple(dict.fromkeys((*run.students, *run.tune.students, *run.ablate.students)))
+
+
+def others(params: Params) -> Iterator[Other]:
+    """Every network of another kind than DeepLabV3+ that the active recipes train."""
+    run = params.run
+    for dataset in run.datasets:
+        teacher, weights = params.train_teacher(dataset), params.distill(dataset).weights
+        if teacher.checkpoint is None and teacher.network != DEEPLAB:
+            methods = (*run.methods, *run.tune.methods)
+            yield Other(dataset, "train_teacher", "teacher", teacher, teacher.weights, methods)
+        for name in students(params):
+            config = params.student(name)
+            if config.network != DEEPLAB:
+                taught, tuned = name in run.students, name in run.tune.students
+                methods = (*run.methods * taught, *run.tune.methods * tuned)
+                yield Other(dataset, f"students.{name}", "student", config, weights, methods)
+
+
+def wanted(params: Params) -> list[Start]:
+    """Every DeepLabV3+ that active recipes train from weights of a file, or whose backbone timm builds."""
+    from attnfd.models import from_timm
+
+    found = {
+        Start(str(network.backbone), params.distill(dataset).weights, network.output_stride)
+        for dataset in params.run.datasets
+        for network in map(params.student, students(params))
+        if network.network == DEEPLAB
+    }
+    teachers = [params.train_teacher(dataset) for dataset in params.run.datasets]
+    found |= {
+        Start(str(teacher.backbone), teacher.weights, teacher.output_stride)
+        for teacher in teachers
+        if teacher.checkpoint is None and teacher.network == DEEPLAB
+    }
+    return sorted(
+        start for start in found if start.weights != "none" or start.backbone.startswith(from_timm.PREFIX)
+    )
+
+
+def check(start: Start) -> str:
+    """Where weights are, or how large their download will be; downloads nothing.
+
+    Raises:
+        UserError: there are no such weights, they are not those of the backbone, or the backbone cannot have
+            this output stride.
+    """
+    from attnfd.models import backbones
+
+    if megabytes := missing(start.backbone, start.weights):
+        backbones.check_weights(start.backbone, "none", start.output_stride)
+        return f"{start.weights}: not on this disk yet, a download of {megabytes:.0f} MB"
+    backbones.check_weights(*start)
+    return f"{start.weights}: on this disk" if start.weights != "none" else "none: training starts at random"
+
+
+def check_other(params: Params, other: Other, classes: int) -> str:
+    """Make a network of another kind, and compare its layers with the methods; downloads nothing.
+
+    Raises:
+        UserError: it cannot be made, or a method compares a layer that it does not have.
+    """
+    from attnfd.students.student import check_layers
+
+    found = f"{other.config.made_of}, weights: {other.weights}"
+    if other.weights == "imagenet":
+        network = _try(params, other._replace(weights="none"), classes)
+        found += ", a download if they are not on this disk"
+    else:
+        network = _try(params, other, classes)
+    if network is not None:
+        for method in other.methods:
+            check_layers(method, params.method(method, other.dataset), **{other.role: network.info})
+    return found
+
+
+def _try(params: Params, other: Other, classes: int) -> "Network | None":
+    from attnfd.networks.base import kind_of
+
+    try:
+        return kind_of(other.config.network).check(other.config, classes, other.weights)
+    except UserError as error:
+        raise UserError(f"{params.source}: {other.key}: {error}") from None
+
+
+def fetch(params: Params) -> None:
+    """Get all weights now, before the teacher's training and not in the hours after it.
+
+    Raises:
+        UserError: some cannot be had.
+    """
+    from attnfd.models import backbones
+
+    for start in wanted(params):
+        if megabytes := missing(start.backbone, start.weights):
+            print(
+                f"Downloading {start.weights} weights of {start.backbone}, {megabytes:.0f} MB",
+                flush=True,
+            )
+        backbones.check_weights(*start)
+    for other in others(params):
+        if other.weights == "imagenet":
+            _try(params, other, classes=2)
+
+
+def missing(backbone: str, weights: str) -> float | None:
+    """Megabytes that have to be downloaded before these weights can be loaded; None: nothing has to be."""
+    if weights != "imagenet":
+        return None
+    from attnfd.models import backbones, from_timm
+
+    if backbone.startswith(from_timm.PREFIX):
+        return from_timm.missing(backbone)
+    import torch
+    import torchvision
+
+    published = torchvision.models.get_model_weights(backbones.entry(backbone).model)["IMAGENET1K_V1"]
+    file = Path(torch.hub.get_dir(), "checkpoints", Path(urlsplit(published.url).path).name)
+    return None if file.exists() else published.meta["_file_size"]

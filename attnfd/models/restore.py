@@ -1,0 +1,53 @@
+"""A network made again from its card and its weights.
+
+A logged model takes along what this module imports, so that it runs without this package: keep that little.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from attnfd.config.section import validate
+from attnfd.discovery import component, names, one_of
+from attnfd.errors import UserError
+from attnfd.models import weight_file
+from attnfd.models.frozen import freeze
+from attnfd.models.network import Network
+
+
+def restore(card: Mapping[str, Any], weights: Path, where: str) -> Network:
+    """A network in eval mode, on the CPU and channels last. Never runs code out of a file.
+
+    Args:
+        card: has `architecture` and `frozen`.
+        weights: a `.safetensors` file.
+        where: names the card in messages.
+
+    Raises:
+        UserError: the architecture is not valid, or the weights are not those of the network.
+    """
+    key = f"{where}: architecture"
+    kind = component("networks", one_of(kind_name(card), names("networks"), f"{key}.network"))()
+    architecture = validate(kind.Architecture, card["architecture"], key)
+    try:
+        model: Network = kind.skeleton(architecture)
+    except UserError as error:
+        raise UserError(f"{key}: {error}") from None
+    if card["frozen"]:
+        model = freeze(model)
+    state = weight_file.read(weights)
+    weight_file.check_names(state, model.state_dict(), str(weights), f"the network that {where} describes")
+    # Copied rather than assigned: in the file the tensors are not aligned, which changes the last digits.
+    if any(weight.is_meta for weight in model.parameters()):
+        model.to_empty(device="cpu")
+    model.to(memory_format=torch.channels_last).load_state_dict(state)
+    return model.eval()
+
+
+def kind_name(card: Mapping[str, Any]) -> str:
+    """The kind of the network in a card, a file of attnfd/networks/."""
+    architecture = card["architecture"]
+    found = architecture.get("network") if isinstance(architecture, dict) else None
+    return str(found or "deeplabv3plus")
