@@ -7,9 +7,13 @@ from pathlib import Path
 from torch import nn
 
 from attnfd.config.schema import Attention, NetworkConfig
+from attnfd.discovery import PROJECT
 from attnfd.errors import UserError
 from attnfd.models.tapped import Tapped, TappedArchitecture
 from attnfd.networks.base import Kind
+
+COPIES = f"{PROJECT}.own."
+"""Where a logged model has its copy of your files."""
 
 FOLDER = "networks"
 """Of the repository; `dvc.yaml` names it, so that an edit in it makes stale what may use it."""
@@ -41,16 +45,14 @@ class Module(Kind):
     def skeleton(self, architecture: TappedArchitecture) -> Tapped:
         return Tapped(_built(str(architecture.build), architecture.classes), architecture)
 
-    def check(self, config: NetworkConfig, classes: int, weights: str) -> Tapped:
-        if not str(config.build).startswith(f"{FOLDER}."):
-            raise UserError(
-                f"build: found {config.build!r}; allowed: a function in a file of {FOLDER}/, such as "
-                f"{FOLDER}.mine:build, since the stages depend on that folder"
-            )
-        return self.make(config, classes, weights=weights)
-
 
 def _built(build: str, classes: int) -> nn.Module:
+    # The card of somebody else's model shall not name any function of this machine.
+    if not build.startswith((f"{FOLDER}.", COPIES)):
+        raise UserError(
+            f"build: found {build!r}; allowed: a function in a file of {FOLDER}/, such as "
+            f"{FOLDER}.mine:build, since the stages depend on that folder"
+        )
     module, _, function = build.partition(":")
     if not (module and function.isidentifier()):
         raise UserError(f"build: found {build!r}; allowed: package.module:function")

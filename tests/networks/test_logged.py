@@ -150,6 +150,19 @@ def test_a_card_of_no_kind_is_refused(tmp_path: Path) -> None:
             checkpoint.load(tmp_path)
 
 
+def test_a_card_calls_no_function_of_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "abort", lambda classes: pytest.fail("it was called"))
+    checkpoint.save(tmp_path, make_network(validate(Student, {"backbone": "mobilenetv2"}, "s"), 3), {})
+    file = tmp_path / paths.CARD
+    card = json.loads(file.read_text())
+    named = {"network": "module", "classes": 3, "attention": None, "taps": {}, "build": "os:abort"}
+    file.write_text(json.dumps(card | {"architecture": named}))
+    with pytest.raises(
+        UserError, match=r"build: found 'os:abort'; allowed: a function in a file of networks/"
+    ):
+        checkpoint.load(tmp_path)
+
+
 def test_only_networks_of_this_library_are_frozen() -> None:
     with pytest.raises(TypeError, match="found Linear; pass a DeepLabV3Plus or a network of attnfd"):
         freeze(nn.Linear(2, 2))  # type: ignore[type-var]

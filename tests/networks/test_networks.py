@@ -22,6 +22,7 @@ from attnfd.models.frozen import compare, freeze
 from attnfd.models.network import Network
 from attnfd.models.tapped import Tapped, unfolded
 from attnfd.models.taps import Tap
+from attnfd.networks import module
 from attnfd.networks.base import kind_of, make_network
 from attnfd.runtime import processes
 from attnfd.students.student import check_layers
@@ -53,6 +54,11 @@ NETWORKS: dict[str, dict[str, Any]] = {
     },
 }
 EXTRA = {"timm": "timm", "smp": "segmentation_models_pytorch", "hugging face": "transformers"}
+
+
+@pytest.fixture(autouse=True)
+def _networks_of_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "FOLDER", "tests.networks")
 
 
 def config(name: str) -> NetworkConfig:
