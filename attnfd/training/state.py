@@ -129,22 +129,24 @@ class TrainState:
             # The last update of an epoch may have fewer steps.
             loss = loss / min(together, self.steps_per_epoch - number // together * together)
         self.fabric.backward(loss)
-        if (number + 1) % together == 0 or number + 1 == self.steps_per_epoch:
-            self.update()
-        self.schedule.step()
+        waiting = number % together + 1
+        if waiting == together or number + 1 == self.steps_per_epoch:
+            self.update(waiting)
         self.terms.append({name: term.detach() for name, term in terms.items()})
         self.meter.count(len(target) * processes.count())
         if len(self.terms) == 1 and self.epoch:
             self.bar.note(self.task, self.described(self.epoch + 1))
         self.bar.advance(self.task)
 
-    def update(self) -> None:
-        """Change the weights by the gradients."""
+    def update(self, steps: int) -> None:
+        """Change the weights by the gradients of the last steps, then the learning rate."""
         if self.config.clip_norm:
             self.fabric.clip_gradients(
                 self.wrapped, self.optimizer, max_norm=self.config.clip_norm, error_if_nonfinite=False
             )
         self.optimizer.step()
+        for _ in range(steps):
+            self.schedule.step()
         if self.average is not None:
             self.average.update()
 

@@ -122,6 +122,13 @@ def test_gradients_are_averaged_and_clipped(prepared: Prepared, monkeypatch: pyt
     assert torch.equal(whole, one)
 
 
+@pytest.mark.filterwarnings("error::UserWarning")
+def test_the_learning_rate_follows_the_steps_not_the_updates(prepared: Prepared) -> None:
+    plain = train(prepared, trainee("plain"), warmup=0.5)
+    accumulated = train(prepared, trainee("accumulated"), warmup=0.5, accumulate=2)
+    assert accumulated["lr"].tolist() == plain["lr"].tolist()
+
+
 def test_average_by_hand() -> None:
     layer = nn.BatchNorm1d(1)
     average = Average(layer, 0.2)
