@@ -24,7 +24,7 @@ class Start(NamedTuple):
 
 
 class Other(NamedTuple):
-    """A network of another kind that a recipe trains.
+    """A network of another kind that a recipe trains or imports.
 
     `key`: of `params.yaml`. `role`: student or teacher. `methods`: those that compare its layers.
     """
@@ -44,13 +44,15 @@ def students(params: Params) -> tuple[str, ...]:
 
 
 def others(params: Params) -> Iterator[Other]:
-    """Every network of another kind than DeepLabV3+ that the active recipes train."""
+    """Every network of another kind than DeepLabV3+ in the active recipes."""
     run = params.run
     for dataset in run.datasets:
         teacher, weights = params.train_teacher(dataset), params.distill(dataset).weights
-        if teacher.checkpoint is None and teacher.network != DEEPLAB:
-            methods = (*run.methods, *run.tune.methods)
-            yield Other(dataset, "train_teacher", "teacher", teacher, teacher.weights, methods)
+        if teacher.network != DEEPLAB:
+            start, methods = teacher.weights, (*run.methods, *run.tune.methods)
+            if teacher.checkpoint is not None:
+                start = "none"  # The checkpoint has them all.
+            yield Other(dataset, "train_teacher", "teacher", teacher, start, methods)
         for name in students(params):
             config = params.student(name)
             if config.network != DEEPLAB:

@@ -42,6 +42,8 @@ def test_each_network_of_another_kind_is_tried_once_for_a_dataset() -> None:
     assert not {start.backbone for start in weights.wanted(params)} & {"None"}
     (teacher,) = weights.others(teacher_of(SEGFORMER))
     assert teacher[:3] == ("shapes", "train_teacher", "teacher")
+    (imported,) = weights.others(teacher_of(SEGFORMER | {"checkpoint": "t.pth", "weights": "imagenet"}))
+    assert imported.weights == "none"
 
 
 def test_a_check_downloads_nothing_and_fetch_does(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,6 +75,10 @@ def test_a_method_that_compares_an_absent_layer_is_refused_where_it_runs() -> No
         match=r"methods\.attnfd\.layers: found 'encoder', .* the student .* allowed: backbone, decoder",
     ):
         weights.check_other(params, other, 5)
+    params = teacher_of(UNET)
+    (teacher,) = weights.others(params)
+    with pytest.raises(UserError, match=r"found 'encoder', which the teacher does not have"):
+        weights.check_other(params, teacher._replace(methods=("attnfd",)), 5)
     params = params_of(UNET, methods=["kd"])
     (other,) = weights.others(params)
     assert weights.check_other(params, other, 5) == "Unet on resnet18, weights: none"
