@@ -64,16 +64,16 @@ def with_weights(text: str, dataset: str, weights: Mapping[str, float]) -> str:
         methods:
           kd: {weight: 1, on: {shapes: {weight: 3}}} # Hinton
     """
-    yaml = YAML()
-    yaml.preserve_quotes = True
-    yaml.width = 4096  # Lines stay as long as they are.
-    yaml.representer.add_representer(type(None), _null)
-    params = yaml.load(text)
+    editor = YAML(typ="rt")
+    editor.preserve_quotes = True
+    editor.width = 4096  # Lines stay as long as they are.
+    editor.representer.add_representer(type(None), _null)
+    params = editor.load(text)
     for method, weight in weights.items():
         on = _inside(params["methods"][method], "on")
         _inside(on, dataset)["weight"] = int(weight) if weight == int(weight) else weight
     written = StringIO()
-    yaml.dump(params, written)
+    editor.dump(params, written)
     return written.getvalue()
 
 

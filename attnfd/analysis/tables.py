@@ -2,7 +2,7 @@
 
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,10 +48,7 @@ def results(chosen: Sequence[Cell]) -> pd.DataFrame:
     """
     rows = []
     for cell in chosen:
-        file = existing(cell, cell.results / paths.METRICS)
-        with reading(file.as_posix()):
-            metrics = json.loads(file.read_bytes())
-            need(COUNTED, metrics)
+        metrics = described(cell, cell.results / paths.METRICS, COUNTED)
         kept = {key: metrics[key] for key in COUNTED if key != "val"}
         kept["val_miou"] = metrics["val"]["miou"]
         confusion = existing(cell, cell.results / paths.CONFUSION)
@@ -114,6 +111,19 @@ def existing(cell: Cell, file: Path) -> Path:
             f"run dvc repro {target}"
         )
     return file
+
+
+def described(cell: Cell, file: Path, keys: Collection[str]) -> dict[str, Any]:
+    """The content of a JSON file of a cell, which has these keys.
+
+    Raises:
+        UserError: it is missing or damaged.
+    """
+    existing(cell, file)
+    with reading(file.as_posix()):
+        content = json.loads(file.read_bytes())
+        need(keys, content)
+    return content
 
 
 def comparison(found: pd.DataFrame) -> pd.DataFrame:

@@ -1,13 +1,11 @@
 """What the trials of a method's weight scored, and the weights that follow."""
 
-import json
 from collections.abc import Sequence
 
 import pandas as pd
 
 from attnfd import paths
-from attnfd.analysis.reading import need, reading
-from attnfd.analysis.tables import existing
+from attnfd.analysis.tables import described
 from attnfd.config.params import Params
 from attnfd.paths import Cell
 
@@ -28,10 +26,7 @@ def scores(chosen: Sequence[Cell]) -> pd.DataFrame:
     """
     rows = []
     for cell in chosen:
-        file = existing(cell, cell.model / paths.CARD)
-        with reading(file.as_posix()):
-            card = json.loads(file.read_bytes())
-            need(READ, card)
+        card = described(cell, cell.model / paths.CARD, READ)
         named = {"student": cell.student, "method": cell.method, "factor": cell.factor, "seed": cell.seed}
         rows.append({**named, **{key: card[key] for key in READ}})
     return pd.DataFrame(rows)

@@ -6,7 +6,6 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from attnfd import paths
 from attnfd.analysis import tables
 from attnfd.config.schema import Run
 from attnfd.paths import TEACHER, Cell
@@ -16,14 +15,13 @@ WIDTH = 80
 
 def show_report(axes: Run, dataset: str, page: Path) -> None:
     """Scores with the intervals of the gains, the report's path, and the command that shows the runs."""
-    comparison = tables.comparison(tables.results(Cell.all(axes, dataset)))
-    splits = pd.read_csv(paths.prepared(dataset) / "index.csv", usecols=["split"])["split"].value_counts()
-    reported = "test" if "test" in splits else "val"
-    images = f"{splits[reported]} {'test' if reported == 'test' else 'validation'} images"
+    found = tables.results(Cell.all(axes, dataset))
+    reported = "test" if found["split"].iloc[0] == "test" else "validation"
+    images = f"{found['images'].iloc[0]} {reported} images"
     console = Console(highlight=False, soft_wrap=True)
     seeds = "1 seed" if len(axes.seeds) == 1 else f"{len(axes.seeds)} seeds"
     console.print(f"{dataset} · {images} · {seeds}", markup=False)
-    console.print(scores(comparison), width=WIDTH)
+    console.print(scores(tables.comparison(found)), width=WIDTH)
     console.print(f"Report   {page}\nRuns     attnfd ui", markup=False)
 
 

@@ -67,11 +67,15 @@ def inspect() -> tuple[Table, list[str]]:
 
 
 def check_components(params: Params) -> None:
-    """Type the options of every method, ablation variant and reader, and look up every backbone."""
-    from attnfd.models import backbones
+    """Type the options of every method, ablation variant and reader, and look up every backbone.
 
-    def check_backbone(config: NetworkConfig, key: str) -> None:
-        if config.network == "deeplabv3plus":
+    Of timm's only those that `run` uses: what it does not use need not be installed.
+    """
+    from attnfd.cli import weights
+    from attnfd.models import backbones, from_timm
+
+    def check_backbone(config: NetworkConfig, key: str, *, used: bool) -> None:
+        if config.network == "deeplabv3plus" and (used or not from_timm.has(config.backbone)):
             backbones.check_name(str(config.backbone), f"{params.source}: {key}.backbone")
 
     for dataset in params.raw["recipes"]:
@@ -82,9 +86,10 @@ def check_components(params: Params) -> None:
             params.method(method, dataset)
         for variant in params.raw["ablate"]:
             params.method("attnfd", dataset, variant)
-        check_backbone(params.train_teacher(dataset), "train_teacher")
+        check_backbone(params.train_teacher(dataset), "train_teacher", used=dataset in params.run.datasets)
     for student in params.raw["students"]:
-        check_backbone(params.student(student), f"students.{student}")
+        used = student in weights.students(params)
+        check_backbone(params.student(student), f"students.{student}", used=used)
 
 
 def _checks(params: Params) -> Iterator[tuple[str, Check]]:

@@ -77,9 +77,7 @@ def wanted(params: Params) -> list[Start]:
         for teacher in teachers
         if teacher.checkpoint is None and teacher.network == DEEPLAB
     }
-    return sorted(
-        start for start in found if start.weights != "none" or start.backbone.startswith(from_timm.PREFIX)
-    )
+    return sorted(start for start in found if start.weights != "none" or from_timm.has(start.backbone))
 
 
 def check(start: Start) -> str:
@@ -153,7 +151,7 @@ def missing(backbone: str, weights: str) -> float | None:
         return None
     from attnfd.models import backbones, from_timm
 
-    if backbone.startswith(from_timm.PREFIX):
+    if from_timm.has(backbone):
         return from_timm.missing(backbone)
     import torch
     import torchvision

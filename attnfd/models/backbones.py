@@ -198,7 +198,7 @@ def entry(name: str, key: str = "backbone") -> Backbone:
 
 def title(name: str) -> str:
     """What tables and figures call a backbone."""
-    if name.startswith(from_timm.PREFIX):
+    if from_timm.has(name):
         return name.removeprefix(from_timm.PREFIX)
     return entry(name).title or name
 
@@ -209,7 +209,7 @@ def check_name(name: str, key: str = "backbone") -> None:
     Raises:
         UserError: there is none, or timm, which has it, is not installed.
     """
-    if name.startswith(from_timm.PREFIX):
+    if from_timm.has(name):
         from_timm.check_name(name, key)
     else:
         entry(name, key)
@@ -232,10 +232,7 @@ def build(name: str, weights: str = "none", output_stride: int = 16) -> fx.Graph
         UserError: the name is unknown, the network cannot have this output stride, or the weights cannot be
             had or are not this backbone's.
     """
-    if name.startswith(from_timm.PREFIX):
-        backbone = from_timm.build(name, output_stride)
-    else:
-        backbone = _build(name, output_stride)
+    backbone = from_timm.build(name, output_stride) if from_timm.has(name) else _build(name, output_stride)
     if weights != "none":
         backbone.load_state_dict(_read(name, weights, backbone), strict=False)
     return backbone
@@ -261,7 +258,7 @@ def check_weights(name: str, weights: str, output_stride: int = 16) -> None:
         UserError: it could not.
     """
     check_name(name)
-    if weights != "none" or name.startswith(from_timm.PREFIX):
+    if weights != "none" or from_timm.has(name):
         with torch.device("meta"):
             skeleton = build(name, output_stride=output_stride)
         if weights != "none":
@@ -270,7 +267,7 @@ def check_weights(name: str, weights: str, output_stride: int = 16) -> None:
 
 def _read(name: str, weights: str, backbone: nn.Module) -> Mapping[str, Tensor]:
     """The weights of a backbone without its head, compared with what the backbone needs."""
-    timm = name.startswith(from_timm.PREFIX)
+    timm = from_timm.has(name)
     plain = name.removeprefix(from_timm.PREFIX)
     if weights == "imagenet":
         source = f"imagenet weights of {name}"

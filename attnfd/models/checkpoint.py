@@ -48,8 +48,6 @@ def legend(card: Card) -> Legend:
 def save(folder: str | Path, model: Network, card: Mapping[str, Any]) -> None:
     """Write a network; the same network and card give the same bytes.
 
-    Each file replaces the old one: DVC may have linked that to its cache, which must not change.
-
     Args:
         folder: made if it is missing.
         card: what else the card shall say; `architecture`, `frozen` and `sha256` come of themselves.

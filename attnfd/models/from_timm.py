@@ -22,6 +22,11 @@ LAYERS = ("stage1", "stage2", "stage3", "backbone")
 logger = logging.getLogger(__name__)
 
 
+def has(name: object) -> bool:
+    """Whether a backbone of this name is one of timm's."""
+    return isinstance(name, str) and name.startswith(PREFIX)
+
+
 def _timm() -> Any:
     try:
         import timm

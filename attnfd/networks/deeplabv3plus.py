@@ -3,10 +3,9 @@
 import torch
 
 from attnfd.config.schema import Attention, NetworkConfig
-from attnfd.models import backbones
+from attnfd.models import backbones, from_timm
 from attnfd.models.deeplab import Architecture as DeepLabArchitecture
 from attnfd.models.deeplab import DeepLabV3Plus
-from attnfd.models.from_timm import PREFIX
 from attnfd.networks.base import Kind
 
 
@@ -42,7 +41,7 @@ class DeepLab(Kind):
         return model
 
     def packages(self, architecture: DeepLabArchitecture) -> tuple[str, ...]:
-        return ("timm",) if architecture.backbone.startswith(PREFIX) else ()
+        return ("timm",) if from_timm.has(architecture.backbone) else ()
 
     def check(self, config: NetworkConfig, classes: int, weights: str) -> None:
         assert config.backbone is not None

@@ -22,13 +22,10 @@ NAME = "report"
 BENCHMARK = "benchmark"
 
 
-def publish(axes: Run, dataset: str) -> pd.DataFrame:
+def publish(axes: Run, dataset: str) -> None:
     """Log a dataset's report and its newest benchmark, unless a run has both, and register its best students.
 
     Within a DVC experiment nothing is registered: what it found is not the workspace's until it is applied.
-
-    Returns:
-        `costs.table` of all cells.
 
     Raises:
         UserError: the store does not answer.
@@ -43,7 +40,6 @@ def publish(axes: Run, dataset: str) -> pd.DataFrame:
         _log(client, reports, dataset, notes.report(dataset, registry.best(found), found), cost)
         if "dvc_experiment" not in store.origin():
             registry.register(client, experiment, chosen, found)
-    return cost
 
 
 def log_benchmark(dataset: str, content: Mapping[str, Any], figure: "Figure | None") -> None:

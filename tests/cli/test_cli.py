@@ -36,6 +36,14 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def status(monkeypatch: pytest.MonkeyPatch, *words: str) -> object:
+    """Run a command; returns its exit status."""
+    monkeypatch.setattr(sys, "argv", ["attnfd", *words])
+    with pytest.raises(SystemExit) as stopped:
+        main.main()
+    return stopped.value.code
+
+
 Refused = Callable[..., str]
 
 
@@ -62,10 +70,7 @@ def refused(project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_has_an_example(command: str, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    monkeypatch.setattr(sys, "argv", ["attnfd", *command.split(), "--help"])
-    with pytest.raises(SystemExit) as stopped:
-        main.main()
-    assert stopped.value.code == 0
+    assert status(monkeypatch, *command.split(), "--help") == 0
     assert f"Example: attnfd {command}" in capsys.readouterr().out
 
 
@@ -81,10 +86,7 @@ def test_help_has_an_example(command: str, monkeypatch: pytest.MonkeyPatch, caps
 def test_what_a_command_line_has(
     arguments: list[str], words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["attnfd", *arguments])
-    with pytest.raises(SystemExit) as stopped:
-        main.main()
-    assert stopped.value.code == 0
+    assert status(monkeypatch, *arguments) == 0
     told = capsys.readouterr().out
     assert all(word in told for word in words)
 
@@ -172,10 +174,7 @@ def test_the_real_command_fails_without_a_traceback(project: Path) -> None:
 
 def test_check_accepts_the_miniature(project: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     monkeypatch.setenv("COLUMNS", "300")
-    monkeypatch.setattr(sys, "argv", ["attnfd", "check"])
-    with pytest.raises(SystemExit) as stopped:
-        main.main()
-    assert stopped.value.code == 0
+    assert status(monkeypatch, "check") == 0
     told = " ".join(capsys.readouterr().out.split())
     assert "all good" in told
     for words in (
@@ -198,10 +197,7 @@ def test_check_lists_every_problem_and_looks_at_the_data_first(
     monkeypatch.setenv("TORCH_HOME", str(project.parent / "empty"))
     monkeypatch.setattr("torch.hub.download_url_to_file", downloads)
     miniature.change(project, {"run": {"datasets": ["cityscapes", "shapes"]}})
-    monkeypatch.setattr(sys, "argv", ["attnfd", "check"])
-    with pytest.raises(SystemExit) as stopped:
-        main.main()
-    assert stopped.value.code == 2
+    assert status(monkeypatch, "check") == 2
     told = capsys.readouterr()
     first, second = told.err.strip().splitlines()
     assert first.startswith("error: ")
@@ -224,10 +220,7 @@ def test_check_downloads_no_weights_and_says_how_large_they_are(
     monkeypatch.setenv("TORCH_HOME", str(project.parent / "empty"))
     monkeypatch.setattr("torch.hub.download_url_to_file", downloads)
     miniature.change(project, {"recipes": {"shapes": {"training": {"weights": "imagenet"}}}})
-    monkeypatch.setattr(sys, "argv", ["attnfd", "check"])
-    with pytest.raises(SystemExit) as stopped:
-        main.main()
-    assert stopped.value.code == 0
+    assert status(monkeypatch, "check") == 0
     told = " ".join(capsys.readouterr().out.split())
     assert "weights of mobilenetv2 imagenet: not on this disk yet, a download of 14 MB" in told
     assert "weights of resnet18 imagenet: not on this disk yet, a download of 45 MB" in told
@@ -384,3 +377,13 @@ def test_another_broken_connection_is_not_a_loaders(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(main, "app", app)
     with pytest.raises(EOFError):
         main.main()
+
+
+def test_a_library_that_no_active_recipe_needs_may_be_missing(
+    project: Path, monkeypatch: pytest.MonkeyPatch, refused: Refused
+) -> None:
+    monkeypatch.setitem(sys.modules, "timm", None)
+    # The recipe camvid_cpu has a backbone of timm, and is not active.
+    assert status(monkeypatch, "prepare", "--dataset", "shapes") == 0
+    miniature.change(project, {"students": {"mobilenetv2": {"backbone": "timm:mobilenetv3_small_100"}}})
+    assert "timm: not installed" in refused("prepare", "--dataset", "shapes")

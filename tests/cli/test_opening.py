@@ -40,7 +40,7 @@ def test_cells_are_those_of_dvc_in_its_order(tmp_path: Path, monkeypatch: pytest
         seed = f", seed {options['seed']}" if "seed" in options else ""
         wanted.append(f"cell {place} of {len(jobs)} · {job.stage} {' '.join(names)}{seed}")
     assert [opening.line(stage, cell, params) for stage, cell in opening.graph(params)] == wanted
-    assert f"cell 36 of {len(jobs)} · distill voc mobilenetv2 attnfd, seed 3" in wanted
+    assert f"cell 38 of {len(jobs)} · distill voc mobilenetv2 attnfd, seed 3" in wanted
 
 
 def test_a_cell_outside_of_the_graph_has_no_place() -> None:

@@ -26,6 +26,7 @@ METRICS = {
     "parameters": 7,
     "images": 2,
     "iou": {"a": 0.25, "b": 0.25},
+    "split": "val",
 }
 CELL = Cell(stage="distill", dataset="tiny", student="mobilenetv2", method="kd", seed=0)
 
