@@ -128,7 +128,8 @@ def test_frozen_equals_live_saved_and_loaded(name: str, images: Tensor, tmp_path
 def test_a_step_of_attnfd_trains_all_that_is_used(name: str, images: Tensor) -> None:
     teacher, student = freeze(trained("deeplab", images, Attention())), trained(name, images).train()
     method = distiller("attnfd", student.info, teacher.info)
-    terms = method(student(images, method.student_taps), teacher(images, method.teacher_taps), images, 0.0)
+    target = torch.zeros(2, 49, 70, dtype=torch.long)
+    terms = method(student(images, method.student_taps), teacher(images, method.teacher_taps), target, 0.0)
     sum(terms.values()).backward()
     grads = [parameter.grad for parameter in student.pretrained.parameters()]
     assert sum(grad is not None and bool(grad.abs().sum() > 0) for grad in grads) > len(grads) / 2
