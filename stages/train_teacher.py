@@ -51,7 +51,7 @@ def _train(task: Task) -> str:
         model = make_network(config, classes, attention=config.attention, weights=config.weights)
         history = train(model, config)
     else:
-        model, new_attention = imported.import_teacher(config, classes)
+        model, new_attention = imported.import_teacher(config, classes, prepared.card.classes)
         history = _score(model, prepared, config, fabric, task.log)
         if processes.rank() == 0:
             imported.compare(config, prepared.card.classes, history["miou"].item())

@@ -125,8 +125,10 @@ def _imported_teacher(params: Params, dataset: str) -> str:
     from attnfd.teachers import imported
 
     teacher = params.train_teacher(dataset)
-    imported.check_teacher(teacher, len(_reader(params, dataset).classes))
-    return f"imported from {teacher.checkpoint}"
+    classes = _reader(params, dataset).classes
+    imported.check_teacher(teacher, len(classes), classes)
+    mapped = f", {len(teacher.classes)} classes to {len(classes)}" if teacher.classes else ""
+    return f"imported from {teacher.checkpoint}{mapped}"
 
 
 def _network(params: Params, other: Any) -> str:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 from attnfd.config.params import Params
-from attnfd.config.schema import NetworkConfig
+from attnfd.config.schema import NetworkConfig, TrainTeacher
 from attnfd.errors import UserError
 
 if TYPE_CHECKING:
@@ -119,6 +119,8 @@ def check_other(params: Params, other: Other, classes: int) -> str:
 def _try(params: Params, other: Other, classes: int) -> "Network | None":
     from attnfd.networks.base import kind_of
 
+    if isinstance(other.config, TrainTeacher) and other.config.classes:
+        classes = len(other.config.classes)
     try:
         return kind_of(other.config.network).check(other.config, classes, other.weights)
     except UserError as error:

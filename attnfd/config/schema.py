@@ -248,10 +248,35 @@ class TrainTeacher(Training, NetworkConfig):
         description="a teacher trained elsewhere, taken instead of training one: a folder that train_teacher "
         "wrote, or a DeepLabV3+ in the layout of the AttnFD authors; null: none"
     )
+    classes: tuple[str, ...] | None = Field(
+        default=None,
+        min_length=1,
+        description="names of the classes of the checkpoint, in its order; null: those of the dataset",
+    )
+    class_map: dict[str, str] | None = Field(
+        default=None,
+        min_length=1,
+        description="a class of the dataset for each name of `classes`, several for the same one if need be; "
+        "what it does not name is dropped",
+    )
     fit_epochs: Annotated[Epochs, Field(ge=0)] = Field(
         description="epochs in which new CBAMs of such a teacher are trained, and nothing else of it"
     )
     seed: Seed = Field(description="of initial weights, order and augmentation")
+
+    @model_validator(mode="after")
+    def _mapped(self) -> Self:
+        if self.classes is None and self.class_map is None:
+            return self
+        for key in ("classes", "class_map"):
+            if getattr(self, key) is None:
+                raise ValueError(f"{key}: missing; give classes and class_map, or none of the two")
+        if self.checkpoint is None:
+            raise ValueError(
+                "class_map: found without a checkpoint; allowed: beside one, as a teacher that is trained "
+                "here learns the classes of the dataset"
+            )
+        return self
 
 
 class Freeze(Section):

@@ -7,11 +7,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from attnfd.config.schema import LAYERS, Attention, OutputStride
-from attnfd.config.section import Positive, Probability, Section, validate
+from attnfd.config.section import Probability, validate
 from attnfd.models import backbones
 from attnfd.models.cbam import CBAM
 from attnfd.models.kernels import AtrousConv, Dropout, JoiningConv, resize
-from attnfd.models.network import Network, check_images
+from attnfd.models.network import Answering, ClassMap, Network, check_images, merge_classes
 from attnfd.models.stages import Stages
 from attnfd.models.taps import EARLY_LAYERS, NetInfo, Output, Tap
 
@@ -21,11 +21,10 @@ RATES = (6, 12, 18)
 """Of the ASPP at output stride 16; twice as large at 8 (Chen et al. 2017, sec. 4.1)."""
 
 
-class Architecture(Section):
+class Architecture(Answering):
     """What `DeepLabV3Plus` is built from, as a model's card keeps it."""
 
     backbone: str
-    classes: Positive
     dropout: tuple[Probability, Probability]
     attention: Attention | None
     output_stride: OutputStride = 16
@@ -46,6 +45,7 @@ class DeepLabV3Plus(Network):
         attention: settings of the CBAMs; without them the network has no `refined` taps.
         weights: of the backbone, see `backbones.build`. All else starts Kaiming-normal, BN at 1 and 0.
         output_stride: how many times larger than the backbone's last map an image is, 16 or 8.
+        class_map: what the logits are made of, see `attnfd.models.network.merge_classes`.
 
     Raises:
         UserError: the backbone is unknown or cannot have this output stride, its weights cannot be had, or
@@ -70,6 +70,7 @@ class DeepLabV3Plus(Network):
         attention: Attention | None = None,
         weights: str = "none",
         output_stride: OutputStride = 16,
+        class_map: ClassMap | None = None,
     ) -> None:
         super().__init__()
         given = {
@@ -78,6 +79,7 @@ class DeepLabV3Plus(Network):
             "dropout": dropout,
             "attention": attention,
             "output_stride": output_stride,
+            "class_map": class_map,
         }
         self.architecture = validate(Architecture, given, "DeepLabV3Plus")
         self.backbone = backbones.build(backbone, weights, output_stride)
@@ -102,7 +104,7 @@ class DeepLabV3Plus(Network):
         widths = (*(stage.channels for stage in self.stages), WIDTH, WIDTH)
         return NetInfo(
             channels=dict(zip((*EARLY_LAYERS, *LAYERS), widths, strict=True)),
-            classes=self.architecture.classes,
+            classes=self.architecture.answers,
             margins=dict(self.margins.named_buffers()) if self.margins is not None else None,
         )
 
@@ -136,8 +138,8 @@ class DeepLabV3Plus(Network):
         if missing:
             raise self.no_taps(missing)
         # The last feature is the decoder's, after its ReLU.
-        scores = self.classifier(self.decoder_dropout(feature))
-        return Output(resize(scores, images.shape[-2:]), kept)
+        scores = resize(self.classifier(self.decoder_dropout(feature)), images.shape[-2:])
+        return Output(merge_classes(scores, self.architecture.class_map), kept)
 
     def _features(self, images: Tensor, wanted: Collection[Tap]) -> Iterator[tuple[Tap, Tensor]]:
         """Every feature map in the order of computation, so that whoever reads can stop.

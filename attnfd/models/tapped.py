@@ -11,25 +11,23 @@ from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from attnfd.config.schema import Attention
-from attnfd.config.section import Positive, Section
 from attnfd.errors import UserError
 from attnfd.models.cbam import CBAM
 from attnfd.models.kernels import resize
-from attnfd.models.network import Network, check_images
+from attnfd.models.network import Answering, Network, check_images, merge_classes
 from attnfd.models.taps import NetInfo, Output, Tap
 
 SIDE = 64
 """Of the image, in pixels, on which a network is tried when it is made."""
 
 
-class TappedArchitecture(Section):
+class TappedArchitecture(Answering):
     """What a `Tapped` is built from, as a model's card keeps it.
 
     `gain`: factor of what each CBAM gives; `folded`: convolutions and BNs that are one in the frozen network.
     """
 
     network: str
-    classes: Positive
     attention: Attention | None
     taps: dict[str, str]
     architecture: str | None = None
@@ -80,7 +78,7 @@ class Tapped(Network):
     @property
     def info(self) -> NetInfo:
         margins = None if self.margins is None else dict(self.margins.named_buffers())
-        return NetInfo(channels=self.channels, classes=self.architecture.classes, margins=margins)
+        return NetInfo(channels=self.channels, classes=self.architecture.answers, margins=margins)
 
     @property
     def pretrained(self) -> nn.Module:
@@ -109,7 +107,7 @@ class Tapped(Network):
             return Output(None, kept)
         if any_size or scores.shape[-2:] != padded.shape[-2:]:
             scores = resize(scores, padded.shape[-2:])
-        return Output(scores[..., :height, :width], kept)
+        return Output(merge_classes(scores[..., :height, :width], self.architecture.class_map), kept)
 
     @contextmanager
     def _watched(self, taps: Collection[Tap], kept: dict[Tap, Tensor]) -> Iterator[None]:
@@ -192,7 +190,8 @@ class Tapped(Network):
             )
         if scores.shape[1] != classes:
             raise UserError(
-                f"network: has {scores.shape[1]} classes, the dataset has {classes}; give one of {classes}"
+                f"network: gives logits of {scores.shape[1]} classes; allowed: the {classes} that it is "
+                "asked for"
             )
         for layer, name in taps.items():
             if layer not in given:

@@ -16,7 +16,7 @@ from attnfd.models.deeplab import RATES, WIDTH, Architecture, DeepLabV3Plus
 from attnfd.models.network import Network
 from attnfd.models.tapped import Tapped
 from attnfd.networks.base import make_network
-from attnfd.teachers import claims
+from attnfd.teachers import claims, class_map
 
 # Names of the published DeepLabV3+ (Heo et al. 2019, then AttnFD) by ours; a backbone has torchvision's.
 PUBLISHED = {
@@ -46,21 +46,34 @@ class Imported(NamedTuple):
     new_attention: bool
 
 
-def import_teacher(config: TrainTeacher, classes: int) -> Imported:
+def import_teacher(config: TrainTeacher, classes: int, names: Sequence[str] = ()) -> Imported:
     """The teacher of `config.checkpoint`, which computes what it computed where it comes from.
 
     A checkpoint without attention is given `config.attention`: gates without weights stand beside the
     forward path, a learned CBAM in it starts as the identity. The published network has CBAMs that its
-    forward path does not use; they are left out.
+    forward path does not use; they are left out. With `config.class_map` its logits are of the dataset's
+    classes.
 
     Args:
         classes: of the dataset.
+        names: of these classes, for a `class_map`.
 
     Raises:
         UserError: `check_teacher` would.
     """
-    if config.network != "deeplabv3plus":
-        return _import_other(config, classes)
+    numbers = class_map.numbers(config, names)
+    known = len(config.classes or ()) or classes
+    if config.network == "deeplabv3plus":
+        imported = _import_deeplab(config, known)
+    else:
+        imported = _import_other(config, known)
+    if numbers is not None:
+        model = imported.model
+        model.architecture = model.architecture.model_copy(update={"class_map": numbers})
+    return imported
+
+
+def _import_deeplab(config: TrainTeacher, classes: int) -> Imported:
     found, state = _read(config, classes)
     attention = found.attention or config.attention
     model = DeepLabV3Plus(**{**dict(found), "attention": attention})
@@ -70,20 +83,24 @@ def import_teacher(config: TrainTeacher, classes: int) -> Imported:
     return Imported(model.eval(), found.attention is None)
 
 
-def check_teacher(config: TrainTeacher, classes: int | None = None) -> None:
+def check_teacher(config: TrainTeacher, classes: int | None = None, names: Sequence[str] = ()) -> None:
     """Find out before anything runs whether `import_teacher` could read the checkpoint.
 
     Args:
         classes: of the dataset; None: any number will do.
+        names: of these classes, for a `class_map`.
 
     Raises:
         UserError: it is missing, damaged, frozen, of another network or trained at another output stride, has
-            other classes or weights that are no numbers; the message names what differs.
+            other classes or weights that are no numbers, or a class map does not fit; the message names what
+            differs.
     """
-    if config.network != "deeplabv3plus":
-        _import_other(config, classes or 2)
+    class_map.numbers(config, names)
+    known = len(config.classes or ()) or classes
+    if config.network == "deeplabv3plus":
+        _read(config, known)
     else:
-        _read(config, classes)
+        _import_other(config, known or 2)
 
 
 def fingerprint(config: TrainTeacher) -> str:
@@ -92,8 +109,12 @@ def fingerprint(config: TrainTeacher) -> str:
 
 
 def compare(config: TrainTeacher, classes: Sequence[str], miou: float) -> None:
-    """Warn where the teacher differs from what its file says; see `attnfd.teachers.claims.compare`."""
-    claims.compare(_file(config), classes, miou, config.output_stride)
+    """Warn where the teacher differs from what its file says; see `attnfd.teachers.claims.compare`.
+
+    Not with a `class_map`: what its file says is about other classes.
+    """
+    if config.class_map is None:
+        claims.compare(_file(config), classes, miou, config.output_stride)
 
 
 def _file(config: TrainTeacher) -> Path:
@@ -105,12 +126,22 @@ def _file(config: TrainTeacher) -> Path:
 def _read(config: TrainTeacher, classes: int | None) -> tuple[Architecture, Mapping[str, Tensor]]:
     """The network of the checkpoint, and its weights by our names."""
     found, state = _read_any(config)
-    if classes not in (None, found.classes):
-        raise UserError(
-            f"{config.checkpoint}: has {found.classes} classes, the dataset has {classes}; "
-            "give a checkpoint that was trained on its classes"
-        )
+    if classes is not None:
+        _check_classes(config, found.answers, classes)
     return found, state
+
+
+def _check_classes(config: TrainTeacher, found: int, classes: int) -> None:
+    if found == classes:
+        return
+    if config.classes is not None:
+        raise UserError(
+            f"{config.checkpoint}: has {found} classes, train_teacher.classes names {classes}; name each once"
+        )
+    raise UserError(
+        f"{config.checkpoint}: has {found} classes, the dataset has {classes}; give a checkpoint that was "
+        "trained on its classes, or map them by train_teacher.class_map"
+    )
 
 
 def _read_any(config: TrainTeacher) -> tuple[Architecture, Mapping[str, Tensor]]:
@@ -119,7 +150,7 @@ def _read_any(config: TrainTeacher) -> tuple[Architecture, Mapping[str, Tensor]]
         raise UserError(f"train_teacher.checkpoint: {file}: no such file; allowed: a checkpoint, or null")
     if file.name != paths.MODEL or not (file.parent / paths.CARD).is_file():
         return _read_published(file, config)
-    model = _load(file)
+    model = _load(file, config)
     if not isinstance(model, DeepLabV3Plus):
         raise UserError(f"{file}: is no DeepLabV3+; set train_teacher.network")
     if model.architecture.backbone != config.backbone:
@@ -132,10 +163,19 @@ def _read_any(config: TrainTeacher) -> tuple[Architecture, Mapping[str, Tensor]]
     return model.architecture, model.state_dict()
 
 
-def _load(file: Path) -> Network:
+def _load(file: Path, config: TrainTeacher) -> Network:
     model, card = checkpoint.load(file.parent)
     if card["frozen"]:
         raise UserError(f"{file}: is frozen; give the folder that train_teacher wrote")
+    named = list(card.get("classes", config.classes or ()))
+    if config.classes is not None and named != list(config.classes):
+        raise UserError(
+            f"{file}: has the classes {', '.join(map(str, named))}; name them so in train_teacher.classes"
+        )
+    if config.class_map is not None and model.architecture.class_map is not None:
+        raise UserError(
+            f"train_teacher.class_map: {file} has one already; allowed: a teacher with classes of its own"
+        )
     return model
 
 
@@ -145,9 +185,8 @@ def _import_other(config: TrainTeacher, classes: int) -> Imported:
     if not file.is_file():
         raise UserError(f"train_teacher.checkpoint: {file}: no such file; allowed: a checkpoint, or null")
     if file.name == paths.MODEL and (file.parent / paths.CARD).is_file():
-        model = _load(file)
-        if model.info.classes != classes:
-            raise UserError(f"{file}: has {model.info.classes} classes, the dataset has {classes}")
+        model = _load(file, config)
+        _check_classes(config, model.info.classes, classes)
         return Imported(model, not model.attention)
     made = make_network(config, classes, attention=config.attention)
     assert isinstance(made, Tapped)
