@@ -50,14 +50,18 @@ def _train(task: Task) -> str:
     if config.checkpoint is None:
         model = make_network(config, classes, attention=config.attention, weights=config.weights)
         history = train(model, config)
+        card["attention"] = _attention(model, "in the path, trained")
     else:
         model, new_attention = imported.import_teacher(config, classes, prepared.card.classes)
         history = _score(model, prepared, config, fabric, task.log)
         if processes.rank() == 0:
             imported.compare(config, prepared.card.classes, history["miou"].item())
-        if new_attention and config.fit_epochs and list(model.attention.parameters()):
-            history = pd.concat([history, _fit_attention(model, config, train)], ignore_index=True)
-        card["imported_sha256"] = imported.fingerprint(config)
+        made = "in the path, from the checkpoint"
+        if new_attention:
+            made = "in the path, fitted alone" if config.fit_epochs else "in the path, untrained"
+            if config.fit_epochs and list(model.attention.parameters()):
+                history = pd.concat([history, _fit_attention(model, config, train)], ignore_index=True)
+        card |= {"imported_sha256": imported.fingerprint(config), "attention": _attention(model, made)}
     # What an imported teacher scored before a fit is not its score any more.
     trained = history[history["epoch"] > 0] if len(history) > 1 else history
     if processes.rank() == 0:
@@ -65,6 +69,14 @@ def _train(task: Task) -> str:
         history.to_csv(cell.model / HISTORY, index=False)
     fabric.barrier()
     return checkpoint.fingerprint(cell.model)
+
+
+def _attention(model: Network, made: str) -> dict[str, str]:
+    """What the attention at each layer is, for the card: gates with weights are `made` so."""
+    return {
+        layer: made if list(cbam.parameters()) else "beside the path, without weights"
+        for layer, cbam in model.attention.items()
+    }
 
 
 def _score(

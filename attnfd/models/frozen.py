@@ -51,6 +51,12 @@ def freeze(model: NetworkT) -> NetworkT:
     return frozen.requires_grad_(False)
 
 
+def bns(model: Network) -> list[str]:
+    """Names of its BNs; of a frozen network, those that could not be folded."""
+    kinds = nn.modules.batchnorm._BatchNorm
+    return [name for name, module in model.named_modules() if isinstance(module, kinds)]
+
+
 def _pairs(model: DeepLabV3Plus) -> Iterator[tuple[str, str]]:
     """Names of all convolutions whose output goes to a BN and nowhere else, and of that BN."""
     for node in model.backbone.graph.nodes:

@@ -236,17 +236,16 @@ def freeze_tapped(model: Tapped) -> Tapped:
         frozen.net.set_submodule(conv, fused)
         # A BN of timm has an activation of its own.
         frozen.net.set_submodule(bn, getattr(found, "act", nn.Identity()))
+    for cbam in frozen.attention.values():
+        assert isinstance(cbam, CBAM)
+        if cbam.spatial is not None and cbam.spatial.learned:
+            cbam.spatial.conv = fuse_conv_bn_eval(cbam.spatial.conv, cbam.spatial.bn)
+            cbam.spatial.set_submodule("bn", nn.Identity())
     for name, module in list(frozen.net.named_modules()):
         if isinstance(module, nn.Dropout | nn.Dropout2d):
             frozen.net.set_submodule(name, nn.Identity())
     frozen.margins = nn.Module()
     return frozen.requires_grad_(False)
-
-
-def unfolded(model: Tapped) -> list[str]:
-    """Names of the BNs that a frozen network still has."""
-    kinds = nn.modules.batchnorm._BatchNorm
-    return [name for name, module in model.net.named_modules() if isinstance(module, kinds)]
 
 
 @torch.no_grad()

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torchvision
 from torch import Tensor, nn
 
 from attnfd import discovery
@@ -14,22 +15,26 @@ from attnfd.config.schema import Attention, NetworkConfig, Student, TrainTeacher
 from attnfd.config.section import validate
 from attnfd.data.transforms import normalize
 from attnfd.deploy import export
+from attnfd.deploy.source import open_model
 from attnfd.distillers.base import distiller
 from attnfd.errors import UserError
 from attnfd.models import checkpoint
 from attnfd.models.deeplab import DeepLabV3Plus
-from attnfd.models.frozen import compare, freeze
+from attnfd.models.frozen import bns, compare, freeze
 from attnfd.models.network import Network
-from attnfd.models.tapped import Tapped, unfolded
+from attnfd.models.tapped import Tapped
 from attnfd.models.taps import Tap
 from attnfd.networks import module
 from attnfd.networks.base import kind_of, make_network
 from attnfd.runtime import processes
 from attnfd.students.student import check_layers
 from attnfd.teachers.imported import check_teacher, import_teacher
+from tests.deploy.conftest import LEGEND
 from tests.distillers.helpers import PARAMS
 
 CLASSES = 5
+NAMES = tuple("abcde")
+PALETTE = tuple((number, 0, 0) for number in range(CLASSES))
 ZOO = "tests.networks.zoo"
 NETWORKS: dict[str, dict[str, Any]] = {
     "deeplab": {"backbone": "mobilenetv2"},
@@ -61,10 +66,15 @@ def _networks_of_tests(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "FOLDER", "tests.networks")
 
 
+def needs(name: str) -> None:
+    """Skip the test where the library of this network is not installed."""
+    for package in (name, str(NETWORKS[name].get("network"))):
+        if package in EXTRA:
+            pytest.importorskip(EXTRA[package])
+
+
 def config(name: str) -> NetworkConfig:
-    for needs in (name, str(NETWORKS[name].get("network"))):
-        if needs in EXTRA:
-            pytest.importorskip(EXTRA[needs])
+    needs(name)
     return validate(Student, NETWORKS[name], name)
 
 
@@ -106,15 +116,59 @@ def test_logits_and_taps(name: str, images: Tensor) -> None:
         network(images, [Tap("roof")])  # type: ignore[list-item]
 
 
+LAYERS = {
+    "deeplab": {"backbone": (320, 16), "encoder": (256, 16), "decoder": (256, 4)},
+    "timm": {"backbone": (960, 16), "encoder": (256, 16), "decoder": (256, 4)},
+    "segformer": {"backbone": (256, 32), "encoder": (256, 32), "decoder": (256, 4)},
+    "smp deeplab": {"backbone": (512, 16), "encoder": (256, 16), "decoder": (256, 4)},
+    "upernet": {"backbone": (512, 32), "encoder": (256, 32), "decoder": (256, 4)},
+    "fpn": {"backbone": (960, 32), "encoder": (256, 32), "decoder": (128, 4)},
+    "torchvision": {"backbone": (2048, 8), "encoder": (256, 8), "decoder": (256, 8)},
+    "hugging face": {"backbone": (32, 32), "encoder": (32, 4), "decoder": (32, 4)},
+}
+"""Channels and stride of the maps, as the papers and the libraries have them."""
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_channels_and_strides(name: str) -> None:
+    network = make_network(config(name), CLASSES).eval()
+    taps = [Tap(layer) for layer in LAYERS[name]]  # type: ignore[arg-type]
+    with torch.no_grad():
+        kept = network(torch.zeros(1, 3, 64, 128), taps, logits=False).taps
+    assert {tap.layer: (network.info.channels[tap.layer], 64 // kept[tap].shape[2]) for tap in taps} == (
+        LAYERS[name]
+    )
+    for tap in taps:
+        assert kept[tap].shape[3] == 2 * kept[tap].shape[2]
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_saved_model_predicts(name: str, images: Tensor, tmp_path: Path) -> None:
+    """An image of a size that no stride divides, and of one side below the stride."""
+    network = trained(name, images)
+    checkpoint.save(
+        tmp_path, network, LEGEND.model_copy(update={"classes": NAMES, "palette": PALETTE}).model_dump()
+    )
+    model = open_model(tmp_path)
+    for size in ((49, 70), (31, 97)):
+        image = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+        with torch.no_grad():
+            logits = network(normalize(torch.from_numpy(image).permute(2, 0, 1)[None])).logits
+        found = model.predict(image).classes
+        assert found.shape == size
+        assert (found == logits.argmax(1)[0].numpy()).mean() > 0.999
+
+
 @pytest.mark.parametrize("name", NETWORKS)
 def test_frozen_equals_live_saved_and_loaded(name: str, images: Tensor, tmp_path: Path) -> None:
     live = trained(name, images, Attention())
     frozen = freeze(live)
     assert max(compare(live, frozen, images).values()) < 1e-4
     assert not any(parameter.requires_grad for parameter in frozen.parameters())
+    assert bns(live)
+    assert bns(frozen) == []
     if isinstance(frozen, Tapped):
         assert frozen.architecture.folded
-        assert unfolded(frozen) == []
     for model in (live, frozen):
         checkpoint.save(tmp_path, model, {})
         loaded, card = checkpoint.load(tmp_path)
@@ -149,11 +203,23 @@ def test_the_default_has_the_same_bits() -> None:
     assert torch.equal(torch.rand(1), drawn)
 
 
+def parameters(name: str, classes: int) -> int:
+    return sum(parameter.numel() for parameter in make_network(config(name), classes).parameters())
+
+
 def test_published_number_of_parameters() -> None:
-    pytest.importorskip("segmentation_models_pytorch")
-    network = make_network(config("segformer"), 19)
-    # 3.7 M in the paper's table 1, of which 257 a class are the head's.
-    assert sum(parameter.numel() for parameter in network.parameters()) == 3_714_144 + 19 * 257
+    """Of DeepLabV3+ on the paper's backbones, see tests/models/test_deeplab.py."""
+    # Xie et al. 2021, SegFormer, table 1: B0 has 3.8 M with the 150 classes of ADE20K, 257 for each.
+    assert round(parameters("segformer", 19) / 1e6, 1) == 3.7
+    assert round(parameters("segformer", 150) / 1e6, 1) == 3.8
+    assert parameters("segformer", 19) == 3_714_144 + 19 * 257
+    # torchvision publishes the number with an auxiliary head: 3 × 3 convolution, BN, and a classifier.
+    published = torchvision.models.segmentation.DeepLabV3_ResNet50_Weights.DEFAULT.meta["num_params"]
+    assert parameters("torchvision", 21) == published - (9 * 1024 * 256 + 2 * 256 + 21 * 257)
+    # Of smp's UPerNet, torchvision publishes the encoder: its ResNet-18 without 1000 classes.
+    published = torchvision.models.ResNet18_Weights.DEFAULT.meta["num_params"]
+    encoder = make_network(config("upernet"), CLASSES).net.encoder
+    assert sum(parameter.numel() for parameter in encoder.parameters()) == published - 1000 * 513
 
 
 def test_learned_attention_replaces_what_a_module_gives(images: Tensor) -> None:
@@ -315,7 +381,7 @@ def test_an_imported_teacher_computes_what_it_computed(name: str, images: Tensor
         check_teacher(other, CLASSES)
 
 
-@pytest.mark.parametrize("name", ["timm", "segformer"])
+@pytest.mark.parametrize("name", [name for name in NETWORKS if name != "upernet"])
 def test_exported_answers_as_the_network(name: str, images: Tensor, tmp_path: Path) -> None:
     """At sizes that it was not exported at, none of which a stride divides."""
     pytest.importorskip("onnxruntime")

@@ -1,5 +1,7 @@
 """Networks of others, for tests: what a user would write to use them."""
 
+from types import SimpleNamespace
+
 import torch
 import torchvision
 from torch import Tensor, nn
@@ -79,3 +81,34 @@ def gives_features(classes: int) -> nn.Module:
 
 
 number = 3
+
+
+class Body(nn.Module):
+    """Its map is in an object, as those of transformers are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3, stride=2, padding=1, bias=False)
+        self.bn = nn.BatchNorm2d(8)
+
+    def forward(self, images: Tensor) -> SimpleNamespace:
+        return SimpleNamespace(last_hidden_state=torch.relu(self.bn(self.conv(images))))
+
+
+class Odd(nn.Module):
+    """One BN that follows a convolution alone, and two that do not."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.body = Body()
+        self.late = nn.BatchNorm2d(8)
+        self.neck = nn.Conv2d(8, 8, 1)
+        self.last = nn.BatchNorm2d(8)
+        self.head = nn.Conv2d(8, classes, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.last(self.neck(self.late(self.body(images).last_hidden_state))))
+
+
+def odd(classes: int) -> nn.Module:
+    return Odd(classes)
