@@ -7,10 +7,12 @@ from urllib.parse import urlsplit
 
 from attnfd.config.params import Params
 from attnfd.config.schema import NetworkConfig, TrainTeacher
+from attnfd.discovery import component
 from attnfd.errors import UserError
 
 if TYPE_CHECKING:
     from attnfd.models.network import Network
+    from attnfd.models.taps import NetInfo
 
 DEEPLAB = "deeplabv3plus"
 
@@ -26,7 +28,8 @@ class Start(NamedTuple):
 class Other(NamedTuple):
     """A network of another kind that a recipe trains or imports.
 
-    `key`: of `params.yaml`. `role`: student or teacher. `methods`: those that compare its layers.
+    `key`: of `params.yaml`. `role`: student or teacher. `methods`: those that compare its layers. `variants`:
+    those of AttnFD that do.
     """
 
     dataset: str
@@ -35,6 +38,7 @@ class Other(NamedTuple):
     config: NetworkConfig
     weights: str
     methods: tuple[str, ...]
+    variants: tuple[str, ...]
 
 
 def students(params: Params) -> tuple[str, ...]:
@@ -52,13 +56,15 @@ def others(params: Params) -> Iterator[Other]:
             start, methods = teacher.weights, (*run.methods, *run.tune.methods)
             if teacher.checkpoint is not None:
                 start = "none"  # The checkpoint has them all.
-            yield Other(dataset, "train_teacher", "teacher", teacher, start, methods)
+            yield Other(dataset, "train_teacher", "teacher", teacher, start, methods, run.ablate.variants)
         for name in students(params):
             config = params.student(name)
             if config.network != DEEPLAB:
                 taught, tuned = name in run.students, name in run.tune.students
                 methods = (*run.methods * taught, *run.tune.methods * tuned)
-                yield Other(dataset, f"students.{name}", "student", config, weights, methods)
+                variants = run.ablate.variants * (name in run.ablate.students)
+                key = f"students.{name}"
+                yield Other(dataset, key, "student", config, weights, methods, variants)
 
 
 def wanted(params: Params) -> list[Start]:
@@ -102,8 +108,6 @@ def check_other(params: Params, other: Other, classes: int) -> str:
     Raises:
         UserError: it cannot be made, or a method compares a layer that it does not have.
     """
-    from attnfd.students.student import check_layers
-
     found = f"{other.config.made_of}, weights: {other.weights}"
     if other.weights == "imagenet":
         network = _try(params, other._replace(weights="none"), classes)
@@ -111,9 +115,22 @@ def check_other(params: Params, other: Other, classes: int) -> str:
     else:
         network = _try(params, other, classes)
     if network is not None:
-        for method in other.methods:
-            check_layers(method, params.method(method, other.dataset), **{other.role: network.info})
+        _check_methods(params, other, network.info)
     return found
+
+
+def _check_methods(params: Params, other: Other, info: "NetInfo") -> None:
+    from attnfd.students.student import check_layers
+
+    for method in other.methods:
+        if other.role == "teacher" and component("distillers", method).needs_margins:
+            raise UserError(
+                f"{params.source}: {other.key}.network: found {other.config.network}, whose BNs have no "
+                f"margins; allowed for methods.{method}: {DEEPLAB}"
+            )
+        check_layers(method, params.method(method, other.dataset), **{other.role: info})
+    for variant in other.variants:
+        check_layers("attnfd", params.method("attnfd", other.dataset, variant), **{other.role: info})
 
 
 def _try(params: Params, other: Other, classes: int) -> "Network | None":

@@ -61,19 +61,19 @@ def _built(build: str, classes: int) -> nn.Module:
         sys.path.insert(0, root)
     try:
         found = importlib.import_module(module)
-    except Exception as error:  # somebody's own code
+    except (Exception, SystemExit) as error:  # somebody's own code
         raise UserError(f"build: {module}: cannot be imported ({_said(error)}); fix the file") from None
     made = getattr(found, function, None)
     if not callable(made):
         raise UserError(f"build: {module}: has no function {function!r}; define it, or name another")
     try:
         net = made(classes)
-    except Exception as error:  # somebody's own code
+    except (Exception, SystemExit) as error:  # somebody's own code
         raise UserError(f"build: {build}({classes}) raises {_said(error)}; fix the function") from None
     if not isinstance(net, nn.Module):
         raise UserError(f"build: {build}({classes}) returns {type(net).__name__}; allowed: an nn.Module")
     return net
 
 
-def _said(error: Exception) -> str:
+def _said(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())}"

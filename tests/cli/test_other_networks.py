@@ -79,6 +79,11 @@ def test_a_method_that_compares_an_absent_layer_is_refused_where_it_runs() -> No
     (teacher,) = weights.others(params)
     with pytest.raises(UserError, match=r"found 'encoder', which the teacher does not have"):
         weights.check_other(params, teacher._replace(methods=("attnfd",)), 5)
+    with pytest.raises(
+        UserError,
+        match=r"train_teacher\.network: found smp, whose BNs have no margins; .* methods\.overhaul: deeplab",
+    ):
+        weights.check_other(params, teacher._replace(methods=("overhaul",)), 5)
     params = params_of(UNET, methods=["kd"])
     (other,) = weights.others(params)
     assert weights.check_other(params, other, 5) == "Unet on resnet18, weights: none"
