@@ -22,8 +22,8 @@ PAGE = (miniature.PROJECT / "docs/any-network.md").read_text(encoding="utf-8")
 (MINE,) = re.findall(r"^```python\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
 TEACHERS: dict[str, dict[str, Any]] = {
     str(teacher.get("build") or teacher["architecture"]).rpartition(":")[2]: teacher
-    for block in re.findall(r"^```yaml\n(network: .*?)^```", PAGE, re.DOTALL | re.MULTILINE)
-    for teacher in [YAML(typ="safe").load(block)]
+    for block in re.findall(r"^```yaml\n(train_teacher:.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
+    for teacher in [YAML(typ="safe").load(block)["train_teacher"]]
 }
 CLASSES = {"UPerNet": 8, "deeplab": 8, "segformer": 19}
 ATTENTION = dict.fromkeys(("backbone", "encoder", "decoder"), "in the path, fitted alone")

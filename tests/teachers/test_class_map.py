@@ -4,6 +4,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,8 @@ from torch import Tensor, nn
 from attnfd.config.params import load_params
 from attnfd.config.schema import Attention, TrainTeacher
 from attnfd.config.section import validate
+from attnfd.data.transforms import normalize
+from attnfd.deploy import export
 from attnfd.distillers.base import distiller
 from attnfd.errors import UserError
 from attnfd.evaluation.inference import confusion
@@ -193,3 +196,18 @@ def test_a_score_for_other_classes_is_not_compared(
 
 def test_without_a_map_nothing_is_asked() -> None:
     assert class_map.numbers(load_params(PARAMS).train_teacher("shapes"), []) is None
+
+
+def test_a_mapped_network_is_exported(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    torch.manual_seed(0)
+    model = DeepLabV3Plus("mobilenetv2", 19, class_map=NUMBERS).eval()
+    export.write(model, "onnx", tmp_path / "network.onnx")
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 97, 131, 3), dtype=np.uint8)
+    classes, logits = export.RUNNERS["onnx"](tmp_path / "network.onnx")(pixels)
+    with torch.no_grad():
+        expected = model(normalize(torch.from_numpy(pixels).permute(0, 3, 1, 2))).logits
+    assert expected is not None
+    assert expected.shape == (2, 3, 97, 131)
+    np.testing.assert_allclose(logits, expected.numpy(), atol=1e-3)
+    assert (classes == expected.argmax(1).numpy()).mean() > 0.999
