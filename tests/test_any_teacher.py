@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -50,12 +51,14 @@ def net(name: str, classes: int) -> nn.Module:
 
 
 def save(name: str, folder: Path) -> None:
-    """As its library writes it."""
+    """As the page says it; a SegFormer comes from a folder that transformers wrote."""
     made, file = net(name, CLASSES[name]), folder / TEACHERS[name]["checkpoint"]
     file.parent.mkdir()
     if name == "segformer":
-        made.save_pretrained(file)  # type: ignore[operator]
-    elif file.suffix == ".safetensors":
+        made.save_pretrained(folder / "theirs")  # type: ignore[operator]
+        made = type(made).from_pretrained(folder / "theirs")  # type: ignore[attr-defined]
+        shutil.rmtree(folder / "theirs")
+    if file.suffix == ".safetensors":
         from safetensors.torch import save_file
 
         save_file(made.state_dict(), file)
@@ -94,7 +97,7 @@ def test_a_teacher_of_the_how_to_runs_the_whole_pipeline(name: str, tmp_path: Pa
     cells = {"segformer/none/0", "segformer/attnfd/0", "teacher"}
     for cell in cells:
         metrics = json.loads((folder / "results/shapes" / cell / "metrics.json").read_text())
-        assert 0 <= metrics["miou"] <= 100
+        assert 0 <= metrics["miou"] <= 1
     assert "segformer" in (folder / "reports/shapes/report.md").read_text()
     again = miniature.run(folder, "dvc", "status")
     assert "up to date" in again.stdout
