@@ -11,16 +11,17 @@ from attnfd import paths
 from attnfd.config.params import load_params
 from attnfd.config.schema import LAYERS, NetworkConfig
 from attnfd.config.section import validate
+from attnfd.config.task import Task
 from attnfd.models import checkpoint
 from attnfd.models.frozen import bns
 from attnfd.models.tapped import Tapped
 from attnfd.networks.base import make_network
-from attnfd.paths import Cell
 from stages.freeze import freeze
 from stages.prepare import prepare
 from stages.train_teacher import train_teacher
 from tests import miniature, tasks
 from tests.networks.test_networks import NETWORKS, ZOO, needs
+from tests.test_stages import FRESH, TEACHER, Curves
 
 FITTED = dict.fromkeys(LAYERS, "in the path, fitted alone")
 ODD = {
@@ -55,9 +56,9 @@ def frozen_card(settings: dict[str, Any], project: Path) -> dict[str, Any]:
         file = "elsewhere"
     changes = {"checkpoint": file, "fit_epochs": 1, **settings}
     miniature.change(project, {"recipes": {"shapes": {"train_teacher": changes}}})
-    train_teacher(tasks.of(load_params(), "shapes"))
+    train_teacher([Task(load_params(), TEACHER, Curves(), FRESH)])
     freeze(tasks.of(load_params(), "shapes"))
-    live, card = checkpoint.load(Cell.teacher("shapes").model)
+    live, card = checkpoint.load(TEACHER.model)
     network, own = checkpoint.load(paths.frozen("shapes"))
     assert own["attention"] == card["attention"]
     assert own["bns"]["not_folded"] == bns(network)
