@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import torch
 
 from attnfd import paths
-from attnfd.config.schema import LAYERS
 from attnfd.config.task import Task
 from attnfd.data.loaders import eval_loader
 from attnfd.data.prepared import open_prepared
@@ -51,14 +50,20 @@ def _freeze(task: Task) -> float:
             f"{source}: frozen and live teacher differ by {difference:.1e} at {name}; "
             f"allowed: freeze.tolerance = {config.tolerance:.1e}; nothing was written"
         )
+    left = frozen.bns(folded)
     with torch.inference_mode():
-        taps = folded(normalize(images), taps=[Tap(layer, "refined") for layer in LAYERS], logits=False).taps
+        taps = folded(
+            normalize(images), taps=[Tap(layer, "refined") for layer in live.attention], logits=False
+        ).taps
     checkpoint.save(
         paths.frozen(dataset),
         folded,
         {
             **legend(prepared.card).model_dump(mode="json"),
             "val_miou": card["val_miou"],
+            # What the refined features are of, and the BNs that are part of a convolution now.
+            "attention": card.get("attention", {}),
+            "bns": {"folded": len(frozen.bns(live)) - len(left), "not_folded": left},
             "taps": {tap.layer: list(features.shape[1:]) for tap, features in taps.items()},
             "image_size": list(images.shape[-2:]),
             "source_sha256": checkpoint.fingerprint(source),

@@ -14,7 +14,8 @@ from attnfd.data.loaders import eval_loader
 from attnfd.data.prepared import Prepared, open_prepared
 from attnfd.models import checkpoint
 from attnfd.models.checkpoint import legend
-from attnfd.models.deeplab import DeepLabV3Plus
+from attnfd.models.network import Network
+from attnfd.networks.base import make_network
 from attnfd.paths import HISTORY
 from attnfd.runtime import processes
 from attnfd.runtime.fabric import start_fabric
@@ -41,29 +42,26 @@ def _train(task: Task) -> str:
     fabric = start_fabric(config.precision, together=True, deterministic=config.deterministic)
     torch.manual_seed(config.seed)
 
-    def train(model: DeepLabV3Plus, config: TrainTeacher) -> pd.DataFrame:
+    def train(model: Network, config: TrainTeacher) -> pd.DataFrame:
         trainee = Trainee(Objective(model), task.log, cell.name, task.own_checkpoints, random_state())
         return fit(trainee, prepared, config, seed=config.seed, fabric=fabric)
 
     card: dict[str, Any] = legend(prepared.card).model_dump(mode="json")
     if config.checkpoint is None:
-        model = DeepLabV3Plus(
-            config.backbone,
-            classes,
-            dropout=config.dropout,
-            attention=config.attention,
-            weights=config.weights,
-            output_stride=config.output_stride,
-        )
+        model = make_network(config, classes, attention=config.attention, weights=config.weights)
         history = train(model, config)
+        card["attention"] = _attention(model, "in the path, trained")
     else:
-        model, new_attention = imported.import_teacher(config, classes)
+        model, new_attention = imported.import_teacher(config, classes, prepared.card.classes)
         history = _score(model, prepared, config, fabric, task.log)
         if processes.rank() == 0:
             imported.compare(config, prepared.card.classes, history["miou"].item())
-        if new_attention and config.fit_epochs and list(model.attention.parameters()):
-            history = pd.concat([history, _fit_attention(model, config, train)], ignore_index=True)
-        card["imported_sha256"] = imported.fingerprint(config)
+        made = "in the path, from the checkpoint"
+        if new_attention:
+            made = "in the path, fitted alone" if config.fit_epochs else "in the path, untrained"
+            if config.fit_epochs and list(model.attention.parameters()):
+                history = pd.concat([history, _fit_attention(model, config, train)], ignore_index=True)
+        card |= {"imported_sha256": imported.fingerprint(config), "attention": _attention(model, made)}
     # What an imported teacher scored before a fit is not its score any more.
     trained = history[history["epoch"] > 0] if len(history) > 1 else history
     if processes.rank() == 0:
@@ -73,8 +71,16 @@ def _train(task: Task) -> str:
     return checkpoint.fingerprint(cell.model)
 
 
+def _attention(model: Network, made: str) -> dict[str, str]:
+    """What the attention at each layer is, for the card: gates with weights are `made` so."""
+    return {
+        layer: made if list(cbam.parameters()) else "beside the path, without weights"
+        for layer, cbam in model.attention.items()
+    }
+
+
 def _score(
-    model: DeepLabV3Plus, prepared: Prepared, config: TrainTeacher, fabric: Fabric, log: Log
+    model: Network, prepared: Prepared, config: TrainTeacher, fabric: Fabric, log: Log
 ) -> pd.DataFrame:
     """Epoch 0 of a history: what an imported teacher comes with."""
     share = processes.rank(), processes.count()
@@ -85,7 +91,7 @@ def _score(
 
 
 def _fit_attention(
-    model: DeepLabV3Plus, config: TrainTeacher, train: Callable[[DeepLabV3Plus, TrainTeacher], pd.DataFrame]
+    model: Network, config: TrainTeacher, train: Callable[[Network, TrainTeacher], pd.DataFrame]
 ) -> pd.DataFrame:
     """Train new CBAMs alone: the rest is as good as it came, neither weights nor BN statistics of it move."""
     model.eval().requires_grad_(False)

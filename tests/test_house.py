@@ -31,12 +31,15 @@ MODULES = {
 
 def imports(module: str) -> set[str]:
     """Modules of the project that a module imports itself."""
-    return inputs._imports(MODULES[module]) & MODULES.keys()
+    return inputs.imports(MODULES[module]) & MODULES.keys()
 
 
 def needed(stage: str) -> set[Path]:
     """What a stage runs: the closure of its file, and of the methods if it finds one by name."""
     files = set(closure(f"stages.{stage}").values())
+    if "attnfd/networks" in STAGES[stage]["deps"]:
+        for name in discovery.names("networks"):
+            files |= set(closure(f"attnfd.networks.{name}").values())
     if any(dep.startswith("attnfd/distillers/") and "base" not in dep for dep in STAGES[stage]["deps"]):
         methods = {MODULES[f"attnfd.distillers.{name}"] for name in discovery.names("distillers")}
         for name in discovery.names("distillers"):
@@ -106,7 +109,7 @@ def test_imports_go_one_way(module: str) -> None:
         assert not [name for name in imports(module) if name.startswith(("stages", "attnfd.cli"))]
 
 
-@pytest.mark.parametrize("kind", ["distillers", "readers"])
+@pytest.mark.parametrize("kind", ["distillers", "networks", "readers"])
 def test_components_do_not_import_each_other(kind: str) -> None:
     # A cell depends on its own method's file; what several methods share belongs to the base.
     for name in discovery.names(kind):

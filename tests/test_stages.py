@@ -10,6 +10,7 @@ import torch
 
 from attnfd import paths
 from attnfd.config.params import Params, load_params
+from attnfd.config.schema import LAYERS
 from attnfd.config.task import Task
 from attnfd.errors import UserError
 from attnfd.models import checkpoint, frozen
@@ -120,6 +121,7 @@ def test_an_imported_teacher_is_taken_as_it_is(params: Params, tmp_path: Path) -
     history = pd.read_csv(TEACHER.model / paths.HISTORY)
     assert history["epoch"].tolist() == [0]
     assert card["val_miou"] == history["miou"][0] == log.seen["epoch/miou", 0]
+    assert card["attention"] == dict.fromkeys(LAYERS, "in the path, from the checkpoint")
     freeze(tasks.of(params, "shapes"))
 
 
@@ -146,15 +148,30 @@ def test_only_new_attention_of_an_imported_teacher_is_fitted(params: Params, tmp
     assert history["epoch"].tolist() == [0, 1, 2]
     assert history["ce"].isna().tolist() == [True, False, False]
     assert card["val_miou"] == history["miou"][1:].max()
+    assert card["attention"] == dict.fromkeys(LAYERS, "in the path, fitted alone")
     assert student.architecture.attention is None
 
 
-@pytest.mark.parametrize("changes", [{"fit_epochs": 0}, {"attention": {"learned": False}}])
-def test_an_imported_teacher_without_a_fit(changes: dict[str, Any], params: Params, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("changes", "attention"),
+    [
+        ({"fit_epochs": 0}, "in the path, untrained"),
+        ({"attention": {"learned": False}}, "beside the path, without weights"),
+    ],
+)
+def test_an_imported_teacher_without_a_fit(
+    changes: dict[str, Any], attention: str, params: Params, tmp_path: Path
+) -> None:
     student = save_student("elsewhere")
     train_teacher([Task(importing(tmp_path, "elsewhere", **changes), TEACHER, Curves(), FRESH)])
-    after, _ = checkpoint.load(TEACHER.model)
+    after, card = checkpoint.load(TEACHER.model)
     images = torch.randn(2, 3, 33, 33)
     assert torch.equal(after(images).logits, student(images).logits)
+    assert card["attention"] == dict.fromkeys(LAYERS, attention)
     assert pd.read_csv(TEACHER.model / paths.HISTORY)["epoch"].tolist() == [0]
     freeze(tasks.of(params, "shapes"))
+    frozen_card = checkpoint.load(paths.frozen("shapes"))[1]
+    assert frozen_card["attention"] == card["attention"]
+    gates = 3 * (attention == "in the path, untrained")
+    # 20 of the backbone, 6 of the ASPP, 3 of the decoder.
+    assert frozen_card["bns"] == {"folded": 29 + gates, "not_folded": []}

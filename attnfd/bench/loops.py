@@ -20,7 +20,7 @@ from attnfd.data.loaders import TrainLoader, eval_loader, train_loader
 from attnfd.data.prepared import Prepared, open_prepared
 from attnfd.data.transforms import normalize
 from attnfd.evaluation import inference
-from attnfd.models.deeplab import DeepLabV3Plus
+from attnfd.networks.base import make_network
 from attnfd.runtime.fabric import start_fabric
 from attnfd.tracking import runs, store
 from attnfd.training.checkpoints import Checkpoints
@@ -97,7 +97,7 @@ def time_evaluation(given: Setting) -> list[Row]:
     classes = len(prepared.card.classes)
     device = start_fabric("32-true").device
     assert given.settings.student is not None
-    model = DeepLabV3Plus(**dict(given.settings.student), classes=classes).to(device).eval()
+    model = make_network(given.settings.student, classes).to(device).eval()
     model.to(memory_format=OURS.layout)
     loader = eval_loader(prepared, "val", given.settings.evaluate.batch_size, device=device)
     images = [normalize(images.to(device)) for images, _, _ in loader]

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from attnfd.config.params import Params, Settings, load_params
 from attnfd.config.schema import Distill, TrainTeacher
-from attnfd.models.deeplab import DeepLabV3Plus
 from attnfd.models.frozen import freeze
 from attnfd.models.kernels import cast_weights
+from attnfd.models.network import Network
+from attnfd.networks.base import make_network
 from attnfd.paths import Cell
 from attnfd.students.student import make_student
 from attnfd.training.objective import Objective, SharedTeacher
@@ -127,32 +128,30 @@ GPU_VARIANTS = {
 """A CPU has no TF32, and compiling does not pay there (docs/performance.md)."""
 
 
-def make_teacher(given: Setting, *, frozen: bool) -> DeepLabV3Plus:
+def make_teacher(given: Setting, *, frozen: bool) -> Network:
     """A teacher of random weights."""
     config = given.teacher
-    teacher = DeepLabV3Plus(
-        config.backbone, CLASSES, attention=config.attention, output_stride=config.output_stride
-    )
+    teacher = make_network(config, CLASSES, attention=config.attention)
     with torch.no_grad():
         for _ in range(3):  # without statistics of its BN, a deep network overflows in eval mode
             teacher(torch.randn(2, 3, 65, 65))
     return freeze(teacher.eval()) if frozen else teacher
 
 
-def make_serving_teacher(given: Setting, fabric: Fabric) -> DeepLabV3Plus:
+def make_serving_teacher(given: Setting, fabric: Fabric) -> Network:
     """A frozen teacher as a training has it."""
     teacher = make_teacher(given, frozen=True).to(fabric.device).to(memory_format=OURS.layout)
     cast_weights(teacher, fabric)
     return teacher
 
 
-def make_objective(given: Setting, teacher: DeepLabV3Plus, kind: type[Objective] = Objective) -> Objective:
+def make_objective(given: Setting, teacher: Network, kind: type[Objective] = Objective) -> Objective:
     """The student and the method beside a teacher."""
     pair = make_student(given.cell, given.settings, CLASSES, teacher.info, weights="none")
     return kind(*pair, teacher).train()
 
 
-def make_objectives_beside(teacher: DeepLabV3Plus, apart: list[Objective]) -> list[Objective]:
+def make_objectives_beside(teacher: Network, apart: list[Objective]) -> list[Objective]:
     """The same students and methods, which share the forward passes of one teacher."""
     shared = SharedTeacher(teacher, [one.distiller for one in apart if one.distiller])
     return [Objective(one.model, one.distiller, shared).train() for one in apart]

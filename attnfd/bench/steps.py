@@ -32,8 +32,8 @@ from attnfd.bench.setting import (
 )
 from attnfd.data.transforms import normalize
 from attnfd.models import checkpoint
-from attnfd.models.deeplab import DeepLabV3Plus
 from attnfd.models.kernels import AtrousConv, Dropout, JoiningConv, cast_weights
+from attnfd.models.network import Network
 from attnfd.models.taps import Output
 from attnfd.runtime.fabric import start_fabric
 from attnfd.training.objective import Objective
@@ -152,7 +152,7 @@ def training_step(
     given: Setting,
     variant: Variant,
     *,
-    teacher: DeepLabV3Plus | None = None,
+    teacher: Network | None = None,
     without: Sequence[type[nn.Module]] = (),
     cast: bool = True,
 ) -> Callable[[], None]:

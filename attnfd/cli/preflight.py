@@ -11,6 +11,7 @@ from rich.table import Table
 
 from attnfd import discovery, paths
 from attnfd.config.params import Params, load_params
+from attnfd.config.schema import NetworkConfig
 from attnfd.config.section import validate
 from attnfd.errors import UserError
 from attnfd.runtime import machine
@@ -70,7 +71,12 @@ def check_components(params: Params) -> None:
 
     Of timm's only those that `run` uses: what it does not use need not be installed.
     """
+    from attnfd.cli import weights
     from attnfd.models import backbones, from_timm
+
+    def check_backbone(config: NetworkConfig, key: str, *, used: bool) -> None:
+        if config.network == "deeplabv3plus" and (used or not from_timm.has(config.backbone)):
+            backbones.check_name(str(config.backbone), f"{params.source}: {key}.backbone")
 
     for dataset in params.raw["recipes"]:
         prepare = params.prepare(dataset)
@@ -80,15 +86,10 @@ def check_components(params: Params) -> None:
             params.method(method, dataset)
         for variant in params.raw["ablate"]:
             params.method("attnfd", dataset, variant)
-        teacher = params.train_teacher(dataset).backbone
-        if dataset in params.run.datasets or not from_timm.has(teacher):
-            backbones.check_name(teacher, f"{params.source}: train_teacher.backbone")
-    axes = params.run
-    used = {*axes.students, *axes.ablate.students, *axes.tune.students}
+        check_backbone(params.train_teacher(dataset), "train_teacher", used=dataset in params.run.datasets)
     for student in params.raw["students"]:
-        backbone = params.student(student).backbone
-        if student in used or not from_timm.has(backbone):
-            backbones.check_name(backbone, f"{params.source}: students.{student}.backbone")
+        used = student in weights.students(params)
+        check_backbone(params.student(student), f"students.{student}", used=used)
 
 
 def _checks(params: Params) -> Iterator[tuple[str, Check]]:
@@ -99,10 +100,12 @@ def _checks(params: Params) -> Iterator[tuple[str, Check]]:
     from attnfd.cli import weights
 
     wanted = weights.wanted(params)
-    if not wanted:
+    if not (wanted or any(weights.others(params))):
         yield "weights", lambda: "none to load: training starts from random ones"
     for start in wanted:
         yield f"weights of {start.backbone}", partial(weights.check, start)
+    for other in weights.others(params):
+        yield f"network {other.key} on {other.dataset}", partial(_network, params, other)
     yield "device", _device
     yield "precision", partial(_precision, params)
     yield "versions", _versions
@@ -122,8 +125,16 @@ def _imported_teacher(params: Params, dataset: str) -> str:
     from attnfd.teachers import imported
 
     teacher = params.train_teacher(dataset)
-    imported.check_teacher(teacher, len(_reader(params, dataset).classes))
-    return f"imported from {teacher.checkpoint}"
+    classes = _reader(params, dataset).classes
+    imported.check_teacher(teacher, len(classes), classes)
+    mapped = f", {len(teacher.classes)} classes to {len(classes)}" if teacher.classes else ""
+    return f"imported from {teacher.checkpoint}{mapped}"
+
+
+def _network(params: Params, other: Any) -> str:
+    from attnfd.cli import weights
+
+    return weights.check_other(params, other, len(_reader(params, other.dataset).classes))
 
 
 def _reader(params: Params, dataset: str) -> Any:

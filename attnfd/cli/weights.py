@@ -1,35 +1,87 @@
 """The weights that networks start from: which are needed, which are here, and how to get the others."""
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 from attnfd.config.params import Params
+from attnfd.config.schema import NetworkConfig, TrainTeacher
+from attnfd.discovery import component
+from attnfd.errors import UserError
+
+if TYPE_CHECKING:
+    from attnfd.models.network import Network
+    from attnfd.models.taps import NetInfo
+
+DEEPLAB = "deeplabv3plus"
 
 
 class Start(NamedTuple):
-    """What a network starts from: a backbone at an output stride, and its `weights`."""
+    """What a DeepLabV3+ starts from: a backbone at an output stride, and its `weights`."""
 
     backbone: str
     weights: str
     output_stride: int
 
 
+class Other(NamedTuple):
+    """A network of another kind that a recipe trains or imports.
+
+    `key`: of `params.yaml`. `role`: student or teacher. `methods`: those that compare its layers. `variants`:
+    those of AttnFD that do.
+    """
+
+    dataset: str
+    key: str
+    role: str
+    config: NetworkConfig
+    weights: str
+    methods: tuple[str, ...]
+    variants: tuple[str, ...]
+
+
+def students(params: Params) -> tuple[str, ...]:
+    """Every student that is trained."""
+    run = params.run
+    return tuple(dict.fromkeys((*run.students, *run.tune.students, *run.ablate.students)))
+
+
+def others(params: Params) -> Iterator[Other]:
+    """Every network of another kind than DeepLabV3+ in the active recipes."""
+    run = params.run
+    for dataset in run.datasets:
+        teacher, weights = params.train_teacher(dataset), params.distill(dataset).weights
+        if teacher.network != DEEPLAB:
+            start, methods = teacher.weights, (*run.methods, *run.tune.methods)
+            if teacher.checkpoint is not None:
+                start = "none"  # The checkpoint has them all.
+            yield Other(dataset, "train_teacher", "teacher", teacher, start, methods, run.ablate.variants)
+        for name in students(params):
+            config = params.student(name)
+            if config.network != DEEPLAB:
+                taught, tuned = name in run.students, name in run.tune.students
+                methods = (*run.methods * taught, *run.tune.methods * tuned)
+                variants = run.ablate.variants * (name in run.ablate.students)
+                key = f"students.{name}"
+                yield Other(dataset, key, "student", config, weights, methods, variants)
+
+
 def wanted(params: Params) -> list[Start]:
-    """Every network that the active recipes train from weights of a file, or whose backbone timm builds."""
+    """Every DeepLabV3+ that active recipes train from weights of a file, or whose backbone timm builds."""
     from attnfd.models import from_timm
 
-    students = {*params.run.students, *params.run.tune.students, *params.run.ablate.students}
     found = {
-        Start(network.backbone, params.distill(dataset).weights, network.output_stride)
+        Start(str(network.backbone), params.distill(dataset).weights, network.output_stride)
         for dataset in params.run.datasets
-        for network in map(params.student, students)
+        for network in map(params.student, students(params))
+        if network.network == DEEPLAB
     }
     teachers = [params.train_teacher(dataset) for dataset in params.run.datasets]
     found |= {
-        Start(teacher.backbone, teacher.weights, teacher.output_stride)
+        Start(str(teacher.backbone), teacher.weights, teacher.output_stride)
         for teacher in teachers
-        if teacher.checkpoint is None
+        if teacher.checkpoint is None and teacher.network == DEEPLAB
     }
     return sorted(start for start in found if start.weights != "none" or from_timm.has(start.backbone))
 
@@ -50,6 +102,48 @@ def check(start: Start) -> str:
     return f"{start.weights}: on this disk" if start.weights != "none" else "none: training starts at random"
 
 
+def check_other(params: Params, other: Other, classes: int) -> str:
+    """Make a network of another kind, and compare its layers with the methods; downloads nothing.
+
+    Raises:
+        UserError: it cannot be made, or a method compares a layer that it does not have.
+    """
+    found = f"{other.config.made_of}, weights: {other.weights}"
+    if other.weights == "imagenet":
+        network = _try(params, other._replace(weights="none"), classes)
+        found += ", a download if they are not on this disk"
+    else:
+        network = _try(params, other, classes)
+    if network is not None:
+        _check_methods(params, other, network.info)
+    return found
+
+
+def _check_methods(params: Params, other: Other, info: "NetInfo") -> None:
+    from attnfd.students.student import check_layers
+
+    for method in other.methods:
+        if other.role == "teacher" and component("distillers", method).needs_margins:
+            raise UserError(
+                f"{params.source}: {other.key}.network: found {other.config.network}, whose BNs have no "
+                f"margins; allowed for methods.{method}: {DEEPLAB}"
+            )
+        check_layers(method, params.method(method, other.dataset), **{other.role: info})
+    for variant in other.variants:
+        check_layers("attnfd", params.method("attnfd", other.dataset, variant), **{other.role: info})
+
+
+def _try(params: Params, other: Other, classes: int) -> "Network | None":
+    from attnfd.networks.base import kind_of
+
+    if isinstance(other.config, TrainTeacher) and other.config.classes:
+        classes = len(other.config.classes)
+    try:
+        return kind_of(other.config.network).check(other.config, classes, other.weights)
+    except UserError as error:
+        raise UserError(f"{params.source}: {other.key}: {error}") from None
+
+
 def fetch(params: Params) -> None:
     """Get all weights now, before the teacher's training and not in the hours after it.
 
@@ -65,6 +159,9 @@ def fetch(params: Params) -> None:
                 flush=True,
             )
         backbones.check_weights(*start)
+    for other in others(params):
+        if other.weights == "imagenet":
+            _try(params, other, classes=2)
 
 
 def missing(backbone: str, weights: str) -> float | None:

@@ -189,7 +189,11 @@ class Params:
         return section
 
     def train_teacher(self, dataset: str) -> TrainTeacher:
-        return self._training(TrainTeacher, "train_teacher", dataset)
+        section = self._training(TrainTeacher, "train_teacher", dataset)
+        discovery.one_of(
+            section.network, discovery.names("networks"), f"{self.source}: train_teacher.network"
+        )
+        return section
 
     def distill(self, dataset: str) -> Distill:
         return self._training(Distill, "distill", dataset)
@@ -217,7 +221,10 @@ class Params:
 
     def student(self, student: str) -> Student:
         discovery.one_of(student, tuple(self.raw["students"]), f"{self.source}: students")
-        return self._section(Student, f"students.{student}")
+        section = self._section(Student, f"students.{student}")
+        key = f"{self.source}: students.{student}.network"
+        discovery.one_of(section.network, discovery.names("networks"), key)
+        return section
 
     def method(self, method: str, dataset: str, variant: str | None = None) -> Any:
         """Settings of a method on a dataset, typed by the method's own file; `variant` names an ablation."""

@@ -1,6 +1,6 @@
 """The sections of `params.yaml`, each a typed model of its keys."""
 
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import ConfigDict, Field, model_validator
 
@@ -121,9 +121,29 @@ class Training(Section):
     batch_size: Batch = Field(description="images per step; a last batch of one image is dropped (BN)")
     lr: Rate = Field(description="learning rate of the backbone")
     head_lr_factor: Rate = Field(description="everything but the backbone learns at lr times this")
+    optimizer: Literal["sgd", "adamw"] = Field(
+        default="sgd", description="sgd; or adamw, for transformers, at an lr of about 6e-5"
+    )
     momentum: Probability = Field(description="of SGD")
-    nesterov: bool = Field(description="Nesterov's momentum")
-    weight_decay: NonNegative = Field(description="L2 penalty of SGD")
+    nesterov: bool = Field(description="Nesterov's momentum, of SGD")
+    weight_decay: NonNegative = Field(description="L2 penalty of SGD; of AdamW, apart from the gradient")
+    decay_all: bool = Field(
+        default=True, description="weight decay of norms and biases, too; false: of the other weights alone"
+    )
+    warmup: Probability = Field(
+        default=0, description="first part of the training, in which the learning rate rises from 0"
+    )
+    clip_norm: NonNegative = Field(
+        default=0, description="largest norm of the gradient, of all weights together; 0: any"
+    )
+    accumulate: Positive = Field(
+        default=1, description="steps whose gradients are averaged for one update of the weights"
+    )
+    ema: Probability = Field(
+        default=0,
+        description="share that a moving average of the weights keeps at each update; the average is then "
+        "what is evaluated and kept; 0: none",
+    )
     schedule: Literal["cosine", "poly"] = Field(
         description="per iteration to 0: cosine annealing, or (1 - t)^0.9"
     )
@@ -180,24 +200,83 @@ class Attention(Section):
         return self
 
 
-class TrainTeacher(Training):
+NEEDED = {"deeplabv3plus": ("backbone",), "smp": ("architecture", "encoder"), "module": ("build",)}
+"""Keys that a network of a kind cannot do without."""
+
+OPTIONAL = {"deeplabv3plus": ("output_stride", "dropout"), "smp": ("taps",), "module": ("taps",)}
+
+
+class NetworkConfig(Section):
+    """A network: its kind, and what a network of that kind is made of."""
+
+    network: str = Field(default="deeplabv3plus", description="a file of attnfd/networks/")
+    backbone: Backbone | None = None
+    output_stride: OutputStride = 16
+    dropout: tuple[Probability, Probability] = Field(
+        default=(0.5, 0.1), description="before the last two convs of the head"
+    )
+    architecture: str | None = Field(default=None, description="of smp, such as Segformer")
+    encoder: str | None = Field(default=None, description="of smp, such as mit_b0, or tu- and a name of timm")
+    build: str | None = Field(
+        default=None, description="of module: package.module:function, a function of this repository"
+    )
+    taps: dict[str, str] = Field(
+        default={}, description="of smp and module: the dotted name of a module for each layer"
+    )
+
+    @property
+    def made_of(self) -> str:
+        """In a table: the backbone, or what another kind has in its place."""
+        return " on ".join(str(getattr(self, key)) for key in NEEDED.get(self.network, ("network",)))
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        for key in NEEDED.get(self.network, ()):
+            if getattr(self, key) is None:
+                raise ValueError(f"{key}: missing; give it a value")
+        return self
+
+
+class TrainTeacher(Training, NetworkConfig):
     """The teacher: network, initial weights, seed, training."""
 
-    backbone: Backbone
-    output_stride: OutputStride = 16
     weights: str = Field(
         description="imagenet, none, or a file; {backbone} in its path stands for the backbone's name"
     )
-    dropout: tuple[Probability, Probability] = Field(description="before the last two convs of the head")
     attention: Attention
     checkpoint: str | None = Field(
         description="a teacher trained elsewhere, taken instead of training one: a folder that train_teacher "
         "wrote, or a DeepLabV3+ in the layout of the AttnFD authors; null: none"
     )
+    classes: tuple[str, ...] | None = Field(
+        default=None,
+        min_length=1,
+        description="names of the classes of the checkpoint, in its order; null: those of the dataset",
+    )
+    class_map: dict[str, str] | None = Field(
+        default=None,
+        min_length=1,
+        description="a class of the dataset for each name of `classes`, several for the same one if need be; "
+        "what it does not name is dropped",
+    )
     fit_epochs: Annotated[Epochs, Field(ge=0)] = Field(
         description="epochs in which new CBAMs of such a teacher are trained, and nothing else of it"
     )
     seed: Seed = Field(description="of initial weights, order and augmentation")
+
+    @model_validator(mode="after")
+    def _mapped(self) -> Self:
+        if self.classes is None and self.class_map is None:
+            return self
+        for key in ("classes", "class_map"):
+            if getattr(self, key) is None:
+                raise ValueError(f"{key}: missing; give classes and class_map, or none of the two")
+        if self.checkpoint is None:
+            raise ValueError(
+                "class_map: found without a checkpoint; allowed: beside one, as a teacher that is trained "
+                "here learns the classes of the dataset"
+            )
+        return self
 
 
 class Freeze(Section):
@@ -256,12 +335,17 @@ class Report(Section):
     title: str = Field(description="heading of the report")
 
 
-class Student(Section):
+class Student(NetworkConfig):
     """A student network."""
 
-    backbone: Backbone
-    output_stride: OutputStride = 16
-    dropout: tuple[Probability, Probability] = Field(description="before the last two convs of the head")
+    @model_validator(mode="after")
+    def _no_key_of_another_kind(self) -> "Student":
+        if self.network not in NEEDED:
+            return self
+        own = (*NEEDED[self.network], *OPTIONAL[self.network])
+        for key in self.model_fields_set - {"network", *own}:
+            raise ValueError(f"{key}: found beside network: {self.network}; allowed: {', '.join(own)}")
+        return self
 
 
 class Method(Section):

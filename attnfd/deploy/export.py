@@ -23,6 +23,7 @@ from attnfd.deploy.predict import find
 from attnfd.deploy.source import Model
 from attnfd.errors import UserError
 from attnfd.evaluation.inference import ClassMap
+from attnfd.models.tapped import Tapped
 from attnfd.results.examples import evenly
 
 SUFFIX = {"onnx": ".onnx", "torch-export": ".pt2"}
@@ -112,12 +113,30 @@ def check_packages(kind: str) -> None:
 
 def write(network: torch.nn.Module, kind: str, file: Path) -> None:
     """Write a network on the CPU, in eval mode, as `ClassMap`: uint8 (B, H, W, 3) → uint8 (B, H, W)."""
+    if kind == "torch-export" and isinstance(network, Tapped):
+        raise UserError(
+            "--format: found torch-export, which cannot be had of this kind of network; allowed: onnx"
+        )
     # Sizes that are neither equal nor 1, or export would take them for constants.
     example = torch.zeros(2, 64, 96, 3, dtype=torch.uint8)
     axes = {name: torch.export.Dim(name, min=MIN_SIDE) for name in ("height", "width")}
     dynamic = {"images": {0: torch.export.Dim("batch"), 1: axes["height"], 2: axes["width"]}}
     with torch.no_grad():
-        program = torch.export.export(ClassMap(network).eval(), (example,), dynamic_shapes=dynamic)
+        try:
+            program = torch.export.export(
+                ClassMap(network).eval(),
+                (example,),
+                dynamic_shapes=dynamic,
+                # What torch cannot prove of a network of others, the comparison shows.
+                prefer_deferred_runtime_asserts_over_guards=isinstance(network, Tapped),
+            )
+        except Exception as error:
+            if not isinstance(network, Tapped):
+                raise
+            reason = str(error).strip().split("\n")[0]
+            raise UserError(
+                f"export: torch cannot export this network for images of any size ({reason})"
+            ) from None
     if kind == "torch-export":
         torch.export.save(program, file)
         return

@@ -12,7 +12,7 @@ from attnfd.config.section import validate
 from attnfd.errors import UserError
 from attnfd.models import checkpoint
 from attnfd.models.checkpoint import Legend
-from attnfd.models.deeplab import DeepLabV3Plus
+from attnfd.models.network import Network
 from attnfd.tracking import exported
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ class Model:
     """
 
     name: str
-    network: DeepLabV3Plus
+    network: Network
     legend: Legend
     card: dict[str, Any]
     miou: float | None

@@ -82,6 +82,9 @@ class Distiller(nn.Module, ABC):
     teacher_logits: bool = False
     """Whether `forward` reads the teacher's logits. Without taps and logits the teacher does not run."""
 
+    needs_margins: ClassVar[bool] = False
+    """Whether the teacher must have margins, as a frozen DeepLabV3+ has them."""
+
     def __init__(self, student: Net, teacher: Net, config: Method | None = None) -> None:
         super().__init__()
         self.config = self.Config() if config is None else config

@@ -50,6 +50,7 @@ class Overhaul(Distiller):
     """Pre-ReLU maps, through connectors, follow the teacher's where its ReLU lets them pass."""
 
     title = "Overhaul"
+    needs_margins = True
 
     class Config(Method):
         weight: Weight = 1e-5

@@ -16,7 +16,7 @@ from attnfd.data.depth import Depth
 from attnfd.data.prepared import Card
 from attnfd.data.transforms import MEAN, STD
 from attnfd.errors import UserError
-from attnfd.models.deeplab import DeepLabV3Plus
+from attnfd.models.network import Network
 from attnfd.models.restore import restore
 
 Channels = tuple[float, float, float]
@@ -45,7 +45,7 @@ def legend(card: Card) -> Legend:
     )
 
 
-def save(folder: str | Path, model: DeepLabV3Plus, card: Mapping[str, Any]) -> None:
+def save(folder: str | Path, model: Network, card: Mapping[str, Any]) -> None:
     """Write a network; the same network and card give the same bytes.
 
     Args:
@@ -67,7 +67,7 @@ def save(folder: str | Path, model: DeepLabV3Plus, card: Mapping[str, Any]) -> N
     (folder / paths.CARD).write_text(text + "\n", encoding="utf-8")
 
 
-def load(folder: str | Path) -> tuple[DeepLabV3Plus, dict[str, Any]]:
+def load(folder: str | Path) -> tuple[Network, dict[str, Any]]:
     """Read a network, in eval mode on the CPU and channels last, and its card. Never runs code out of a file.
 
     Raises:

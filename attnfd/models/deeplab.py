@@ -7,10 +7,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from attnfd.config.schema import LAYERS, Attention, OutputStride
-from attnfd.config.section import Positive, Probability, Section, validate
+from attnfd.config.section import Probability, validate
 from attnfd.models import backbones
 from attnfd.models.cbam import CBAM
 from attnfd.models.kernels import AtrousConv, Dropout, JoiningConv, resize
+from attnfd.models.network import Answering, ClassMap, Network, check_images, merge_classes
 from attnfd.models.stages import Stages
 from attnfd.models.taps import EARLY_LAYERS, NetInfo, Output, Tap
 
@@ -20,17 +21,16 @@ RATES = (6, 12, 18)
 """Of the ASPP at output stride 16; twice as large at 8 (Chen et al. 2017, sec. 4.1)."""
 
 
-class Architecture(Section):
+class Architecture(Answering):
     """What `DeepLabV3Plus` is built from, as a model's card keeps it."""
 
     backbone: str
-    classes: Positive
     dropout: tuple[Probability, Probability]
     attention: Attention | None
     output_stride: OutputStride = 16
 
 
-class DeepLabV3Plus(nn.Module):
+class DeepLabV3Plus(Network):
     """Segmentation network whose feature maps can be read on the way.
 
     Chen et al. 2018, *Encoder-Decoder with Atrous Separable Convolution*, with plain convolutions, as AttnFD
@@ -45,6 +45,7 @@ class DeepLabV3Plus(nn.Module):
         attention: settings of the CBAMs; without them the network has no `refined` taps.
         weights: of the backbone, see `backbones.build`. All else starts Kaiming-normal, BN at 1 and 0.
         output_stride: how many times larger than the backbone's last map an image is, 16 or 8.
+        class_map: what the logits are made of, see `attnfd.models.network.merge_classes`.
 
     Raises:
         UserError: the backbone is unknown or cannot have this output stride, its weights cannot be had, or
@@ -58,6 +59,8 @@ class DeepLabV3Plus(nn.Module):
         ((1, 4, 33, 33), (1, 256, 3, 3))
     """
 
+    architecture: Architecture
+
     def __init__(
         self,
         backbone: str,
@@ -67,6 +70,7 @@ class DeepLabV3Plus(nn.Module):
         attention: Attention | None = None,
         weights: str = "none",
         output_stride: OutputStride = 16,
+        class_map: ClassMap | None = None,
     ) -> None:
         super().__init__()
         given = {
@@ -75,6 +79,7 @@ class DeepLabV3Plus(nn.Module):
             "dropout": dropout,
             "attention": attention,
             "output_stride": output_stride,
+            "class_map": class_map,
         }
         self.architecture = validate(Architecture, given, "DeepLabV3Plus")
         self.backbone = backbones.build(backbone, weights, output_stride)
@@ -84,8 +89,7 @@ class DeepLabV3Plus(nn.Module):
         self.decoder = Decoder(self.stages[0].channels, dropout[0])
         self.decoder_dropout = Dropout(dropout[1])
         self.classifier = nn.Conv2d(WIDTH, classes, 1)
-        self.margins: nn.Module | None = None
-        """Buffers of the frozen network, see `attnfd.models.frozen`."""
+        self.margins = None
         self.attention = nn.ModuleDict()
         if self.architecture.attention is not None:
             gates = self.architecture.attention.model_dump()
@@ -100,9 +104,13 @@ class DeepLabV3Plus(nn.Module):
         widths = (*(stage.channels for stage in self.stages), WIDTH, WIDTH)
         return NetInfo(
             channels=dict(zip((*EARLY_LAYERS, *LAYERS), widths, strict=True)),
-            classes=self.architecture.classes,
+            classes=self.architecture.answers,
             margins=dict(self.margins.named_buffers()) if self.margins is not None else None,
         )
+
+    @property
+    def pretrained(self) -> nn.Module:
+        return self.backbone
 
     def forward(self, images: Tensor, taps: Collection[Tap] = (), logits: bool = True) -> Output:
         """Segment images; computes no more than what is asked for.
@@ -117,9 +125,7 @@ class DeepLabV3Plus(nn.Module):
             TypeError: the images are no normalised tensor.
             ValueError: this network has no such tap.
         """
-        if not isinstance(images, Tensor) or not images.is_floating_point() or images.shape[1:-2] != (3,):
-            found = f"{images.dtype} {tuple(images.shape)}" if isinstance(images, Tensor) else type(images)
-            raise TypeError(f"images: found {found}; pass a tensor of normalised floats (B, 3, H, W)")
+        check_images(images)
         missing = set(taps)
         kept: dict[Tap, Tensor] = {}
         feature = images
@@ -130,18 +136,10 @@ class DeepLabV3Plus(nn.Module):
             if not missing and not logits:
                 return Output(None, kept)
         if missing:
-            raise self._no_taps(missing)
+            raise self.no_taps(missing)
         # The last feature is the decoder's, after its ReLU.
-        scores = self.classifier(self.decoder_dropout(feature))
-        return Output(resize(scores, images.shape[-2:]), kept)
-
-    def _no_taps(self, missing: Collection[Tap]) -> ValueError:
-        layers = ", ".join((*EARLY_LAYERS, *LAYERS))
-        refined = ", refined" if self.attention else " (refined needs a network with attention=Attention())"
-        return ValueError(
-            f"taps: no such tap in this network: {', '.join(sorted(map(repr, missing)))}; pass a list of "
-            f"Tap(layer, point), layer: {layers}; point: pre_relu, post_relu{refined}"
-        )
+        scores = resize(self.classifier(self.decoder_dropout(feature)), images.shape[-2:])
+        return Output(merge_classes(scores, self.architecture.class_map), kept)
 
     def _features(self, images: Tensor, wanted: Collection[Tap]) -> Iterator[tuple[Tap, Tensor]]:
         """Every feature map in the order of computation, so that whoever reads can stop.

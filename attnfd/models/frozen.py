@@ -4,6 +4,7 @@ import copy
 import math
 from collections.abc import Iterator
 from itertools import pairwise
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -12,10 +13,14 @@ from torchvision.ops import StochasticDepth
 
 from attnfd.config.schema import LAYERS
 from attnfd.models.deeplab import DeepLabV3Plus
+from attnfd.models.network import Network
+from attnfd.models.tapped import Tapped, freeze_tapped
 from attnfd.models.taps import EARLY_LAYERS, Tap
 
+NetworkT = TypeVar("NetworkT", bound=Network)
 
-def freeze(model: DeepLabV3Plus) -> DeepLabV3Plus:
+
+def freeze(model: NetworkT) -> NetworkT:
     """A copy of a network without gradients, without dropout, and with every BN folded into its convolution.
 
     Nothing in it depends on the mode any more. It keeps the margins of its BNs (`info.margins`), which
@@ -25,13 +30,15 @@ def freeze(model: DeepLabV3Plus) -> DeepLabV3Plus:
         TypeError: it is another network.
         ValueError: it is frozen already.
     """
-    if not isinstance(model, DeepLabV3Plus):
+    if not isinstance(model, DeepLabV3Plus | Tapped):
         raise TypeError(
-            f"freeze: found {type(model).__name__}; pass a DeepLabV3Plus; any other network is frozen by "
-            "network.eval().requires_grad_(False)"
+            f"freeze: found {type(model).__name__}; pass a DeepLabV3Plus or a network of attnfd.networks; "
+            "any other network is frozen by network.eval().requires_grad_(False)"
         )
     if model.margins is not None:
         raise ValueError("freeze: the network is frozen already; use it as it is")
+    if isinstance(model, Tapped):
+        return cast(NetworkT, freeze_tapped(model))
     frozen = copy.deepcopy(model).eval()
     frozen.margins = _margins(frozen)
     for conv, bn in list(_pairs(frozen)):
@@ -42,6 +49,12 @@ def freeze(model: DeepLabV3Plus) -> DeepLabV3Plus:
         if isinstance(module, nn.Dropout | StochasticDepth):
             frozen.set_submodule(name, nn.Identity())
     return frozen.requires_grad_(False)
+
+
+def bns(model: Network) -> list[str]:
+    """Names of its BNs; of a frozen network, those that could not be folded."""
+    kinds = nn.modules.batchnorm._BatchNorm
+    return [name for name, module in model.named_modules() if isinstance(module, kinds)]
 
 
 def _pairs(model: DeepLabV3Plus) -> Iterator[tuple[str, str]]:
@@ -109,7 +122,7 @@ def margin(mean: Tensor, std: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def compare(live: DeepLabV3Plus, frozen: DeepLabV3Plus, images: Tensor) -> dict[str, float]:
+def compare(live: Network, frozen: Network, images: Tensor) -> dict[str, float]:
     """Largest difference between a network in eval mode and its frozen copy, per output.
 
     Relative to the largest absolute value of the live output: `max|a - b| / max|a|`. Infinite if
@@ -122,8 +135,8 @@ def compare(live: DeepLabV3Plus, frozen: DeepLabV3Plus, images: Tensor) -> dict[
         The difference by name: `logits`, and `<layer>.<point>` of every tap.
     """
     assert not live.training, "BN in training mode differs from its folded self"
-    taps = [Tap(layer) for layer in (*EARLY_LAYERS, *LAYERS)]
-    taps += [Tap(layer, "post_relu") for layer in (*EARLY_LAYERS, *LAYERS)]
+    taps = [Tap(layer) for layer in live.info.channels]
+    taps += [Tap(layer, "post_relu") for layer in live.info.channels]
     taps += [Tap(layer, "refined") for layer in live.attention]
     a, b = live(images, taps), frozen(images, taps)
     pairs = {"logits": (a.logits, b.logits)}

@@ -10,12 +10,14 @@ from typing import Any
 import torch
 
 from attnfd.config.section import validate
-from attnfd.models import backbones, weight_file
-from attnfd.models.deeplab import Architecture, DeepLabV3Plus
+from attnfd.discovery import component, names, one_of
+from attnfd.errors import UserError
+from attnfd.models import weight_file
 from attnfd.models.frozen import freeze
+from attnfd.models.network import Network
 
 
-def restore(card: Mapping[str, Any], weights: Path, where: str) -> DeepLabV3Plus:
+def restore(card: Mapping[str, Any], weights: Path, where: str) -> Network:
     """A network in eval mode, on the CPU and channels last. Never runs code out of a file.
 
     Args:
@@ -26,9 +28,13 @@ def restore(card: Mapping[str, Any], weights: Path, where: str) -> DeepLabV3Plus
     Raises:
         UserError: the architecture is not valid, or the weights are not those of the network.
     """
-    architecture = validate(Architecture, card["architecture"], f"{where}: architecture")
-    backbones.check_name(architecture.backbone, f"{where}: architecture.backbone")
-    model = _skeleton(architecture)
+    key = f"{where}: architecture"
+    kind = component("networks", one_of(kind_name(card), names("networks"), f"{key}.network"))()
+    architecture = validate(kind.Architecture, card["architecture"], key)
+    try:
+        model: Network = kind.skeleton(architecture)
+    except UserError as error:
+        raise UserError(f"{key}: {error}") from None
     if card["frozen"]:
         model = freeze(model)
     state = weight_file.read(weights)
@@ -40,11 +46,8 @@ def restore(card: Mapping[str, Any], weights: Path, where: str) -> DeepLabV3Plus
     return model.eval()
 
 
-def _skeleton(architecture: Architecture) -> DeepLabV3Plus:
-    """A network whose weights are to be overwritten."""
-    # On the meta device nothing is initialised in vain; but then what no file has would stay empty.
-    with torch.device("meta"):
-        model = DeepLabV3Plus(**dict(architecture))
-    if any(module._non_persistent_buffers_set for module in model.modules()):
-        return DeepLabV3Plus(**dict(architecture))
-    return model
+def kind_name(card: Mapping[str, Any]) -> str:
+    """The kind of the network in a card, a file of attnfd/networks/."""
+    architecture = card["architecture"]
+    found = architecture.get("network") if isinstance(architecture, dict) else None
+    return str(found or "deeplabv3plus")

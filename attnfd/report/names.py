@@ -5,6 +5,7 @@ from typing import NamedTuple, Self
 
 from attnfd import discovery
 from attnfd.config.params import Params
+from attnfd.config.schema import NetworkConfig
 from attnfd.models import backbones
 from attnfd.paths import TEACHER
 from attnfd.results.style import plain
@@ -27,7 +28,7 @@ class Names(NamedTuple):
                 key: backbones.title(key) if key == params.student(key).backbone else key for key in students
             },
             methods={key: discovery.component("distillers", key).title or key for key in methods},
-            teacher=backbones.title(params.train_teacher(dataset).backbone),
+            teacher=_title(params.train_teacher(dataset)),
         )
 
     def student(self, key: str) -> str:
@@ -37,3 +38,7 @@ class Names(NamedTuple):
     def method(self, key: str) -> str:
         """Of a method, of a variant of AttnFD, or `teacher` where there is none."""
         return plain(self.methods.get(key, key) or TEACHER)
+
+
+def _title(network: NetworkConfig) -> str:
+    return backbones.title(network.made_of) if network.network == "deeplabv3plus" else network.made_of

@@ -19,7 +19,7 @@ from attnfd.data.prepared import Prepared
 from attnfd.report import paper
 from attnfd.report.names import Names
 
-SOURCES = ("attnfd", "stages", "dvc.yaml", "params.yaml")
+SOURCES = ("attnfd", "networks", "stages", "dvc.yaml", "params.yaml")
 """What a result follows from; a commit of anything else, such as `dvc.lock`, leaves the report as it is."""
 PACKAGES = ("attnfd", "torch", "torchvision", "numpy", "pandas", "matplotlib")
 
@@ -52,7 +52,8 @@ def recipe(params: Params, dataset: str) -> pd.DataFrame:
     """Every setting of the two trainings beside the paper's: `setting`, `teacher`, `students`, `paper`."""
     teacher, students = params.train_teacher(dataset), params.distill(dataset)
     printed = paper.training(params.prepare(dataset).reader)
-    rows = [("backbone", teacher.backbone, "", printed["backbone"])]
+    kind = "backbone" if teacher.network == "deeplabv3plus" else "network"
+    rows = [(kind, teacher.made_of, "", printed["backbone"])]
     for key in ("weights", *Training.model_fields):
         values = _written(getattr(teacher, key)), _written(getattr(students, key))
         rows.append((key, *values, printed.get(key, "")))

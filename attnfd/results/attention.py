@@ -9,13 +9,13 @@ from torch.nn import functional as F
 from attnfd.config.schema import LAYERS
 from attnfd.data.transforms import normalize
 from attnfd.distillers.base import Distiller, match_size
-from attnfd.models.deeplab import DeepLabV3Plus
+from attnfd.models.network import Network
 from attnfd.models.taps import Tap
 
 
 @torch.no_grad()
 def energies(
-    model: DeepLabV3Plus, images: Tensor, distiller: Distiller | None = None
+    model: Network, images: Tensor, distiller: Distiller | None = None
 ) -> dict[str, NDArray[np.float32]]:
     """Mean over the channels of the squared features, at each tap, raw and where there is attention refined.
 
@@ -29,8 +29,9 @@ def energies(
     """
     model.eval()
     device = next(model.parameters()).device
-    raw = [Tap(layer) for layer in LAYERS]
-    refined = [Tap(layer, "refined") for layer in LAYERS] if model.attention else []
+    layers = [layer for layer in LAYERS if layer in model.info.channels]
+    raw = [Tap(layer) for layer in layers]
+    refined = [Tap(layer, "refined") for layer in layers if layer in model.attention]
     wanted = {*raw, *refined, *(distiller.student_taps if distiller else ())}
     taps = model(normalize(images.to(device)), taps=wanted, logits=False).taps
     maps = {f"{tap.layer}/raw": taps[tap] for tap in raw} | {
@@ -44,7 +45,7 @@ def energies(
 
 @torch.no_grad()
 def agreements(
-    student: DeepLabV3Plus, teacher: DeepLabV3Plus, images: Tensor, distiller: Distiller
+    student: Network, teacher: Network, images: Tensor, distiller: Distiller
 ) -> dict[str, NDArray[np.float32]]:
     """Cosine of the student's refined features and those of the teacher that they follow, over the channels.
 

@@ -67,7 +67,17 @@ def synchronise_bn(network: nn.Module) -> None:
             f"training.sync_bn: found true for {count()} processes on a CPU, where torch has no synchronised "
             "BN; allowed: false, or one process"
         )
-    nn.SyncBatchNorm.convert_sync_batchnorm(network)  # In place, as the network itself is no BN.
+    convert_bn(network)
+
+
+def convert_bn(network: nn.Module) -> None:
+    """Make every BN of a network one that is synchronised, in place, as the network itself is no BN."""
+    if any(type(module).__name__ == "BatchNormAct2d" for module in network.modules()):
+        from timm.layers import convert_sync_batchnorm  # Torch's own loses the activation in timm's BN.
+
+        convert_sync_batchnorm(network)
+    else:
+        nn.SyncBatchNorm.convert_sync_batchnorm(network)
 
 
 def share_buffers(network: nn.Module) -> None:

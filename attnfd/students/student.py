@@ -9,22 +9,24 @@ from safetensors.torch import save_file
 from attnfd.config.params import Settings
 from attnfd.discovery import component
 from attnfd.distillers.base import Distiller
+from attnfd.errors import UserError
 from attnfd.models import checkpoint, weight_file
-from attnfd.models.deeplab import DeepLabV3Plus
+from attnfd.models.network import Network
 from attnfd.models.taps import NetInfo
+from attnfd.networks.base import make_network
 from attnfd.paths import DISTILLER, HISTORY, Cell
 
-Pair = tuple[DeepLabV3Plus, Distiller]
+Pair = tuple[Network, Distiller]
 
 
 def make_student(cell: Cell, settings: Settings, classes: int, teacher: NetInfo, *, weights: str) -> Pair:
     """A new student and its distiller.
 
     Args:
-        weights: of the student's backbone, see `attnfd.models.backbones.build`.
+        weights: of the student, see `attnfd.networks.base.Kind.make`.
     """
     assert settings.student is not None
-    student = DeepLabV3Plus(**dict(settings.student), classes=classes, weights=weights)
+    student = make_network(settings.student, classes, weights=weights)
     return student, _distiller(cell, settings, student.info, teacher)
 
 
@@ -56,4 +58,20 @@ def load_distiller(cell: Cell, settings: Settings, student: NetInfo, teacher: Ne
 
 def _distiller(cell: Cell, settings: Settings, student: NetInfo, teacher: NetInfo) -> Distiller:
     assert cell.method is not None
+    check_layers(cell.method, settings.method, student=student, teacher=teacher)
     return component("distillers", cell.method)(student, teacher, settings.method)
+
+
+def check_layers(name: str, method: Any, **networks: NetInfo) -> None:
+    """See that networks have the layers that a method compares; `student` and `teacher` are their names.
+
+    Raises:
+        UserError: one is missing.
+    """
+    for network, info in networks.items():
+        for layer in getattr(method, "layers", ()):
+            if layer not in info.channels:
+                raise UserError(
+                    f"methods.{name}.layers: found {layer!r}, which the {network} does not have; allowed: "
+                    f"{', '.join(info.channels) or 'a method on logits, such as kd'}"
+                )

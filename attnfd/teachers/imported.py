@@ -13,7 +13,10 @@ from attnfd.errors import UserError
 from attnfd.models import checkpoint, weight_file
 from attnfd.models.cbam import CBAM
 from attnfd.models.deeplab import RATES, WIDTH, Architecture, DeepLabV3Plus
-from attnfd.teachers import claims
+from attnfd.models.network import Network
+from attnfd.models.tapped import Tapped
+from attnfd.networks.base import make_network
+from attnfd.teachers import claims, class_map
 
 # Names of the published DeepLabV3+ (Heo et al. 2019, then AttnFD) by ours; a backbone has torchvision's.
 PUBLISHED = {
@@ -39,23 +42,38 @@ CLASSIFIER = f"{PUBLISHED['classifier']}.bias"
 class Imported(NamedTuple):
     """A network in eval mode, and whether its attention is new: not from the checkpoint, and the identity."""
 
-    model: DeepLabV3Plus
+    model: Network
     new_attention: bool
 
 
-def import_teacher(config: TrainTeacher, classes: int) -> Imported:
+def import_teacher(config: TrainTeacher, classes: int, names: Sequence[str] = ()) -> Imported:
     """The teacher of `config.checkpoint`, which computes what it computed where it comes from.
 
     A checkpoint without attention is given `config.attention`: gates without weights stand beside the
     forward path, a learned CBAM in it starts as the identity. The published network has CBAMs that its
-    forward path does not use; they are left out.
+    forward path does not use; they are left out. With `config.class_map` its logits are of the dataset's
+    classes.
 
     Args:
         classes: of the dataset.
+        names: of these classes, for a `class_map`.
 
     Raises:
         UserError: `check_teacher` would.
     """
+    numbers = class_map.numbers(config, names)
+    known = len(config.classes or ()) or classes
+    if config.network == "deeplabv3plus":
+        imported = _import_deeplab(config, known)
+    else:
+        imported = _import_other(config, known)
+    if numbers is not None:
+        model = imported.model
+        model.architecture = model.architecture.model_copy(update={"class_map": numbers})
+    return imported
+
+
+def _import_deeplab(config: TrainTeacher, classes: int) -> Imported:
     found, state = _read(config, classes)
     attention = found.attention or config.attention
     model = DeepLabV3Plus(**{**dict(found), "attention": attention})
@@ -65,17 +83,24 @@ def import_teacher(config: TrainTeacher, classes: int) -> Imported:
     return Imported(model.eval(), found.attention is None)
 
 
-def check_teacher(config: TrainTeacher, classes: int | None = None) -> None:
+def check_teacher(config: TrainTeacher, classes: int | None = None, names: Sequence[str] = ()) -> None:
     """Find out before anything runs whether `import_teacher` could read the checkpoint.
 
     Args:
         classes: of the dataset; None: any number will do.
+        names: of these classes, for a `class_map`.
 
     Raises:
         UserError: it is missing, damaged, frozen, of another network or trained at another output stride, has
-            other classes or weights that are no numbers; the message names what differs.
+            other classes or weights that are no numbers, or a class map does not fit; the message names what
+            differs.
     """
-    _read(config, classes)
+    class_map.numbers(config, names)
+    known = len(config.classes or ()) or classes
+    if config.network == "deeplabv3plus":
+        _read(config, known)
+    else:
+        _import_other(config, known or 2)
 
 
 def fingerprint(config: TrainTeacher) -> str:
@@ -84,8 +109,12 @@ def fingerprint(config: TrainTeacher) -> str:
 
 
 def compare(config: TrainTeacher, classes: Sequence[str], miou: float) -> None:
-    """Warn where the teacher differs from what its file says; see `attnfd.teachers.claims.compare`."""
-    claims.compare(_file(config), classes, miou, config.output_stride)
+    """Warn where the teacher differs from what its file says; see `attnfd.teachers.claims.compare`.
+
+    Not with a `class_map`: what its file says is about other classes.
+    """
+    if config.class_map is None:
+        claims.compare(_file(config), classes, miou, config.output_stride)
 
 
 def _file(config: TrainTeacher) -> Path:
@@ -97,12 +126,22 @@ def _file(config: TrainTeacher) -> Path:
 def _read(config: TrainTeacher, classes: int | None) -> tuple[Architecture, Mapping[str, Tensor]]:
     """The network of the checkpoint, and its weights by our names."""
     found, state = _read_any(config)
-    if classes not in (None, found.classes):
-        raise UserError(
-            f"{config.checkpoint}: has {found.classes} classes, the dataset has {classes}; "
-            "give a checkpoint that was trained on its classes"
-        )
+    if classes is not None:
+        _check_classes(config, found.answers, classes)
     return found, state
+
+
+def _check_classes(config: TrainTeacher, found: int, classes: int) -> None:
+    if found == classes:
+        return
+    if config.classes is not None:
+        raise UserError(
+            f"{config.checkpoint}: has {found} classes, train_teacher.classes names {classes}; name each once"
+        )
+    raise UserError(
+        f"{config.checkpoint}: has {found} classes, the dataset has {classes}; give a checkpoint that was "
+        "trained on its classes, or map them by train_teacher.class_map"
+    )
 
 
 def _read_any(config: TrainTeacher) -> tuple[Architecture, Mapping[str, Tensor]]:
@@ -111,9 +150,9 @@ def _read_any(config: TrainTeacher) -> tuple[Architecture, Mapping[str, Tensor]]
         raise UserError(f"train_teacher.checkpoint: {file}: no such file; allowed: a checkpoint, or null")
     if file.name != paths.MODEL or not (file.parent / paths.CARD).is_file():
         return _read_published(file, config)
-    model, card = checkpoint.load(file.parent)
-    if card["frozen"]:
-        raise UserError(f"{file}: is frozen; give the folder that train_teacher wrote")
+    model = _load(file, config)
+    if not isinstance(model, DeepLabV3Plus):
+        raise UserError(f"{file}: is no DeepLabV3+; set train_teacher.network")
     if model.architecture.backbone != config.backbone:
         found = model.architecture.backbone
         raise UserError(f"{file}: has the backbone {found}; set train_teacher.backbone: {found}")
@@ -122,6 +161,41 @@ def _read_any(config: TrainTeacher) -> tuple[Architecture, Mapping[str, Tensor]]
         raise UserError(f"{file}: has the output stride {stride}; set train_teacher.output_stride: {stride}")
     weight_file.check_finite(model.state_dict(), str(file))
     return model.architecture, model.state_dict()
+
+
+def _load(file: Path, config: TrainTeacher) -> Network:
+    model, card = checkpoint.load(file.parent)
+    if card["frozen"]:
+        raise UserError(f"{file}: is frozen; give the folder that train_teacher wrote")
+    named = list(card.get("classes", config.classes or ()))
+    if config.classes is not None and named != list(config.classes):
+        raise UserError(
+            f"{file}: has the classes {', '.join(map(str, named))}; name them so in train_teacher.classes"
+        )
+    if config.class_map is not None and model.architecture.class_map is not None:
+        raise UserError(
+            f"train_teacher.class_map: {file} has one already; allowed: a teacher with classes of its own"
+        )
+    return model
+
+
+def _import_other(config: TrainTeacher, classes: int) -> Imported:
+    """A teacher of another kind: weights of the network that `config` describes, or a folder of ours."""
+    file = _file(config)
+    if not file.is_file():
+        raise UserError(f"train_teacher.checkpoint: {file}: no such file; allowed: a checkpoint, or null")
+    if file.name == paths.MODEL and (file.parent / paths.CARD).is_file():
+        model = _load(file, config)
+        _check_classes(config, model.info.classes, classes)
+        return Imported(model, not model.attention)
+    made = make_network(config, classes, attention=config.attention)
+    assert isinstance(made, Tapped)
+    found = {key.removeprefix("module."): value for key, value in weight_file.read(file).items()}
+    weight_file.check(found, made.net.state_dict(), str(file), "the network that train_teacher describes")
+    made.net.load_state_dict(found, strict=False)
+    gains = {cbam.halve() for cbam in made.attention.values() if isinstance(cbam, CBAM) and cbam.learned}
+    made.architecture = made.architecture.model_copy(update={"gain": max(gains, default=1)})
+    return Imported(made.eval(), True)
 
 
 def _read_published(file: Path, config: TrainTeacher) -> tuple[Architecture, Mapping[str, Tensor]]:
@@ -135,7 +209,7 @@ def _read_published(file: Path, config: TrainTeacher) -> tuple[Architecture, Map
             "(docs/bring-your-teacher.md)"
         )
     architecture = Architecture(
-        backbone=config.backbone,
+        backbone=str(config.backbone),
         classes=len(given[CLASSIFIER]),
         dropout=config.dropout,
         attention=None,

@@ -11,15 +11,19 @@ import re
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
+from attnfd.config.section import validate
+from attnfd.discovery import component
 from attnfd.errors import UserError
+from attnfd.models.restore import kind_name
 from attnfd.paths import CARD, METRICS, MODEL
 from attnfd.tracking import store
-from attnfd.tracking.inputs import closure
+from attnfd.tracking.inputs import CODE, closure, imports
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,7 +37,10 @@ NETWORK = "network"
 """The folder of a logged model's data that has the card and the weights."""
 
 REQUIREMENTS = ("numpy", "pydantic", "safetensors", "torch", "torchvision")
-"""What the copied modules import, beside MLflow; a backbone of timm needs that, too."""
+"""What the copied modules import, beside MLflow; a kind of networks and your own code need others, too."""
+
+OWN = "own"
+"""The folder of the copied package that has your own code."""
 
 
 def log_model(run: str, name: str, folder: Path, example: "np.ndarray") -> None:
@@ -69,17 +76,16 @@ def save_model(
     from mlflow.models.model import MLMODEL_FILE_NAME
     from mlflow.types import Schema, TensorSpec
 
-    from attnfd.models import from_timm
-
     classes = Schema([TensorSpec(np.dtype(np.uint8), (-1, -1, -1))])
     images = Schema([TensorSpec(np.dtype(np.uint8), (-1, -1, -1, 3))])
     with tempfile.TemporaryDirectory() as scratch:
-        package = copy_code(Path(scratch))
+        card = json.loads((folder / CARD).read_bytes())
+        package = copy_code(Path(scratch), card)
         data = Path(scratch, NETWORK)
         data.mkdir()
-        shutil.copyfile(folder / CARD, data / CARD)
-        backbone = json.loads((folder / CARD).read_bytes())["architecture"]["backbone"]
-        needed = (*REQUIREMENTS, "timm") if from_timm.has(backbone) else REQUIREMENTS
+        own = card | {"architecture": architecture(card, package.name)}
+        text = json.dumps(own, indent=2, sort_keys=True, ensure_ascii=False)
+        (data / CARD).write_text(text + "\n", encoding="utf-8")
         mlflow.pyfunc.save_model(
             path,
             mlflow_model=mlflow_model,
@@ -89,7 +95,7 @@ def save_model(
             signature=ModelSignature(images, classes),
             input_example=input_example,
             # Given, because MLflow would load the model in another process to find out.
-            pip_requirements=[f"{name}=={metadata.version(name).partition('+')[0]}" for name in needed],
+            pip_requirements=[f"{name}=={metadata.version(name).partition('+')[0]}" for name in needed(card)],
         )
     mlflow_model.signature = ModelSignature(Schema([TensorSpec(np.dtype(object), (-1,))]), classes)
     assert mlflow_model.model_size_bytes is not None
@@ -97,20 +103,59 @@ def save_model(
     mlflow_model.save(str(Path(path, MLMODEL_FILE_NAME)))
 
 
-def copy_code(folder: Path) -> Path:
+def copy_code(folder: Path, card: Mapping[str, Any]) -> Path:
     """Copy `LOADER` and what it imports of this package into a package in `folder`; returns the package.
 
-    Its name ends in a digest of the code.
+    With them go the kind of the card's network, and your own code that builds it. The package's name ends in
+    a digest of the code.
     """
-    modules = {name: file.read_text(encoding="utf-8") for name, file in sorted(closure(LOADER).items())}
-    digest = hashlib.sha256("".join(modules.values()).encode()).hexdigest()[:8]
+    modules = closure(LOADER) | closure(f"attnfd.networks.{kind_name(card)}") | _builders(card)
+    texts = {name: file.read_text(encoding="utf-8") for name, file in sorted(modules.items())}
+    digest = hashlib.sha256("".join(texts.values()).encode()).hexdigest()[:8]
     package = folder / f"attnfd_{digest}"
-    for name, text in modules.items():
-        file = package.joinpath(*name.split(".")[1:]).with_suffix(".py")
-        file.parent.mkdir(parents=True, exist_ok=True)
-        renamed = re.sub(r"(?m)^(\s*(?:from|import) )attnfd\b", rf"\g<1>{package.name}", text)
-        file.write_text(renamed, encoding="utf-8")
+    names = {top: f"{package.name}.{OWN}.{top}" for top in _own(modules)} | {"attnfd": package.name}
+    for name, text in texts.items():
+        place = modules[name].relative_to(CODE)
+        copy = package / (place.relative_to("attnfd") if _top(name) == "attnfd" else OWN / place)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        for top in names:
+            text = re.sub(rf"(?m)^(\s*(?:from|import) ){top}\b", rf"\g<1>{names[top]}", text)
+        copy.write_text(text, encoding="utf-8")
     return package
+
+
+def architecture(card: Mapping[str, Any], package: str) -> dict[str, Any]:
+    """The network of a card, built by the code in a copied package."""
+    found: dict[str, Any] = card["architecture"]
+    return found | {"build": f"{package}.{OWN}.{found['build']}"} if found.get("build") else found
+
+
+def _builders(card: Mapping[str, Any]) -> dict[str, Path]:
+    """The modules that the card's network is built by if it is one of your own, by name."""
+    build = card["architecture"].get("build") or ""
+    return closure(build.partition(":")[0])
+
+
+def _top(name: str) -> str:
+    return name.partition(".")[0]
+
+
+def _own(modules: Iterable[str]) -> set[str]:
+    """The packages of your own among modules."""
+    return {_top(name) for name in modules} - {"attnfd"}
+
+
+def needed(card: Mapping[str, Any]) -> list[str]:
+    """The packages that the network of a card needs, beside MLflow."""
+    kind = component("networks", kind_name(card))()
+    modules = _builders(card)
+    own = _own(modules)
+    files = [file for name, file in modules.items() if _top(name) in own]
+    imported = {_top(name) for file in files for name in imports(file)} - own - {"attnfd", "mlflow"}
+    installed = metadata.packages_distributions()
+    others = sorted(installed[top][0] for top in imported if top in installed)
+    packages = kind.packages(validate(kind.Architecture, card["architecture"], CARD))
+    return list(dict.fromkeys((*REQUIREMENTS, *packages, *others)))
 
 
 def _put(weights: Path, model: str) -> None:

@@ -10,6 +10,7 @@ import torch
 
 from attnfd import paths
 from attnfd.config.params import Params
+from attnfd.config.schema import NetworkConfig
 from attnfd.data.prepared import open_prepared
 from attnfd.models import checkpoint
 from attnfd.paths import Cell
@@ -28,49 +29,57 @@ def checkpoints(params: Params, cell: Cell) -> Checkpoints:
     Raises:
         UserError: the cell's inputs are not there.
     """
+    settings = params.resolve(cell)
     inputs = {
-        "settings": params.resolve(cell).of_the_model(),
+        "settings": settings.of_the_model(),
         "data": open_prepared(params, cell.dataset).card.sha256,
         "teacher": None if cell.student is None else checkpoint.fingerprint(paths.frozen(cell.dataset)),
-        "code": _code(cell),
+        "code": _code(cell, settings.student or settings.train_teacher),
         "torch": torch.__version__,
     }
     key = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]
     return Checkpoints(paths.checkpoints(cell) / key)
 
 
-def _code(cell: Cell) -> dict[str, str]:
-    """SHA-256 of every module that the training of a cell imports, by name."""
+def _code(cell: Cell, network: NetworkConfig) -> dict[str, str]:
+    """SHA-256 of every module that the training of a cell imports, by name; of your own network, too."""
     stage = cell.stage if cell.stage in ("train_teacher", "tune") else "distill"
     modules = closure(f"stages.{stage}")
     if cell.method:
         modules |= closure(f"attnfd.distillers.{cell.method}")
+    modules |= closure(f"attnfd.networks.{network.network}")
+    if network.build is not None:
+        modules |= closure(network.build.partition(":")[0])
     return {name: checkpoint.digest(file) for name, file in sorted(modules.items())}
 
 
-def closure(module: str, folder: Path = CODE) -> dict[str, Path]:
-    """The modules in `folder` that importing a module reads, itself among them, by name.
+def closure(module: str) -> dict[str, Path]:
+    """The modules in `CODE` that importing a module reads, itself among them, by name.
 
-    Imports inside functions count, those for type checkers do not. Empty `__init__.py` are left out.
+    Imports inside functions count, those for type checkers do not. `__init__.py` of this package, which are
+    empty, are left out.
     """
     found: dict[str, Path] = {}
     todo = [module]
     while todo:
         name = todo.pop()
-        file = _file(name, folder)
+        file = _file(name)
         if name not in found and file is not None:
             found[name] = file
-            todo.extend(_imports(file))
+            todo.extend(imports(file))
     return found
 
 
-def _file(module: str, folder: Path) -> Path | None:
-    file = folder.joinpath(*module.split(".")).with_suffix(".py")
+def _file(module: str) -> Path | None:
+    path = CODE.joinpath(*module.split("."))
+    if module.partition(".")[0] not in ("attnfd", "stages") and (path / "__init__.py").is_file():
+        return path / "__init__.py"
+    file = path.with_suffix(".py")
     return file if file.is_file() else None
 
 
 @cache
-def _imports(file: Path) -> frozenset[str]:
+def imports(file: Path) -> frozenset[str]:
     """Names that a file may import as modules; a name out of a module is among them as if it were one."""
     found: set[str] = set()
     nodes: list[ast.AST] = [ast.parse(file.read_bytes())]
@@ -81,6 +90,8 @@ def _imports(file: Path) -> frozenset[str]:
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            found |= {str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)}
+            package = file.parents[node.level - 1].relative_to(CODE).parts if node.level else ()
+            module = ".".join((*package, *filter(None, [node.module])))
+            found |= {module, *(f"{module}.{alias.name}" for alias in node.names)}
         nodes.extend(ast.iter_child_nodes(node))
     return frozenset(found)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from attnfd.distillers.base import Distiller
 from attnfd.losses import cross_entropy
-from attnfd.models.deeplab import DeepLabV3Plus
+from attnfd.models.network import Network
 from attnfd.models.taps import Output, Tap
 from attnfd.runtime import processes
 
@@ -33,9 +33,9 @@ class Objective(nn.Module):
 
     def __init__(
         self,
-        model: DeepLabV3Plus,
+        model: Network,
         distiller: Distiller | None = None,
-        teacher: "DeepLabV3Plus | SharedTeacher | None" = None,
+        teacher: "Network | SharedTeacher | None" = None,
     ) -> None:
         super().__init__()
         self.model = model
@@ -79,7 +79,7 @@ class SharedTeacher:
         distillers: the methods of these students; the teacher computes what any of them reads.
     """
 
-    def __init__(self, teacher: DeepLabV3Plus, distillers: Sequence[Distiller]) -> None:
+    def __init__(self, teacher: Network, distillers: Sequence[Distiller]) -> None:
         self._teacher = teacher
         self._taps = frozenset[Tap]().union(*(distiller.teacher_taps for distiller in distillers))
         self._logits = any(distiller.teacher_logits for distiller in distillers)

@@ -12,14 +12,18 @@ from attnfd.training.objective import Objective
 
 
 def make_optimizer(objective: Objective, config: Training, *, fused: bool = True) -> Optimizer:
-    """SGD with momentum over all that an objective trains (paper sec. 4.2).
+    """SGD with momentum over all that an objective trains (paper sec. 4.2), or AdamW.
 
     The backbone learns at `config.lr`; the head, connectors, projectors and attention learn at
     `config.lr · config.head_lr_factor`.
 
     Args:
-        fused: one kernel for all weights instead of several for each.
+        fused: one kernel for all weights instead of several for each. It cannot clip gradients of float16.
     """
+    fused = fused and not config.clip_norm
+    if config.optimizer == "adamw":
+        groups = _parameter_groups(objective, config)
+        return torch.optim.AdamW(groups, weight_decay=config.weight_decay, fused=fused)
     return torch.optim.SGD(
         _parameter_groups(objective, config),
         momentum=config.momentum,
@@ -30,8 +34,15 @@ def make_optimizer(objective: Objective, config: Training, *, fused: bool = True
 
 
 def make_schedule(optimizer: Optimizer, config: Training, steps: int) -> LambdaLR:
-    """The learning rate over the `steps` of a whole training: `decay` times its first value."""
-    return LambdaLR(optimizer, lambda step: decay(config.schedule, step / steps))
+    """The learning rate over the `steps` of a whole training: its first value times `decay` and `rise`."""
+    return LambdaLR(
+        optimizer, lambda step: decay(config.schedule, step / steps) * rise(config.warmup * steps, step)
+    )
+
+
+def rise(warmup: float, step: int) -> float:
+    """Factor of the learning rate in the first `warmup` steps: linear, to 1 in the last of them."""
+    return min(1.0, (step + 1) / warmup) if warmup else 1.0
 
 
 def decay(schedule: str, progress: float) -> float:
@@ -42,10 +53,18 @@ def decay(schedule: str, progress: float) -> float:
 
 
 def _parameter_groups(objective: Objective, config: Training) -> list[dict[str, Any]]:
-    backbone = list(objective.model.backbone.parameters())
+    backbone = list(objective.model.pretrained.parameters())
     known = {id(parameter) for parameter in backbone}
     rest = [parameter for parameter in objective.parameters() if id(parameter) not in known]
-    return [
+    groups: list[dict[str, Any]] = [
         {"params": backbone, "lr": config.lr},
         {"params": rest, "lr": config.lr * config.head_lr_factor},
     ]
+    return groups if config.decay_all else [part for group in groups for part in _apart(group)]
+
+
+def _apart(group: dict[str, Any]) -> list[dict[str, Any]]:
+    """A group of parameters as two: weights, and norms and biases, which do not decay."""
+    weights = [parameter for parameter in group["params"] if parameter.ndim > 1]
+    others = [parameter for parameter in group["params"] if parameter.ndim <= 1]
+    return [{**group, "params": weights}, {**group, "params": others, "weight_decay": 0.0}]

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from typing import Any, NamedTuple
 
@@ -16,8 +16,9 @@ from attnfd.config.task import Log
 from attnfd.errors import UserError
 from attnfd.evaluation import inference
 from attnfd.evaluation.metrics import scores
-from attnfd.models.deeplab import DeepLabV3Plus
+from attnfd.models.network import Network
 from attnfd.runtime import machine, processes
+from attnfd.training.average import Average
 from attnfd.training.checkpoints import Checkpoints
 from attnfd.training.meter import Meter
 from attnfd.training.objective import Objective
@@ -70,6 +71,8 @@ class TrainState:
         self.objective.to(memory_format=torch.channels_last)
         self.wrapped, self.optimizer = fabric.setup(self.objective, optimizer)
 
+        self.average = Average(self.objective.model, config.ema) if config.ema else None
+
         self.epoch = 0
         self.terms: list[dict[str, Tensor]] = []  # of the loss, of each step of this epoch
         self.history: list[dict[str, float]] = []
@@ -115,18 +118,37 @@ class TrainState:
         return described(epoch, self.config.epochs, terms, self.best)
 
     def step(self, images: Tensor, target: Tensor) -> None:
-        """Forward pass, backward pass, update."""
-        self.optimizer.zero_grad()  # First: gradients and activations need not be in memory at once.
+        """Forward pass, backward pass, and an update if it is due."""
+        number, together = len(self.terms), self.config.accumulate
+        if number % together == 0:
+            self.optimizer.zero_grad()  # First: gradients and activations need not be in memory at once.
         with self.own_random():
             terms = self.wrapped(images, target, self.done / self.steps)
-        self.fabric.backward(sum(terms.values()))
-        self.optimizer.step()
-        self.schedule.step()
+        loss = sum(terms.values())
+        if together > 1:
+            # The last update of an epoch may have fewer steps.
+            loss = loss / min(together, self.steps_per_epoch - number // together * together)
+        self.fabric.backward(loss)
+        waiting = number % together + 1
+        if waiting == together or number + 1 == self.steps_per_epoch:
+            self.update(waiting)
         self.terms.append({name: term.detach() for name, term in terms.items()})
         self.meter.count(len(target) * processes.count())
         if len(self.terms) == 1 and self.epoch:
             self.bar.note(self.task, self.described(self.epoch + 1))
         self.bar.advance(self.task)
+
+    def update(self, steps: int) -> None:
+        """Change the weights by the gradients of the last steps, then the learning rate."""
+        if self.config.clip_norm:
+            self.fabric.clip_gradients(
+                self.wrapped, self.optimizer, max_norm=self.config.clip_norm, error_if_nonfinite=False
+            )
+        self.optimizer.step()
+        for _ in range(steps):
+            self.schedule.step()
+        if self.average is not None:
+            self.average.update()
 
     def end_epoch(self, validation: Any) -> None:
         """Read the epoch's terms, validate and save if it is time to, and log; what fails is the `error`."""
@@ -148,9 +170,10 @@ class TrainState:
         last = self.epoch == self.config.epochs
         if self.epoch % self.config.validate_every == 0 or last:
             self.bar.note(self.task, f"epoch {self.epoch}/{self.config.epochs} · validating")
-            row["miou"] = validate(self.objective.model, validation, self.classes, self.fabric)
-            if self.best is None or row["miou"] > self.best:
-                self.best, self.best_weights = row["miou"], deepcopy(self.objective.state_dict())
+            with self.average.in_place() if self.average else nullcontext():
+                row["miou"] = validate(self.objective.model, validation, self.classes, self.fabric)
+                if self.best is None or row["miou"] > self.best:
+                    self.best, self.best_weights = row["miou"], deepcopy(self.objective.state_dict())
         self.log.metrics({f"epoch/{name}": value for name, value in row.items()}, self.epoch)
         self.history.append({"epoch": self.epoch, **row})
         self.bar.end_epoch(self.task, self.described(self.epoch), self.epoch, self.config.epochs)
@@ -217,13 +240,24 @@ class TrainState:
             "best_weights": self.best_weights,
             "seconds": self.meter.seconds,
             "random": processes.everyones(self.random),
+            "average": self.average.state_dict() if self.average else None,
+            "gradients": self.gradients(),
         }
+
+    def gradients(self) -> list[Tensor | None]:
+        """Those that wait for more steps before an update."""
+        waiting = len(self.terms) % self.config.accumulate
+        return [parameter.grad for parameter in self.objective.parameters()] if waiting else []
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.objective.load_state_dict(state["objective"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         self.fabric.strategy.precision.load_state_dict(state["precision"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
+        for parameter, gradient in zip(self.objective.parameters(), state["gradients"], strict=False):
+            parameter.grad = None if gradient is None else gradient.to(parameter.device)
         # A checkpoint is read on the CPU; the next steps' terms are on the device.
         self.terms = self.fabric.to_device(state["terms"])
         for name in ("epoch", "history", "best", "best_weights"):
@@ -232,7 +266,7 @@ class TrainState:
         self.random = states[processes.rank() % len(states)]
 
 
-def validate(model: DeepLabV3Plus, loader: Any, classes: int, fabric: Fabric) -> float:
+def validate(model: Network, loader: Any, classes: int, fabric: Fabric) -> float:
     """mIoU of a network on the batches of a split, in the arithmetic that it trains in."""
     processes.share_buffers(model)
     with fabric.autocast():

@@ -167,8 +167,9 @@ def test_the_real_command_fails_without_a_traceback(project: Path) -> None:
     assert done.returncode == 2
     assert done.stderr.strip() == (
         "error: params.yaml: training.epochz: unknown key; did you mean 'epochs'? allowed: "
-        "splits, epochs, batch_size, lr, head_lr_factor, momentum, nesterov, weight_decay, schedule, crop, "
-        "scale, flip, sync_bn, precision, deterministic, validate_every"
+        "splits, epochs, batch_size, lr, head_lr_factor, optimizer, momentum, nesterov, weight_decay, "
+        "decay_all, warmup, clip_norm, accumulate, ema, schedule, crop, scale, flip, sync_bn, precision, "
+        "deterministic, validate_every"
     )
 
 

@@ -1,0 +1,290 @@
+"""Any network that segments images, with taps at its modules."""
+
+import copy
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from attnfd.config.schema import Attention
+from attnfd.errors import UserError
+from attnfd.models.cbam import CBAM
+from attnfd.models.kernels import resize
+from attnfd.models.network import Answering, Network, check_images, merge_classes
+from attnfd.models.taps import NetInfo, Output, Tap
+
+SIDE = 64
+"""Of the image, in pixels, on which a network is tried when it is made."""
+
+
+class TappedArchitecture(Answering):
+    """What a `Tapped` is built from, as a model's card keeps it.
+
+    `gain`: factor of what each CBAM gives; `folded`: convolutions and BNs that are one in the frozen network.
+    """
+
+    network: str
+    attention: Attention | None
+    taps: dict[str, str]
+    architecture: str | None = None
+    encoder: str | None = None
+    build: str | None = None
+    gain: Literal[1, 2, 4] = 1
+    folded: tuple[tuple[str, str], ...] = ()
+
+
+class Tapped(Network):
+    """A network of others that gives logits and named taps.
+
+    A tap is what a module gives, by the dotted name of that module: `pre_relu` and `post_relu` are the same
+    map, so name a BN or the activation behind it. Learned attention replaces what the module gives, where
+    that is a tensor or the last of a list; elsewhere, gates without weights are beside the path.
+
+    Args:
+        net: images (B, 3, H, W) → logits (B, K, h, w): a tensor, the `out` of a dict, or the `logits` of an
+            object. They are resized to the image.
+        architecture: what it is made of; its `taps` are a dotted name for each layer.
+        divisor: images are padded at the right and below until this divides their sides.
+
+    Raises:
+        UserError: a tap or the logits are not what they must be.
+    """
+
+    architecture: TappedArchitecture
+
+    def __init__(self, net: nn.Module, architecture: TappedArchitecture, divisor: int = 1) -> None:
+        super().__init__()
+        self.net, self.architecture, self.divisor = net, architecture, divisor
+        self.margins = None
+        self.attention = nn.ModuleDict()
+        for layer, name in architecture.taps.items():
+            if name not in dict(net.named_modules()):
+                names = ", ".join(child for child, _ in net.named_children())
+                raise UserError(f"taps.{layer}: found no module {name!r}; allowed: names below {names}")
+        for module in net.modules():
+            if isinstance(getattr(module, "inplace", None), bool):
+                module.inplace = False  # type: ignore[assignment]  # A map that is read must last.
+        self.channels = self._try()
+        if architecture.attention is not None:
+            for layer in architecture.taps:
+                settings = architecture.attention.model_dump()
+                settings["learned"] &= self.replaceable[layer]
+                self.attention[layer] = CBAM(self.channels[layer], **settings)
+
+    @property
+    def info(self) -> NetInfo:
+        margins = None if self.margins is None else dict(self.margins.named_buffers())
+        return NetInfo(channels=self.channels, classes=self.architecture.answers, margins=margins)
+
+    @property
+    def pretrained(self) -> nn.Module:
+        name = self.architecture.taps.get("backbone", "").split(".")[0]
+        return self.net.get_submodule(name)
+
+    def forward(self, images: Tensor, taps: Collection[Tap] = (), logits: bool = True) -> Output:
+        """See `DeepLabV3Plus.forward`; it computes the whole network for any tap.
+
+        Raises:
+            TypeError: the images are no normalised tensor.
+            ValueError: this network has no such tap.
+        """
+        check_images(images)
+        height, width = images.shape[-2:]
+        below, right = -height % self.divisor, -width % self.divisor
+        # A compiled or exported network shall fit any size, so it asks for none.
+        any_size = torch.compiler.is_compiling()
+        padded = F.pad(images, (0, right, 0, below)) if any_size or below or right else images
+        kept: dict[Tap, Tensor] = {}
+        with self._watched(taps, kept):
+            scores = _logits(self.net(padded))
+        if missing := set(taps) - kept.keys():
+            raise self.no_taps(missing)
+        if not logits:
+            return Output(None, kept)
+        if any_size or scores.shape[-2:] != padded.shape[-2:]:
+            scores = resize(scores, padded.shape[-2:])
+        return Output(merge_classes(scores[..., :height, :width], self.architecture.class_map), kept)
+
+    @contextmanager
+    def _watched(self, taps: Collection[Tap], kept: dict[Tap, Tensor]) -> Iterator[None]:
+        """Keep the maps of these taps, and let attention act on them."""
+        wanted, handles = set(taps), []
+
+        def watch(layer: str) -> Any:
+            def hook(module: nn.Module, args: Any, given: Any) -> Any:
+                feature = _map(given)
+                kept.update({tap: feature for tap in wanted if tap.layer == layer and tap.point != "refined"})
+                if layer not in self.attention:
+                    return None
+                in_path, tap = self.attention[layer].learned, Tap(layer, "refined")
+                if not (in_path or tap in wanted):
+                    return None
+                refined = self.attention[layer](feature)
+                if in_path and self.architecture.gain != 1:
+                    refined = refined * self.architecture.gain
+                if tap in wanted:
+                    kept[tap] = refined
+                return _with_map(given, refined) if in_path else None
+
+            return hook
+
+        for layer, name in self.architecture.taps.items():
+            if layer in self.attention or any(tap.layer == layer for tap in wanted):
+                handles.append(self.net.get_submodule(name).register_forward_hook(watch(layer)))
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    @torch.no_grad()
+    def _try(self) -> dict[str, int]:
+        """Run the network once, in eval mode; returns the channels of each tap."""
+        given: dict[str, Any] = {}
+        copies: dict[str, Tensor] = {}
+        self.replaceable: dict[str, bool] = {}
+
+        def watch(layer: str, name: str) -> Any:
+            def hook(module: nn.Module, args: Any, output: Any) -> None:
+                feature = _map(output)
+                if not (isinstance(feature, Tensor) and feature.ndim == 4):
+                    shape = list(feature.shape) if isinstance(feature, Tensor) else type(feature).__name__
+                    raise UserError(
+                        f"taps.{layer}: {name} gives {shape}; allowed: a module that gives a map (B, C, H, W)"
+                    )
+                given[layer], copies[layer] = feature, feature.clone()
+                self.replaceable[layer] = isinstance(output, Tensor | list | tuple)
+
+            return hook
+
+        taps = self.architecture.taps
+        handles = [
+            self.net.get_submodule(name).register_forward_hook(watch(layer, name))
+            for layer, name in taps.items()
+        ]
+        modes = {module: module.training for module in self.net.modules()}
+        images = torch.randn(1, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+        try:
+            output = self.net.eval()(images)
+        except UserError:
+            raise
+        except Exception as error:  # the network is not ours
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise UserError(
+                f"network: cannot segment an image of {SIDE} × {SIDE} pixels ({reason})"
+            ) from None
+        finally:
+            for handle in handles:
+                handle.remove()
+            for module, training in modes.items():
+                module.training = training
+        scores, classes = _logits(output), self.architecture.classes
+        if not (isinstance(scores, Tensor) and scores.ndim == 4):
+            raise UserError(
+                f"network: gives {type(scores).__name__}; allowed: logits (B, K, H, W) as a tensor, as `out` "
+                "of a dict, or as `logits` of an object"
+            )
+        if scores.shape[1] != classes:
+            raise UserError(
+                f"network: gives logits of {scores.shape[1]} classes; allowed: the {classes} that it is "
+                "asked for"
+            )
+        for layer, name in taps.items():
+            if layer not in given:
+                raise UserError(
+                    f"taps.{layer}: {name} does not run in a forward pass; name a module that does"
+                )
+            if not torch.equal(given[layer], copies[layer]):
+                raise UserError(f"taps.{layer}: what {name} gives is overwritten later; name what follows it")
+        return {layer: int(given[layer].shape[1]) for layer in taps}
+
+
+def _map(given: Any) -> Any:
+    """The feature map in what a module gives."""
+    if isinstance(given, list | tuple):
+        return given[-1]
+    return getattr(given, "last_hidden_state", given)
+
+
+def _with_map(given: Any, feature: Tensor) -> Any:
+    return type(given)([*given[:-1], feature]) if isinstance(given, list | tuple) else feature
+
+
+def _logits(output: Any) -> Any:
+    if isinstance(output, Mapping) and "out" in output:
+        return output["out"]
+    return getattr(output, "logits", output)
+
+
+def freeze_tapped(model: Tapped) -> Tapped:
+    """A copy without gradients and dropout, with every BN folded that follows a convolution alone.
+
+    What was folded is in its `architecture.folded`.
+    """
+    frozen = copy.deepcopy(model).eval()
+    pairs = model.architecture.folded or tuple(_pairs(frozen))
+    frozen.architecture = model.architecture.model_copy(update={"folded": pairs})
+    for conv, bn in pairs:
+        before, found = frozen.net.get_submodule(conv), frozen.net.get_submodule(bn)
+        assert isinstance(before, nn.Conv2d)
+        assert isinstance(found, nn.BatchNorm2d)
+        fused = fuse_conv_bn_eval(before, found)
+        frozen.net.set_submodule(conv, fused)
+        # A BN of timm has an activation of its own.
+        frozen.net.set_submodule(bn, getattr(found, "act", nn.Identity()))
+    for cbam in frozen.attention.values():
+        assert isinstance(cbam, CBAM)
+        if cbam.spatial is not None and cbam.spatial.learned:
+            cbam.spatial.conv = fuse_conv_bn_eval(cbam.spatial.conv, cbam.spatial.bn)
+            cbam.spatial.set_submodule("bn", nn.Identity())
+    for name, module in list(frozen.net.named_modules()):
+        if isinstance(module, nn.Dropout | nn.Dropout2d):
+            frozen.net.set_submodule(name, nn.Identity())
+    frozen.margins = nn.Module()
+    return frozen.requires_grad_(False)
+
+
+@torch.no_grad()
+def _pairs(model: Tapped) -> list[tuple[str, str]]:
+    """Convolutions whose output a BN reads and no other module, and that BN, as a forward pass shows them."""
+    made: dict[int, str] = {}
+    alive: list[Any] = []  # Else a later tensor could have the identity of an earlier one.
+    readers: dict[int, list[str]] = {}
+    runs: dict[str, int] = {}
+
+    def watch(name: str) -> Any:
+        def hook(module: nn.Module, args: Any, output: Any) -> None:
+            runs[name] = runs.get(name, 0) + 1
+            alive.extend((args, output))
+            for read in args:
+                readers.setdefault(id(read), []).append(name)
+            if type(module).forward is nn.Conv2d.forward or type(module) is nn.Conv2d:
+                made[id(output)] = name
+
+        return hook
+
+    leaves = {name: module for name, module in model.net.named_modules() if not _inner(module)}
+    handles = [module.register_forward_hook(watch(name)) for name, module in leaves.items()]
+    try:
+        model.net(torch.randn(1, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0)))
+    finally:
+        for handle in handles:
+            handle.remove()
+    tapped = {*model.architecture.taps.values()}
+    found = []
+    for key, conv in made.items():
+        read = readers.get(key, [])
+        if len(read) == 1 and runs[conv] == 1 == runs[read[0]] and conv not in tapped:
+            bn = leaves[read[0]]
+            if isinstance(bn, nn.BatchNorm2d) and bn.track_running_stats and bn.affine:
+                found.append((conv, read[0]))
+    return found
+
+
+def _inner(module: nn.Module) -> bool:
+    """Whether a module has others inside; the activation of a timm BN is no other."""
+    return not isinstance(module, nn.BatchNorm2d) and any(True for _ in module.children())
