@@ -210,6 +210,35 @@ def fetch(
     Console(soft_wrap=True, highlight=False).print(fetching.fetch(name, to), markup=False)
 
 
+@data.command("import", epilog="Example: attnfd data import coco exports/streets --to datasets/streets")
+def import_(
+    format: Annotated[
+        str | None,
+        typer.Argument(help="What the export is, such as coco; unset: list them.", show_default=False),
+    ] = None,
+    path: Annotated[
+        Path | None, typer.Argument(help="The folder of the export, unpacked.", show_default=False)
+    ] = None,
+    to: Annotated[
+        Path | None,
+        typer.Option(help="A new folder, such as datasets/mine.", show_default=False),
+    ] = None,
+) -> None:
+    """Turn an export of an annotation tool into images, masks, classes and lists, and a recipe to paste."""
+    from attnfd.sources import imports
+
+    console = Console(soft_wrap=True, highlight=False)
+    if format is None:
+        console.print("\n".join(imports.formats()), markup=False)
+        return
+    if path is None or to is None:
+        raise UserError(
+            f"data import: found {'no folder of the export' if path is None else 'no --to'}; allowed: "
+            "attnfd data import FORMAT PATH --to datasets/mine; attnfd data import lists the formats"
+        )
+    console.print(imports.import_export(format, path, to), markup=False)
+
+
 @app.command(epilog="Example: attnfd ui --port 5001")
 def ui(port: Annotated[int, typer.Option(min=1, max=65535, help="Port on 127.0.0.1.")] = 5000) -> None:
     """Open the MLflow UI on localhost, on the store that the pipeline writes to."""

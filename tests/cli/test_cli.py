@@ -17,6 +17,7 @@ from tests import miniature
 COMMANDS = (
     "check", "prepare", "train_teacher", "evaluate_teacher", "freeze", "distill", "evaluate", "ablate",
     "report", "plan", "sweep", "compare", "predict", "export", "benchmark", "bench", "ui", "data fetch",
+    "data import",
 )  # fmt: skip
 
 
