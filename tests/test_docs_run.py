@@ -136,7 +136,7 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copy(next(images.iterdir()), project / "photo.png")
     (project / "bad.jpg").write_text("no image")
     folder_tree(folder / "mine")
-    coco(given / "export")
+    coco(folder / "export")
     camvid_tree(folder / "camvid", {"train": 8 * ((48, 64),), "val": 2 * ((48, 64),)})
     return folder
 
