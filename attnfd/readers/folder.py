@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from attnfd.data.images import IMAGES, MASKS, UNREADABLE, read_classes
 from attnfd.data.labels import COLOUR, VOID, label_table
 from attnfd.data.prepared import COLUMNS
 from attnfd.errors import UserError
-from attnfd.readers.base import Pair, Reader, listing, original, read_list, sift, walk
+from attnfd.readers.base import REST, Pair, Reader, listing, original, read_list, sift, walk
 
 CLASS_FILE = "classes: {ground: 0, cat: 1}"
 """What the shortest YAML file of classes contains."""
@@ -27,7 +27,8 @@ ROOT_HINT = (
     "name the dataset's folder in the recipe's prepare.root, or in ATTNFD_FOLDER_ROOT; "
     "docs/your-data.md shows how"
 )
-POLYGONS = "draw its polygons into PNG masks"
+ALLOWED = "allowed: 0 to 255, or [red, green, blue], or a list of different ones"
+POLYGONS = "an export of polygons becomes masks by attnfd data import"
 TO_MASKS = {
     ".npy": "save each array by Image.fromarray(array.astype('uint8')).save('a.png')",
     **dict.fromkeys((".jpg", ".jpeg"), "JPEG changes pixels, so export the masks as PNG"),
@@ -40,7 +41,9 @@ class Classes(Section):
     """A YAML file that says what the values in the masks mean."""
 
     classes: dict[str, Any] = Field(description="value in a mask of every class; see `labels_of`")
-    void: list[Any] = Field(default=[], description="values in a mask that count nowhere")
+    void: list[Any] | Literal["rest"] = Field(
+        default=[], description="values in a mask that count nowhere; rest: all that no class has"
+    )
 
     @model_validator(mode="after")
     def _hold(self) -> "Classes":
@@ -59,11 +62,13 @@ class Options(Section):
     )
     classes: dict[str, Any] | str = Field(
         default="classes.yaml",
-        description="value in a mask of every class: 0 to 255, or [red, green, blue] for all of them; "
+        description="value in a mask of every class: 0 to 255, or [red, green, blue] for all of them, or a "
+        "list of several; "
         "or a YAML file below root that contains `classes` and `void`",
     )
-    void: list[Any] = Field(
-        default=[], description="values in a mask that count nowhere; 255 need not be listed"
+    void: list[Any] | Literal["rest"] = Field(
+        default=[],
+        description="values in a mask that count nowhere, 255 without saying; rest: all that no class has",
     )
     val: Annotated[float, Field(gt=0, lt=1)] | None = Field(
         default=None, description="share of the images that validate; unset: train.txt and val.txt list them"
@@ -97,9 +102,11 @@ class Folder(Reader):
         card = self._card()
         self.classes = tuple(card.classes)
         self.labels = labels_of(card.classes, card.void)
+        self.rest_is_void = card.void == REST
+        first = {index: label for label, index in reversed(self.labels.items())}
         self.palette = tuple(
-            _shade(index) if isinstance(value, int) else tuple(value)
-            for index, value in enumerate(card.classes.values())
+            _shade(index) if first[index] < COLOUR else _rgb(first[index])
+            for index in range(len(self.classes))
         )
 
     def pairs(self) -> dict[str, list[Pair]]:
@@ -230,27 +237,33 @@ class Folder(Reader):
         return np.bincount(classes.ravel(), minlength=VOID)[: len(self.classes)] > 0
 
 
-def labels_of(classes: Mapping[str, Any], void: Sequence[Any] = ()) -> dict[int, int]:
+def labels_of(classes: Mapping[str, Any], void: Sequence[Any] | str = ()) -> dict[int, int]:
     """Label → class index or void, of values that are all 0 to 255, or all [red, green, blue].
+
+    A class may have several: a list of values, or a list of colours. A list of three numbers is a colour,
+    unless there are plain numbers or other lists of numbers beside it.
 
     Raises:
         ValueError: they are not, or two are the same, or a class has no usable name.
 
     Example:
-        >>> labels_of({"ground": 0, "cat": 7})
-        {0: 0, 7: 1, 255: 255}
+        >>> labels_of({"ground": 0, "animal": [7, 8, 9]})
+        {0: 0, 7: 1, 8: 1, 9: 1, 255: 255}
     """
     if not 2 <= len(classes) < VOID:
         raise ValueError(f"classes: found {len(classes)} of them; allowed: 2 to {VOID - 1}")
-    labels: dict[int, int] = {}
     listed = [(f"classes.{name}", value, index) for index, (name, value) in enumerate(classes.items())]
-    for key, value, index in [*listed, *((f"void.{place}", value, VOID) for place, value in enumerate(void))]:
+    listed += [(f"void.{place}", value, VOID) for place, value in enumerate([] if void == REST else void)]
+    colours = all(_is_colour(value) or _are_colours(value) for _, value, _ in listed)
+    labels: dict[int, int] = {}
+    for key, values, index in listed:
         if key.removeprefix("classes.") in COLUMNS:
             raise ValueError(f"{key}: has the name of an index column; allowed: any but {', '.join(COLUMNS)}")
-        label = _label(key, value)
-        if label in labels:
-            raise ValueError(f"{key}: found {value}, which is taken; allowed: a value of its own")
-        labels[label] = index
+        for value in _several(key, values, colours):
+            label = _label(key, value)
+            if label in labels:
+                raise ValueError(f"{key}: found {value}, which is taken; allowed: a value of its own")
+            labels[label] = index
     if min(labels) < COLOUR <= max(labels):
         raise ValueError("classes: found numbers and colours; allowed: one or the other, also for void")
     if min(labels) < COLOUR:
@@ -258,12 +271,35 @@ def labels_of(classes: Mapping[str, Any], void: Sequence[Any] = ()) -> dict[int,
     return labels
 
 
+def _several(key: str, values: Any, colours: bool) -> list[Any]:
+    """The values of a class, of which there may be one. `colours`: a list of three numbers is a colour."""
+    if not isinstance(values, list) or (_is_colour(values) and (colours or len(set(map(str, values))) < 3)):
+        return [values]
+    if len(set(map(str, values))) < max(1, len(values)):
+        raise ValueError(f"{key}: found {values!r}; {ALLOWED}")
+    return values
+
+
+def _is_colour(value: Any) -> bool:
+    """Whether a value is a list of three numbers."""
+    return isinstance(value, list) and len(value) == 3 and not any(isinstance(part, list) for part in value)
+
+
+def _are_colours(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(map(_is_colour, value))
+
+
 def _label(key: str, value: Any) -> int:
-    colour = isinstance(value, list) and len(value) == 3
+    colour = _is_colour(value)
     numbers = value if colour else [value]
     if any(type(number) is not int or not 0 <= number <= 255 for number in numbers):
-        raise ValueError(f"{key}: found {value!r}; allowed: 0 to 255, or [red, green, blue]")
+        raise ValueError(f"{key}: found {value!r}; {ALLOWED}")
     return COLOUR + int.from_bytes(bytes(value), "big") if colour else value
+
+
+def _rgb(label: int) -> tuple[int, int, int]:
+    red, green, blue = (label - COLOUR).to_bytes(3, "big")
+    return red, green, blue
 
 
 def _shade(index: int) -> tuple[int, int, int]:

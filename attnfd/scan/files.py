@@ -107,7 +107,7 @@ def _count(reader: Reader, table: np.ndarray, mask: Mask, finding: Finding) -> N
     """Count the pixels of every class into the row, and see that every label has one."""
     found = finding.labels = tuple(np.unique(mask.values).tolist())
     unknown = [label for label in found if label not in reader.labels]
-    if unknown:
+    if unknown and not reader.rest_is_void:
         why = "; a mask of one bit has 0 and 1" if mask.bilevel else _why(unknown)
         finding.faults.append(
             f"{finding.row['mask']}: found {_listed(unknown)}; allowed: {spelled(reader.labels)}{why}"

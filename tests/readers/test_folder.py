@@ -247,7 +247,7 @@ def test_a_duplicate_in_both_splits_is_refused(root: Path) -> None:
         ),
         (
             lambda root: [path.rename(path.with_suffix(".json")) for path in root.glob("masks/*")],
-            r"masks: contains 6 × .json; .*; draw its polygons into PNG masks",
+            r"masks: contains 6 × .json; .*; an export of polygons becomes masks by attnfd data import",
         ),
         (
             lambda root: [path.rename(path.with_suffix(".heic")) for path in root.glob("images/*")],
