@@ -15,6 +15,7 @@ from attnfd.models.taps import NetInfo
 from attnfd.runtime import processes
 from attnfd.runtime.fabric import start_fabric
 from attnfd.students.student import Pair, make_student, save_student
+from attnfd.training.labels import label_loss
 from attnfd.training.loop import fit_together
 from attnfd.training.objective import Objective, SharedTeacher
 from attnfd.training.randomness import RandomState, random_state
@@ -42,7 +43,13 @@ def distill(tasks: Sequence[Task]) -> list[str | UserError]:
     pairs = [pair for pair, _ in made]
     serving = teacher if len(tasks) == 1 else SharedTeacher(teacher, [distiller for _, distiller in pairs])
     trainees = [
-        Trainee(Objective(*pair, serving), task.log, task.cell.name, task.own_checkpoints, random)
+        Trainee(
+            Objective(*pair, serving, label_loss(config, prepared.card)),
+            task.log,
+            task.cell.name,
+            task.own_checkpoints,
+            random,
+        )
         for task, (pair, random) in zip(tasks, made, strict=True)
     ]
     histories = fit_together(trainees, prepared, config, seed=cell.seed, fabric=fabric)

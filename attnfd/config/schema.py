@@ -114,6 +114,27 @@ class Training(Section):
         description="range of the random resize, relative to the original size"
     )
     flip: float = Field(ge=0, le=1, description="probability of a horizontal flip")
+    jitter: Probability = Field(
+        default=0,
+        description="brightness, contrast and saturation are multiplied by random factors between 1 - jitter "
+        "and 1 + jitter; 0: not",
+    )
+    blur: Annotated[NonNegative, within(0, 10, "more leaves nothing to see")] = Field(
+        default=0,
+        description="largest deviation, in pixels, of a random Gaussian blur; 0: none",
+    )
+    class_weights: Literal["none", "balanced"] | dict[str, NonNegative] = Field(
+        default="none",
+        description="weights of the classes in the cross-entropy; balanced: the inverse of their pixels in "
+        "the splits to train on; or {name: weight}, and 1 for all others",
+    )
+    hard_pixels: float = Field(
+        default=1,
+        gt=0,
+        le=1,
+        description="share of the pixels of a step, those with the largest loss, that count (OHEM); 1: all",
+    )
+    dice: NonNegative = Field(default=0, description="factor of a Dice loss beside cross-entropy; 0: without")
     sync_bn: bool = Field(description="in several processes: BN over the whole batch, not over each part")
     precision: Literal["32-true", "bf16-mixed", "16-mixed", "auto"] = Field(
         description="arithmetic of the step; auto: bf16-mixed where it is native to the device, else 32-true"
