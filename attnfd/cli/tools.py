@@ -94,14 +94,32 @@ def predict(
     out: Annotated[Path, typer.Option(help="A folder for class maps, overlays and areas.csv.")],
     batch_size: Annotated[int, typer.Option(min=1, help="Images of one size per forward pass.")] = 8,
     overlays: Annotated[bool, typer.Option(help="Whether to write overlays.")] = True,
+    tile: Annotated[
+        int | None,
+        typer.Option(
+            min=32,
+            max=16384,
+            help="Side of the tiles of larger images; unset: whole images.",
+            show_default=False,
+        ),
+    ] = None,
+    overlap: Annotated[
+        int, typer.Option(min=0, help="Pixels that two tiles share, up to half a tile.")
+    ] = 128,
     overwrite: Overwrite = False,
 ) -> None:
     """Segment images: class maps with palette, overlays, and the areas of the classes."""
     from attnfd.deploy.predict import predict as run
     from attnfd.deploy.source import open_model
+    from attnfd.evaluation.tiles import Tiles
 
+    if tile is not None and overlap > tile // 2:
+        raise UserError(f"--overlap: found {overlap}; allowed: up to half of the tile's {tile}")
+    tiles = None if tile is None else Tiles(size=tile, overlap=overlap)
     opened = open_model(model)
-    count = run(opened, images, out, batch_size=batch_size, overlays=overlays, overwrite=overwrite)
+    count = run(
+        opened, images, out, batch_size=batch_size, overlays=overlays, overwrite=overwrite, tiles=tiles
+    )
     Console(soft_wrap=True).print(f"{count} images segmented into {out}")
 
 

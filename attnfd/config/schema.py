@@ -6,6 +6,7 @@ from pydantic import ConfigDict, Field, model_validator
 
 from attnfd.config.section import (
     Batch,
+    Count,
     NonNegative,
     Positive,
     Probability,
@@ -228,6 +229,16 @@ class Evaluate(Section):
     resize: Side | None = Field(
         default=None, description="short side to evaluate at as well (513: the released code)"
     )
+    tile: Annotated[Side, within(32, 16384, "smaller tiles show too little")] | None = Field(
+        default=None, description="side of the tiles in which larger images are evaluated; null: whole images"
+    )
+    overlap: Count = Field(default=128, description="pixels that two tiles share, up to half of a tile")
+
+    @model_validator(mode="after")
+    def _tiles_move_on(self) -> "Evaluate":
+        if self.tile is not None and self.overlap > self.tile // 2:
+            raise ValueError(f"overlap: found {self.overlap}; allowed: up to half of tile: {self.tile}")
+        return self
 
 
 class Report(Section):

@@ -14,13 +14,15 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from rich.console import Console
 from rich.progress import track
 
 from attnfd.data.depth import FEW, FULL, Depth, measure, one_level, scale, used
-from attnfd.data.images import IMAGES, UNREADABLE, read_pixels
+from attnfd.data.images import FORMATS, IMAGES, UNREADABLE, read_pixels
 from attnfd.deploy.source import Model
 from attnfd.errors import UserError
-from attnfd.evaluation.inference import ClassMap
+from attnfd.evaluation.inference import classify
+from attnfd.evaluation.tiles import Tiles, describe
 from attnfd.models.checkpoint import Legend
 from attnfd.readers.base import Found, leads_back, listing, sift, walk
 from attnfd.runtime.fabric import start_fabric
@@ -46,7 +48,14 @@ class Decoded(NamedTuple):
 
 
 def predict(
-    model: Model, sources: Sequence[str], out: Path, *, batch_size: int, overlays: bool, overwrite: bool
+    model: Model,
+    sources: Sequence[str],
+    out: Path,
+    *,
+    batch_size: int,
+    overlays: bool,
+    overwrite: bool,
+    tiles: Tiles | None = None,
 ) -> int:
     """Segment images of any size, and write the answers into a folder.
 
@@ -58,6 +67,7 @@ def predict(
         batch_size: images of one size per forward pass.
         overlays: whether to write them.
         overwrite: whether `out` may hold files already.
+        tiles: of larger images; None for whole images.
 
     Returns:
         How many images were segmented.
@@ -70,14 +80,17 @@ def predict(
         raise UserError(f"{out}: is there already; name another folder, or add --overwrite")
     images = find(sources, without=out)
     device = start_fabric("32-true").device
-    network = ClassMap(model.network.to(device)).eval()
+    network = model.network.to(device).eval()
+    if tiles is not None:
+        _tell_memory(model, tiles, images.values())
+        batch_size = 1  # Images wait for others of their size, which large ones should not.
     areas: dict[Path, NDArray[np.int64]] = {}
     dull: list[Path] = []
     for batch in batches(_decode(images, model.legend.depth, batch_size), batch_size):
         dull += (image.path for image in batch if image.dull)
         pixels = torch.from_numpy(np.stack([image.pixels for image in batch])).to(device)
         with torch.inference_mode():
-            maps = network(pixels).cpu().numpy()
+            maps = classify(network, pixels.permute(0, 3, 1, 2), tiles).to("cpu", torch.uint8).numpy()
         for image, classes in zip(batch, maps, strict=True):
             _write(image, classes, model.legend, out, overlays)
             areas[image.path] = np.bincount(classes.ravel(), minlength=len(model.legend.classes))
@@ -93,6 +106,20 @@ def predict(
             f"fix them or leave them out; {done}"
         )
     return len(areas)
+
+
+def _tell_memory(model: Model, tiles: Tiles, files: Iterable[Path]) -> None:
+    """Print what the largest image will need, before anything is computed."""
+    sizes = []
+    for file in files:
+        try:
+            with Image.open(file, formats=FORMATS) as image:
+                sizes.append((image.height, image.width))
+        except UNREADABLE:
+            continue  # What cannot be read is told when it is its turn.
+    if sizes:
+        line = describe(model.network, len(model.legend.classes), tiles, sizes)
+        Console(soft_wrap=True, highlight=False).print(line)
 
 
 def find(sources: Sequence[str], *, without: Path) -> dict[Path, Path]:

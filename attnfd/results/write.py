@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
+from rich.console import Console
 from rich.progress import track
 from torch import Tensor, nn
 
@@ -19,6 +20,7 @@ from attnfd.data.loaders import eval_loader
 from attnfd.data.prepared import Prepared
 from attnfd.evaluation.inference import classify, confusion, evaluating
 from attnfd.evaluation.metrics import averages, collapsed, scores
+from attnfd.evaluation.tiles import Tiles, describe
 from attnfd.results import examples, pictures, style
 from attnfd.results.cost import count_parameters, multiply_adds
 
@@ -50,11 +52,16 @@ def evaluate(model: nn.Module, prepared: Prepared, config: Evaluate, folder: Pat
     classes = prepared.card.classes
     first = prepared.split("val").iloc[0]
     batches = eval_loader(prepared, "val", config.batch_size, device=device)
-    matrices = confusion(model, track(batches, "Evaluating"), len(classes), device=device)
+    tiles = None if config.tile is None else Tiles(size=config.tile, overlap=config.overlap)
+    if tiles is not None:
+        rows = prepared.split("val")
+        sizes = list(zip(rows["height"].tolist(), rows["width"].tolist(), strict=True))
+        Console(soft_wrap=True, highlight=False).print(describe(model, len(classes), tiles, sizes))
+    matrices = confusion(model, track(batches, "Evaluating"), len(classes), device=device, tiles=tiles)
     metrics = {
         **summary(matrices, classes),
         "parameters": count_parameters(model),
-        "multiply_adds": multiply_adds(model.eval(), (int(first["height"]), int(first["width"]))),
+        "multiply_adds": _multiply_adds(model, int(first["height"]), int(first["width"]), tiles),
     }
     if config.resize is not None:
         shrunk = track(batches, f"Evaluating at {config.resize}")
@@ -62,7 +69,7 @@ def evaluate(model: nn.Module, prepared: Prepared, config: Evaluate, folder: Pat
         metrics["resized"] = {"short_side": config.resize, **averages(scores(resized.sum(0)))}
 
     kept = examples.read(prepared, examples.choose(prepared, config.kept))
-    preds = _predict(model, kept.images, config.batch_size, device)
+    preds = _predict(model, kept.images, config.batch_size, device, tiles)
     drawn = examples.evenly(config.overlays, len(kept.ids))
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -74,7 +81,10 @@ def evaluate(model: nn.Module, prepared: Prepared, config: Evaluate, folder: Pat
     overlays = pictures.overlays(shown, {"prediction": preds[drawn]}, classes, prepared.card.palette)
     style.save(overlays, folder / OVERLAYS_PICTURE)
     attended = shown.at(examples.evenly(ATTENDED, len(shown.ids)))
-    return Evaluated(metrics, attended.ids, torch.from_numpy(attended.images).permute(0, 3, 1, 2))
+    shown_images = torch.from_numpy(attended.images).permute(0, 3, 1, 2)
+    if tiles is not None:  # Attention is drawn of whole images, so of the first tile.
+        shown_images = shown_images[..., : tiles.size, : tiles.size]
+    return Evaluated(metrics, attended.ids, shown_images)
 
 
 def summary(matrices: NDArray[np.int64], classes: Sequence[str]) -> dict[str, Any]:
@@ -139,12 +149,20 @@ def write_curves(folder: Path, history: Path) -> None:
     style.save(pictures.curves(pd.read_csv(history)), folder / CURVES_PICTURE)
 
 
+def _multiply_adds(model: nn.Module, height: int, width: int, tiles: Tiles | None) -> int:
+    """Those of an image, or of all of its tiles."""
+    if tiles is None:
+        return multiply_adds(model.eval(), (height, width))
+    count = len(tiles.starts(height)) * len(tiles.starts(width))
+    return count * multiply_adds(model.eval(), (min(height, tiles.size), min(width, tiles.size)))
+
+
 def _predict(
-    model: nn.Module, images: NDArray[np.uint8], batch_size: int, device: torch.device
+    model: nn.Module, images: NDArray[np.uint8], batch_size: int, device: torch.device, tiles: Tiles | None
 ) -> NDArray[np.uint8]:
     """Class maps (B, H, W) of RGB images (B, H, W, 3)."""
     batches = torch.from_numpy(images).permute(0, 3, 1, 2).split(batch_size)
     with evaluating(model):
         return np.concatenate(
-            [classify(model, batch.to(device)).to("cpu", torch.uint8).numpy() for batch in batches]
+            [classify(model, batch.to(device), tiles).to("cpu", torch.uint8).numpy() for batch in batches]
         )

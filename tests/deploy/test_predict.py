@@ -11,6 +11,7 @@ from attnfd.data.depth import Depth
 from attnfd.deploy.predict import Decoded, batches, find, predict
 from attnfd.deploy.source import Model
 from attnfd.errors import UserError
+from attnfd.evaluation.tiles import Tiles
 from tests.data.deep import png16
 from tests.deploy.conftest import LEGEND
 
@@ -295,3 +296,11 @@ def test_a_deep_image_that_would_turn_black_is_refused(
     with pytest.raises(UserError, match=r"1 of 2 images cannot be read, a\.tif"):
         run(colours, "a.tif", "b.png")
     assert "a.tif: cannot be read (values 0 to 255 become one grey level); left out" in warnings(caplog)
+
+
+def test_large_images_are_segmented_in_tiles(colours: Model, capsys: pytest.CaptureFixture[str]) -> None:
+    pixels = np.tile(PIXELS, (40, 30, 1))
+    assert run(colours, write("in/a.png", pixels), write("in/b.png"), tiles=Tiles(size=32, overlap=8)) == 2
+    with Image.open("out/classes/a.png") as image:
+        np.testing.assert_array_equal(np.array(image), np.tile(MAP, (40, 30)))
+    assert "The largest image, 80 × 90 pixels, becomes 12 tiles of 32 × 32" in capsys.readouterr().out
