@@ -216,6 +216,18 @@ class Distill(Training):
     weights: str = Field(
         description="imagenet, none, or a file; {backbone} in its path stands for the backbone's name"
     )
+    unlabelled: tuple[str, ...] = Field(
+        default=(),
+        description="splits whose images are trained on as well, without their labels: only the method's own "
+        "terms count there",
+    )
+
+    @model_validator(mode="after")
+    def _one_role(self) -> "Distill":
+        both = [name for name in self.unlabelled if name in (*self.splits, "val")]
+        if both:
+            raise ValueError(f"unlabelled: found {', '.join(both)}; allowed: neither val nor what splits has")
+        return self
 
 
 class Evaluate(Section):

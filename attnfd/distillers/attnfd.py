@@ -90,6 +90,7 @@ class AttnFD(Distiller):
         )
 
     config: Config
+    unlabelled = True
 
     def __init__(self, student: NetInfo, teacher: NetInfo, config: Config | None = None) -> None:
         super().__init__(student, teacher, config)

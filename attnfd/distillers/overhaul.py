@@ -71,6 +71,7 @@ class Overhaul(Distiller):
             return self
 
     config: Config
+    unlabelled = True
 
     def __init__(self, student: NetInfo, teacher: NetInfo, config: Config | None = None) -> None:
         super().__init__(student, teacher, config)

@@ -5,6 +5,7 @@ from collections.abc import Collection, Sequence
 import torch
 from torch import Tensor, nn
 
+from attnfd.data.labels import UNLABELLED, VOID
 from attnfd.distillers.base import Distiller
 from attnfd.models.deeplab import DeepLabV3Plus
 from attnfd.models.taps import Output, Tap
@@ -60,8 +61,10 @@ class Objective(nn.Module):
         target = processes.gather(target)
         assert self.distiller is not None
         assert student.logits is not None
-        terms = self.distiller(student, taught, target, progress)
-        return {**self.labels(student.logits, target), **terms}
+        labelled = target.masked_fill(target == UNLABELLED, VOID)
+        seen = target if self.distiller.unlabelled else labelled
+        terms = self.distiller(student, taught, seen, progress)
+        return {**self.labels(student.logits, labelled), **terms}
 
     @torch.no_grad()
     def teach(self, images: Tensor) -> Output:
