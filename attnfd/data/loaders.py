@@ -41,6 +41,13 @@ class Segmentation(Dataset[tuple[Tensor, Tensor]]):
         self.prepared = prepared
         self.files = list(rows[["image", "image_sha256", "mask", "mask_sha256"]].itertuples(index=False))
         self.labelled = (~rows["split"].isin(unlabelled)).tolist()
+        bare = rows[np.array(self.labelled) & (rows["mask"] == "")]
+        if len(bare):
+            name = bare["split"].iloc[0]
+            raise UserError(
+                f"{prepared.card.name}: images of the split {name} have no masks; allowed: "
+                f"distill.unlabelled: [{name}], so that students learn on them from the teacher alone"
+            )
         self.sizes = list(zip(rows["height"], rows["width"], strict=True))
         self.table = label_table(prepared.card.labels)
         self.kept: list[tuple[np.ndarray, np.ndarray]] | None = None

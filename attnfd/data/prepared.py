@@ -42,6 +42,11 @@ class Split(Section):
     void: int
     pixels: dict[str, int]
 
+    @property
+    def has_masks(self) -> bool:
+        """Whether its images have labels."""
+        return self.void + sum(self.pixels.values()) > 0
+
     def shares(self) -> dict[str, float]:
         """Of all pixels, those of every class, and at the end those of void."""
         counts = {**self.pixels, "void": self.void}
@@ -153,7 +158,8 @@ class Prepared:
 
     def _check_sizes(self) -> None:
         for kind in ("image", "mask"):
-            for name, size in zip(self.index[kind], self.index[f"{kind}_bytes"], strict=True):
+            there = self.index[self.index[kind] != ""]
+            for name, size in zip(there[kind], there[f"{kind}_bytes"], strict=True):
                 path = self.root / name
                 try:
                     found = path.stat().st_size

@@ -18,7 +18,7 @@ from attnfd.data.images import IMAGES, MASKS, UNREADABLE, read_classes
 from attnfd.data.labels import COLOUR, VOID, label_table
 from attnfd.data.prepared import COLUMNS
 from attnfd.errors import UserError
-from attnfd.readers.base import REST, Pair, Reader, listing, original, read_list, sift, walk
+from attnfd.readers.base import REST, Pair, Reader, listing, original, read_list, sift, stratify, walk
 
 CLASS_FILE = "classes: {ground: 0, cat: 1}"
 """What the shortest YAML file of classes contains."""
@@ -28,6 +28,8 @@ ROOT_HINT = (
     "docs/your-data.md shows how"
 )
 ALLOWED = "allowed: 0 to 255, or [red, green, blue], or a list of different ones"
+UNLABELLED = "unlabelled"
+"""Split of the images without masks."""
 POLYGONS = "an export of polygons becomes masks by attnfd data import"
 TO_MASKS = {
     ".npy": "save each array by Image.fromarray(array.astype('uint8')).save('a.png')",
@@ -74,6 +76,11 @@ class Options(Section):
         default=None, description="share of the images that validate; unset: train.txt and val.txt list them"
     )
     seed: Seed = Field(default=0, description="of the split by share")
+    unlabelled: str | None = Field(
+        default=None,
+        description="folder of images without masks, relative to root, or a file that lists such images: "
+        "they become the split unlabelled",
+    )
 
     @model_validator(mode="after")
     def _agree(self) -> "Options":
@@ -113,15 +120,28 @@ class Folder(Reader):
         self.remarks = []
         images = self._found(self.options.images, IMAGES)
         masks = self._found(self.options.masks, MASKS)
+        bare = self._unlabelled(images)
+        images = {name: image for name, image in images.items() if image not in bare}
         images = self._without_masks(images, masks)
         self._remark_lone(images, masks)
         if self.options.val is not None:
             self._refuse_lists(self.options.val)
-            return self._divided(self._paired(list(images), images, masks), self.options.val)
-        return {
-            split: self._paired(self._listed(self.root / f"{split}.txt", images), images, masks)
-            for split in ("train", "val")
-        }
+            splits = self._divided(self._paired(list(images), images, masks), self.options.val)
+        else:
+            splits = {
+                split: self._paired(self._listed(self.root / f"{split}.txt", images), images, masks)
+                for split in ("train", "val")
+            }
+        return {**splits, UNLABELLED: [Pair(image, None) for image in bare]} if bare else splits
+
+    def _unlabelled(self, images: Mapping[str, Path]) -> list[Path]:
+        """Images without masks, of a folder or a list."""
+        given = self.options.unlabelled
+        if given is None:
+            return []
+        if (self.root / given).is_file():
+            return [images[name] for name in self._listed(self.root / given, images)]
+        return list(self._found(given, IMAGES).values())
 
     def _card(self) -> Classes:
         if isinstance(self.options.classes, dict):
@@ -230,6 +250,7 @@ class Folder(Reader):
 
     def _present(self, table: NDArray[np.uint8], pair: Pair) -> NDArray[np.bool_]:
         """Which classes occur in a mask; none if it cannot be read, which `prepare` will tell."""
+        assert pair.mask is not None
         try:
             classes = read_classes(self.root / pair.mask, table)
         except UNREADABLE:
@@ -306,41 +327,6 @@ def _shade(index: int) -> tuple[int, int, int]:
     """A colour for a class without one: hues a golden ratio apart, so that neighbours differ."""
     red, green, blue = colorsys.hsv_to_rgb(index * 0.618034 % 1, 0.7, 0.95)
     return round(255 * red), round(255 * green), round(255 * blue)
-
-
-def stratify(
-    present: NDArray[np.bool_], share: float, seed: int, groups: NDArray[np.int_] | None = None
-) -> NDArray[np.bool_]:
-    """Choose a `share` of the images in which every class occurs as often as in the rest.
-
-    Iterative stratification (Sechidis et al. 2011): the images of the rarest class are dealt out first, each
-    to the side that still lacks most of that class.
-
-    Args:
-        present: which classes (N, K) occur in an image.
-        share: of the images chosen, 0 to 1.
-        seed: of the order in which the images of a class are dealt out.
-        groups: of the images (N,), from 0; images of one group are dealt out together. Unset: one by one.
-
-    Returns:
-        Whether an image is chosen (N,).
-    """
-    rng = np.random.default_rng(seed)
-    groups = np.arange(len(present)) if groups is None else groups
-    # A last class that every image has: it deals out those without any other.
-    images = np.column_stack([present, np.ones(len(present), dtype=bool)])
-    counts = np.zeros((groups.max() + 1, images.shape[1]), dtype=int)
-    np.add.at(counts, groups, images)
-    lacking = np.outer([1 - share, share], counts.sum(0))
-    chosen, dealt = np.zeros(len(counts), dtype=bool), np.zeros(len(counts), dtype=bool)
-    while not dealt.all():
-        left = counts[~dealt].sum(0)
-        rarest = np.where(left > 0, left, len(present) + 1).argmin()
-        for row in rng.permutation(np.flatnonzero((counts[:, rarest] > 0) & ~dealt)):
-            side = max((0, 1), key=lambda side: (lacking[side, rarest], lacking[side, -1]))
-            lacking[side] -= counts[row]
-            chosen[row], dealt[row] = side, True
-    return chosen[groups]
 
 
 def _none_of(suffixes: Iterable[str], home: Path, kind: str, others: Sequence[Path]) -> UserError:

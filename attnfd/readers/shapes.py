@@ -149,6 +149,7 @@ class Shapes(Reader):
             for number, pair in enumerate(pairs):
                 image, mask = draw(self.options, np.random.default_rng([self.options.seed, split, number]))
                 Image.fromarray(image).save(self.root / pair.image, compress_level=1)
+                assert pair.mask is not None
                 Image.fromarray(mask).save(self.root / pair.mask)
 
     def pairs(self) -> dict[str, list[Pair]]:

@@ -33,7 +33,9 @@ def doubts(card: Card, findings: Sequence[Finding]) -> list[str]:
 
 def _classes(card: Card) -> Iterator[str]:
     have = {
-        name: {key for key, pixels in split.pixels.items() if pixels} for name, split in card.splits.items()
+        name: {key for key, pixels in split.pixels.items() if pixels}
+        for name, split in card.splits.items()
+        if split.has_masks
     }
     anywhere = set[str]().union(*have.values())
     trained = set[str]().union(*(found for name, found in have.items() if name != "val"))

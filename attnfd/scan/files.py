@@ -67,21 +67,25 @@ def _inspect(reader: Reader, table: np.ndarray, split: str, pair: Pair) -> Findi
         "split": split,
         "id": _encodable(pair.image.with_suffix("")),
         "image": _encodable(pair.image),
-        "mask": _encodable(pair.mask),
+        "mask": "" if pair.mask is None else _encodable(pair.mask),
     }
     finding = Finding(row)
-    for path in pair:
+    for path in filter(None, pair):
         if path.as_posix() != _encodable(path):
             finding.faults.append(f"{_encodable(path)}: name is no UTF-8; rename the file")
             return finding
     image = _decoded(reader.root, pair.image, "image", _measured, finding)
-    mask = _decoded(reader.root, pair.mask, "mask", partial(read_labels, table=table), finding)
+    mask = None
+    if pair.mask is None:
+        row |= {"mask_bytes": 0, "mask_sha256": "", "void": 0, **dict.fromkeys(reader.classes, 0)}
+    else:
+        mask = _decoded(reader.root, pair.mask, "mask", partial(read_labels, table=table), finding)
     if image is not None:
         row["height"], row["width"] = image.size
         finding.values, finding.looks = image.values, image.looks
     if mask is not None:
         _count(reader, table, mask, finding)
-    elif reader.own_classes and len(table) == COLOUR:
+    elif pair.mask is not None and reader.own_classes and len(table) == COLOUR:
         finding.colours = _colours(reader.root / pair.mask)
     if image is not None and mask is not None:
         _compare_sizes(image, mask, finding)

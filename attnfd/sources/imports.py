@@ -24,8 +24,8 @@ from attnfd.data.images import FORMATS, IMAGES, ORIENTATION, UNREADABLE, orienta
 from attnfd.data.labels import VOID
 from attnfd.errors import UserError
 from attnfd.imports.base import Canvas, Export, Importer, Sample, Size
-from attnfd.readers.base import original
-from attnfd.readers.folder import Classes, stratify
+from attnfd.readers.base import original, stratify
+from attnfd.readers.folder import Classes
 
 PACKAGE = "imports"
 SHARE = 0.2

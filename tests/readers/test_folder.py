@@ -13,7 +13,8 @@ from attnfd.data.labels import label_table
 from attnfd.data.loaders import Segmentation
 from attnfd.data.prepared import SPLITS, Prepared, read_warnings
 from attnfd.errors import UserError
-from attnfd.readers.folder import Folder, labels_of, stratify
+from attnfd.readers.base import stratify
+from attnfd.readers.folder import Folder, labels_of
 from stages.prepare import prepare
 from tests import tasks
 from tests.data.trees import params_of
@@ -484,3 +485,33 @@ def test_a_mask_is_not_taken_for_that_of_a_shorter_name(root: Path) -> None:
 def test_every_suffix_of_an_image_is_read(root: Path, suffix: str) -> None:
     (root / "images/4.jpg").rename(root / f"images/4{suffix}")
     assert ids(prepared(root), "val") == ["4", "5"]
+
+
+@pytest.mark.parametrize("given", ["photos", "unlabelled.txt"])
+def test_images_without_masks_are_a_split_of_their_own(root: Path, given: str) -> None:
+    home = "photos" if given == "photos" else "images/more"
+    for name in ("x", "y", "z"):
+        write(root / f"{home}/{name}.jpg", noise(name))
+    (root / "unlabelled.txt").write_text("more/x\nmore/y.jpg\nmore/z\n")
+    found = prepared(root, unlabelled=given, val=0.4)
+    split = found.split("unlabelled")
+    assert split["image"].tolist() == [f"{home}/{name}.jpg" for name in ("x", "y", "z")]
+    assert split["mask"].tolist() == ["", "", ""]
+    assert not found.card.splits["unlabelled"].has_masks
+    assert found.card.splits["train"].images + found.card.splits["val"].images == 6
+    assert not [line for line in read_warnings(paths.prepared("mine")) if "unlabelled" in line]
+    both = Segmentation(found, "train", unlabelled=["unlabelled"])
+    assert sum(bool((both[row][1] == 254).all()) for row in range(len(both))) == 3
+    assert len(both) == 3 + found.card.splits["train"].images
+    with pytest.raises(
+        UserError, match=r"unlabelled have no masks; allowed: distill.unlabelled: \[unlabelled\]"
+    ):
+        Segmentation(found, "train", "unlabelled")
+
+
+def test_an_unlabelled_image_that_also_validates_is_refused(root: Path) -> None:
+    write(root / "photos/x.jpg", noise("4"))
+    with pytest.raises(UserError, match=r"images/4.jpg: same content as photos/x.jpg"):
+        prepared(root, unlabelled="photos")
+    with pytest.raises(UserError, match="gone: no such folder"):
+        prepared(root, unlabelled="gone")
