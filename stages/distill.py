@@ -1,6 +1,7 @@
 """distill: one student, taught by one method, from one seed; or several beside one teacher."""
 
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 
@@ -14,7 +15,7 @@ from attnfd.models.kernels import cast_weights
 from attnfd.models.taps import NetInfo
 from attnfd.runtime import processes
 from attnfd.runtime.fabric import start_fabric
-from attnfd.students.student import Pair, make_student, save_student
+from attnfd.students.student import Pair, make_student, save_student, start_from
 from attnfd.training.labels import label_loss
 from attnfd.training.loop import fit_together
 from attnfd.training.objective import Objective, SharedTeacher
@@ -39,24 +40,24 @@ def distill(tasks: Sequence[Task]) -> list[str | UserError]:
     prepared.check_classes(teacher.info.classes, paths.frozen(cell.dataset))
     cast_weights(teacher.to(fabric.device), fabric)
 
-    made = [_make(task, len(prepared.card.classes), teacher.info) for task in tasks]
-    pairs = [pair for pair, _ in made]
+    made = [_make(task, prepared.card.classes, teacher.info) for task in tasks]
+    pairs = [one.pair for one in made]
     serving = teacher if len(tasks) == 1 else SharedTeacher(teacher, [distiller for _, distiller in pairs])
     trainees = [
         Trainee(
-            Objective(*pair, serving, label_loss(config, prepared.card)),
+            Objective(*one.pair, serving, label_loss(config, prepared.card)),
             task.log,
             task.cell.name,
             task.own_checkpoints,
-            random,
+            one.random,
         )
-        for task, (pair, random) in zip(tasks, made, strict=True)
+        for task, one in zip(tasks, made, strict=True)
     ]
     histories = fit_together(trainees, prepared, config, seed=cell.seed, fabric=fabric)
     card = legend(prepared.card).model_dump(mode="json")
-    for task, pair, history in zip(tasks, pairs, histories, strict=True):
+    for task, one, history in zip(tasks, made, histories, strict=True):
         if processes.rank() == 0 and not isinstance(history, UserError):
-            save_student(task.cell, pair, history, card)
+            save_student(task.cell, one.pair, history, card | one.card)
     fabric.barrier()
     return [
         history if isinstance(history, UserError) else checkpoint.fingerprint(task.cell.model)
@@ -64,11 +65,26 @@ def distill(tasks: Sequence[Task]) -> list[str | UserError]:
     ]
 
 
-def _make(task: Task, classes: int, teacher: NetInfo) -> tuple[Pair, RandomState]:
-    """A student and its distiller as the seed makes them, and the random states when training begins."""
+class Made(NamedTuple):
+    """A student and its distiller before training, the random states then, and what its card says of it."""
+
+    pair: Pair
+    random: RandomState
+    card: dict[str, Any]
+
+
+def _make(task: Task, classes: Sequence[str], teacher: NetInfo) -> Made:
+    """A student and its distiller as the seed makes them, or as far as a model to start from leaves it."""
     config = task.settings.distill
     assert config is not None
     assert task.cell.seed is not None
     torch.manual_seed(task.cell.seed)
-    pair = make_student(task.cell, task.settings, classes, teacher, weights=config.weights)
-    return pair, random_state()
+    student = task.settings.student
+    assert student is not None
+    weights = config.weights if student.weights is None else "none"
+    pair = make_student(task.cell, task.settings, len(classes), teacher, weights=weights)
+    if student.weights is None:
+        return Made(pair, random_state(), {})
+    key = f"{task.params.source}: students.{task.cell.student}"
+    started = start_from(pair[0], student, key, classes)
+    return Made(pair, random_state(), {"started_from": started})

@@ -60,13 +60,19 @@ def check_components(params: Params) -> None:
 def check_weights(params: Params) -> None:
     """Find the initial weights of every network that is to be trained, and read every imported teacher."""
     from attnfd.models import backbones
+    from attnfd.students.student import load_start
     from attnfd.teachers import imported
 
     students = {*params.run.students, *params.run.ablate.students}
+    sections = {name: params.student(name) for name in sorted(students)}
+    for name, section in sections.items():
+        if section.weights is not None:
+            load_start(section, f"{params.source}: students.{name}")
     wanted = {
-        (params.student(student).backbone, params.distill(dataset).weights)
+        (section.backbone, params.distill(dataset).weights)
         for dataset in params.run.datasets
-        for student in students
+        for section in sections.values()
+        if section.weights is None
     }
     for dataset in params.run.datasets:
         teacher = params.train_teacher(dataset)

@@ -264,6 +264,11 @@ class Student(Section):
 
     backbone: str = Field(description="a name out of attnfd.models.backbones")
     dropout: tuple[Probability, Probability] = Field(description="before the last two convs of the head")
+    weights: str | None = Field(
+        default=None,
+        description="folder of a trained student to start from, relative to the repository's root; null: the "
+        "backbone starts as distill.weights says, and the rest anew",
+    )
 
 
 class Method(Section):

@@ -1,20 +1,27 @@
 """A student and the distiller that trains beside it: made, saved, and read again."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from safetensors.torch import save_file
 
+from attnfd import paths
 from attnfd.config.params import Settings
+from attnfd.config.schema import Student
 from attnfd.discovery import component
 from attnfd.distillers.base import Distiller
+from attnfd.errors import UserError
 from attnfd.models import checkpoint, weight_file
 from attnfd.models.deeplab import DeepLabV3Plus
 from attnfd.models.taps import NetInfo
 from attnfd.paths import DISTILLER, HISTORY, Cell
 
 Pair = tuple[DeepLabV3Plus, Distiller]
+
+CLASSIFIER = "classifier."
+"""How the keys of the only weights begin that depend on the classes."""
 
 
 def make_student(cell: Cell, settings: Settings, classes: int, teacher: NetInfo, *, weights: str) -> Pair:
@@ -27,6 +34,55 @@ def make_student(cell: Cell, settings: Settings, classes: int, teacher: NetInfo,
     backbone, dropout = settings.student.backbone, settings.student.dropout
     student = DeepLabV3Plus(backbone, classes, dropout=dropout, weights=weights)
     return student, _distiller(cell, settings, student.info, teacher)
+
+
+def load_start(student: Student, key: str) -> tuple[DeepLabV3Plus, dict[str, Any]]:
+    """The model that a student starts from, and its card.
+
+    Args:
+        key: of the student in `params.yaml`, which opens a message.
+
+    Raises:
+        UserError: it is not there, is damaged, or is another network than the student.
+    """
+    assert student.weights is not None
+    folder = paths.main_root() / Path(student.weights).expanduser()
+    if not folder.is_dir():
+        raise UserError(
+            f"{key}.weights: found {student.weights}, which is no folder; allowed: the folder of a model, "
+            "such as models/shapes/resnet18/attnfd/0 (a copy of it, if the same cell is to be trained)"
+        )
+    model, card = checkpoint.load(folder)
+    architecture = model.architecture
+    if card["frozen"] or architecture.attention is not None:
+        raise UserError(f"{key}.weights: {student.weights} is a teacher; allowed: a student's model")
+    if architecture.backbone != student.backbone:
+        raise UserError(
+            f"{key}.weights: {student.weights} has the backbone {architecture.backbone}; allowed: "
+            f"{student.backbone}, as {key}.backbone says"
+        )
+    return model, card
+
+
+def start_from(network: DeepLabV3Plus, student: Student, key: str, classes: Sequence[str]) -> dict[str, Any]:
+    """Give a new student the weights of the model that it starts from.
+
+    The classifier stays new unless the model has the same classes in the same order.
+
+    Returns:
+        What the card of the student says of it: the model's weights and which classifier there is.
+    """
+    model, card = load_start(student, key)
+    same = list(card.get("classes", ())) == list(classes)
+    taken = {
+        name: value for name, value in model.state_dict().items() if same or not name.startswith(CLASSIFIER)
+    }
+    network.load_state_dict({**network.state_dict(), **taken})
+    return {
+        "weights": student.weights,
+        "sha256": card["sha256"],
+        "classifier": "of the model" if same else "new, as the classes differ",
+    }
 
 
 def save_student(cell: Cell, pair: Pair, history: pd.DataFrame, card: Mapping[str, Any]) -> None:
