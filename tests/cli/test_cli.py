@@ -201,6 +201,20 @@ def test_a_dataset_to_fetch_that_nobody_publishes(refused: Refused) -> None:
     assert "unknown name 'cityscape'; did you mean 'cityscapes'?" in refused("data", "fetch", "cityscape")
 
 
+def test_an_import_lists_its_formats_and_says_what_is_missing(
+    refused: Refused, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["attnfd", "data", "import"])
+    with pytest.raises(SystemExit) as stopped:
+        main.main()
+    assert stopped.value.code == 0
+    assert "labelme" in capsys.readouterr().out
+    assert "found no --to; allowed: attnfd data import FORMAT PATH --to" in refused(
+        "data", "import", "coco", "x"
+    )
+    assert "gone: not found" in refused("data", "import", "coco", "gone", "--to", "new")
+
+
 def test_a_dataset_folder_that_is_not_there(refused: Refused) -> None:
     changes = {"recipes": {"camvid_small": {"training": {"weights": "none"}}}}
     message = refused("prepare", "--dataset", "camvid_small", changes=changes)
