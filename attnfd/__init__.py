@@ -1,15 +1,23 @@
 """Attention-guided Feature Distillation for semantic segmentation.
 
-The names of the library for a training loop of your own; each is imported when you use it:
+The names of the library for Python code of your own; each is imported when you use it:
 
-    from attnfd import AttnFD, DeepLabV3Plus
+    import attnfd
+
+    attnfd.load("shapes/resnet18/attnfd/0").predict("photo.jpg")
+    attnfd.results("shapes")
 """
 
 from importlib import import_module
+from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pandas import DataFrame
+
     from attnfd.config.schema import Attention as Attention
+    from attnfd.deploy.source import Model
     from attnfd.distillers.attnfd import AttnFD as AttnFD
     from attnfd.distillers.base import Distiller as Distiller
     from attnfd.distillers.base import distiller as distiller
@@ -19,6 +27,8 @@ if TYPE_CHECKING:
     from attnfd.models.taps import NetInfo as NetInfo
     from attnfd.models.taps import Output as Output
     from attnfd.models.taps import Tap as Tap
+
+__version__ = "0.1.0"
 
 _MODULES = {
     "Attention": "attnfd.config.schema",
@@ -33,7 +43,34 @@ _MODULES = {
     "freeze": "attnfd.models.frozen",
 }
 
-__all__ = [*_MODULES]
+__all__ = [*_MODULES, "load", "results"]
+
+
+def load(name: str | Path) -> "Model":
+    """A trained model, to predict with: `attnfd.load("shapes/resnet18/attnfd/0").predict("photo.jpg")`.
+
+    Args:
+        name: see `attnfd.deploy.source.open_model`.
+
+    Raises:
+        TypeError, UserError: as there.
+    """
+    from attnfd.deploy.source import open_model
+
+    return open_model(name)
+
+
+class _Results(ModuleType):
+    """The package `attnfd.results`, which is a function, too."""
+
+    def __call__(self, dataset: str) -> "DataFrame":
+        """See `attnfd.analysis.frame.results`."""
+        from attnfd.analysis.frame import results
+
+        return results(dataset)
+
+
+import_module("attnfd.results").__class__ = _Results
 
 
 def __getattr__(name: str) -> Any:
@@ -43,4 +80,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted([*__all__, "__version__"])

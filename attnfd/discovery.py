@@ -12,6 +12,9 @@ from typing import Any
 
 from attnfd.errors import UserError
 
+PROJECT = __name__.partition(".")[0]
+"""This package; a logged model has its parts under another name."""
+
 LISTED = 30
 """Most names that a message lists."""
 
@@ -45,8 +48,8 @@ def component(package: str, name: str) -> Any:
         UserError: there is no such file.
     """
     one_of(name, names(package), package)
-    module = import_module(f"attnfd.{package}.{name}")
-    base = import_module(f"attnfd.{package}.base").BASE
+    module = import_module(f"{PROJECT}.{package}.{name}")
+    base = import_module(f"{PROJECT}.{package}.base").BASE
     found = [
         kind
         for _, kind in inspect.getmembers(module, inspect.isclass)

@@ -7,8 +7,6 @@ import signal
 import sqlite3
 from pathlib import Path
 
-from rich import filesize
-
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 SQLITE_FULL = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE}  # The second by a quota.
 
@@ -48,6 +46,8 @@ def full_disk(error: BaseException, *folders: Path) -> str | None:
     reason = _no_room(error)
     if reason is None:
         return None
+    from rich import filesize  # A logged model has this module, and need not have rich.
+
     free, folder = min((_free(folder), folder) for folder in folders)
     return (
         f"{folder}: {reason} ({filesize.decimal(free)} free); make room, then run the same command again, "

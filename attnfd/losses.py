@@ -16,7 +16,7 @@ Loss = TypeVar("Loss", bound=Callable[..., Any])
 def full_precision(loss: Loss) -> Loss:
     """Run a loss outside autocast, 16-bit tensors as float32: sums of squares need the digits.
 
-    The first argument must be a tensor; float64 stays float64.
+    The device is that of the first tensor; float64 stays float64.
     """
 
     def widen(value: Any) -> Any:
@@ -25,7 +25,9 @@ def full_precision(loss: Loss) -> Loss:
 
     @wraps(loss)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
-        with torch.autocast(args[0].device.type, enabled=False):
+        tensors = (value for value in (*args, *kwargs.values()) if isinstance(value, Tensor))
+        device = next((tensor.device.type for tensor in tensors), "cpu")
+        with torch.autocast(device, enabled=False):
             return loss(*map(widen, args), **{key: widen(value) for key, value in kwargs.items()})
 
     return wrapper  # type: ignore[return-value]

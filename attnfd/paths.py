@@ -1,19 +1,23 @@
 """Where everything lies: the one place beside `dvc.yaml` that spells a path."""
 
 import os
-from collections.abc import Mapping
+import shutil
+import stat
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from itertools import product
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
-    from attnfd.config.schema import Run
+    from attnfd.config.schema import Run, TuneAxes
 
 MODELS = Path("models")
 RESULTS = Path("results")
 ABLATION = Path("ablation")
+TUNING = Path("tuning")
 TEACHER = "teacher"
+FROZEN = "frozen"
 MODEL = "model.safetensors"
 CARD = "card.json"
 HISTORY = "history.csv"
@@ -33,6 +37,19 @@ def main_root() -> Path:
     return Path(os.environ.get("DVC_ROOT") or Path.cwd())
 
 
+def unlink(path: Path) -> None:
+    """Give a file, or each file in a folder, that is linked elsewhere a copy of its own, to write to.
+
+    DVC and the store of runs may share the files of an earlier run: they must not change with them.
+    """
+    for file in (path, *path.rglob("*")):
+        if file.is_file() and not file.is_symlink() and file.stat().st_nlink > 1:
+            copy = file.with_name(f"{file.name}.copy")
+            shutil.copy2(file, copy)
+            copy.chmod(copy.stat().st_mode | stat.S_IWUSR)
+            copy.replace(file)
+
+
 def prepared(dataset: str) -> Path:
     """Folder of a prepared dataset: `index.csv`, `card.json`, and the images where `prepare` draws them."""
     return Path("data") / dataset
@@ -42,7 +59,8 @@ def prepared(dataset: str) -> Path:
 class Cell:
     """One trained model: what distinguishes it from every other, and where its files are.
 
-    `variant` is set for ablations; `student`, `method` and `seed` are unset for the teacher.
+    `variant` is set for ablations, `factor` for the trials of a weight, as `params.yaml` writes it.
+    `student`, `method` and `seed` are unset for the teacher.
     """
 
     stage: str
@@ -50,6 +68,7 @@ class Cell:
     student: str | None = None
     method: str | None = None
     variant: str | None = None
+    factor: str | None = None
     seed: int | None = None
 
     @classmethod
@@ -68,6 +87,17 @@ class Cell:
         return cls(
             stage="ablate", dataset=dataset, student=student, method="attnfd", variant=variant, seed=seed
         )
+
+    @classmethod
+    def trial(cls, dataset: str, student: str, method: str, factor: str, seed: int) -> Self:
+        """A student that a method teaches at its weight times a factor, to be scored on training images."""
+        return cls(stage="tune", dataset=dataset, student=student, method=method, factor=factor, seed=seed)
+
+    @classmethod
+    def trials(cls, axes: "TuneAxes", factors: Iterable[float], dataset: str) -> list[Self]:
+        """Every trial that the axes of `run.tune` and `tune.factors` ask for on a dataset."""
+        cells = product(axes.students, axes.methods, map(str, factors), axes.seeds)
+        return [cls.trial(dataset, *cell) for cell in cells]
 
     @classmethod
     def all(cls, run: "Run", dataset: str) -> list[Self]:
@@ -100,7 +130,8 @@ class Cell:
     @property
     def name(self) -> str:
         """`resnet18-attnfd-0`; the words a user sees in progress bars, tables and MLflow."""
-        parts = (self.student or TEACHER, self.method, self.variant, self.seed)
+        factor = None if self.factor is None else f"x{self.factor}"
+        parts = (self.student or TEACHER, self.method, self.variant, factor, self.seed)
         return "-".join(str(part) for part in parts if part is not None)
 
     @property
@@ -108,6 +139,8 @@ class Cell:
         """Folder of weights, card and history."""
         if self.student is None:
             return MODELS / self.dataset / TEACHER
+        if self.factor is not None:
+            return TUNING.joinpath(self.dataset, self.student, str(self.method), self.factor, str(self.seed))
         if self.variant is None:
             return MODELS / self.dataset / self.student / str(self.method) / str(self.seed)
         return ABLATION.joinpath(self.dataset, self.student, self.variant, str(self.seed))
@@ -115,7 +148,7 @@ class Cell:
     @property
     def results(self) -> Path:
         """Folder of metrics and pictures of the evaluation."""
-        if self.variant is not None:
+        if self.variant is not None or self.factor is not None:
             return self.model
         return RESULTS.joinpath(*self.model.parts[1:])
 
@@ -132,7 +165,12 @@ def checkpoints(cell: Cell) -> Path:
 
 def frozen(dataset: str) -> Path:
     """Folder of the frozen teacher."""
-    return MODELS / dataset / "frozen"
+    return MODELS / dataset / FROZEN
+
+
+def untuned(dataset: str) -> Path:
+    """Folder of what the trials of each method begin from."""
+    return TUNING / dataset / "untuned"
 
 
 def report(dataset: str) -> Path:
@@ -143,3 +181,16 @@ def report(dataset: str) -> Path:
 def summary(dataset: str) -> Path:
     """The one metrics file of a dataset, short enough for a column per number in `dvc exp show`."""
     return Path("metrics", f"{dataset}.json")
+
+
+def outs(stage: str, cell: Cell) -> list[Path]:
+    """What a stage writes for a cell."""
+    written = {
+        "prepare": [prepared(cell.dataset)],
+        "trials": [untuned(cell.dataset)],
+        "freeze": [frozen(cell.dataset)],
+        "report": [report(cell.dataset), summary(cell.dataset)],
+        "evaluate": [cell.results],
+        "evaluate_teacher": [cell.results],
+    }
+    return written.get(stage, [cell.model])

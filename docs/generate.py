@@ -34,6 +34,7 @@ from attnfd.config.schema import (
     Student,
     Training,
     TrainTeacher,
+    Tune,
 )
 from attnfd.config.section import Section
 
@@ -57,6 +58,7 @@ SECTIONS: dict[str, type[Section]] = {
     "train_teacher": TrainTeacher,
     "freeze": Freeze,
     "distill": Distill,
+    "tune": Tune,
     "evaluate": Evaluate,
     "report": Report,
 }

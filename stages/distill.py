@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import pandas as pd
 import torch
 
 from attnfd import paths
 from attnfd.config.task import Task
-from attnfd.data.prepared import open_prepared
+from attnfd.data.prepared import Prepared, open_prepared
 from attnfd.errors import UserError
 from attnfd.models import checkpoint
 from attnfd.models.checkpoint import legend
@@ -31,18 +32,41 @@ def distill(tasks: Sequence[Task]) -> list[str | UserError]:
     Returns:
         For each task the fingerprint of the student's weights, or the error that ended its training.
     """
+    prepared = open_prepared(tasks[0].params, tasks[0].cell.dataset)
+    trained = train(tasks, prepared)
+    card = legend(prepared.card).model_dump(mode="json")
+    for task, (pair, history, started) in zip(tasks, trained, strict=True):
+        if processes.rank() == 0 and not isinstance(history, UserError):
+            save_student(task.cell, pair, history, card | started)
+    processes.everyones(None)  # They wait here until the files are written.
+    return [
+        one.history if isinstance(one.history, UserError) else checkpoint.fingerprint(task.cell.model)
+        for task, one in zip(tasks, trained, strict=True)
+    ]
+
+
+class Trained(NamedTuple):
+    """A student and its distiller, the history of the training or the error that ended it, and what the
+    card says of the model that the student started from."""
+
+    pair: Pair
+    history: pd.DataFrame | UserError
+    started: dict[str, Any]
+
+
+def train(tasks: Sequence[Task], prepared: Prepared) -> list[Trained]:
+    """Train students beside the frozen teacher."""
     cell, config = tasks[0].cell, tasks[0].settings.distill
     assert config is not None
     assert cell.seed is not None
-    prepared = open_prepared(tasks[0].params, cell.dataset)
     fabric = start_fabric(config.precision, together=True, deterministic=config.deterministic)
     teacher = checkpoint.load(paths.frozen(cell.dataset))[0]
     prepared.check_classes(teacher.info.classes, paths.frozen(cell.dataset))
     cast_weights(teacher.to(fabric.device), fabric)
 
     made = [_make(task, prepared.card.classes, teacher.info) for task in tasks]
-    pairs = [one.pair for one in made]
-    serving = teacher if len(tasks) == 1 else SharedTeacher(teacher, [distiller for _, distiller in pairs])
+    distillers = [one.pair[1] for one in made]
+    serving = teacher if len(tasks) == 1 else SharedTeacher(teacher, distillers)
     trainees = [
         Trainee(
             Objective(*one.pair, serving, label_loss(config, prepared.card)),
@@ -50,19 +74,17 @@ def distill(tasks: Sequence[Task]) -> list[str | UserError]:
             task.cell.name,
             task.own_checkpoints,
             one.random,
+            _epochs(task),
         )
         for task, one in zip(tasks, made, strict=True)
     ]
     histories = fit_together(trainees, prepared, config, seed=cell.seed, fabric=fabric)
-    card = legend(prepared.card).model_dump(mode="json")
-    for task, one, history in zip(tasks, made, histories, strict=True):
-        if processes.rank() == 0 and not isinstance(history, UserError):
-            save_student(task.cell, one.pair, history, card | one.card)
-    fabric.barrier()
-    return [
-        history if isinstance(history, UserError) else checkpoint.fingerprint(task.cell.model)
-        for task, history in zip(tasks, histories, strict=True)
-    ]
+    return [Trained(one.pair, history, one.started) for one, history in zip(made, histories, strict=True)]
+
+
+def _epochs(task: Task) -> int:
+    assert task.settings.distill is not None
+    return task.settings.distill.epochs
 
 
 class Made(NamedTuple):
@@ -70,7 +92,7 @@ class Made(NamedTuple):
 
     pair: Pair
     random: RandomState
-    card: dict[str, Any]
+    started: dict[str, Any]
 
 
 def _make(task: Task, classes: Sequence[str], teacher: NetInfo) -> Made:

@@ -48,7 +48,7 @@ def _prepare(task: Task) -> Card:
         findings = list(track(scan(reader, pairs), description=f"Checking {dataset}", total=images))
         depth = choose_depth(settings, reader.root, findings)
         compare(reader, findings, depth)
-        index = to_index(findings, reader, dataset)
+        index = to_index(findings, reader, dataset, pairs)
         card = describe(dataset, settings, reader, index, depth)
         check_trainable(card, reader, findings)
         warnings = [*doubts(card, findings), *reader.remarks, *remarks(settings, reader, findings, depth)]

@@ -7,18 +7,15 @@ from pathlib import Path
 import pandas as pd
 
 from attnfd import paths
-from attnfd.analysis import tables
+from attnfd.analysis import tables, trials
 from attnfd.config.params import Params
 from attnfd.config.task import Task
 from attnfd.data.prepared import Prepared, open_prepared, read_warnings
 from attnfd.paths import Cell
-from attnfd.report import gallery, html, latex, markdown, paper
-from attnfd.report.page import page
-from attnfd.results import style
-
-TABLES = "tables"
-FIGURES = "figures"
-PLOTS = "plots"
+from attnfd.report import gallery, html, latex, markdown, paper, provenance, vector
+from attnfd.report.layout import Picture
+from attnfd.report.names import Names
+from attnfd.report.page import for_a_paper, page
 
 
 def report(tasks: Sequence[Task]) -> list[Path]:
@@ -36,6 +33,7 @@ def report(tasks: Sequence[Task]) -> list[Path]:
 def _report(params: Params, dataset: str) -> Path:
     prepared = open_prepared(params, dataset)
     cells = Cell.all(params.run, dataset)
+    names = Names.of(params, dataset)
     found = tables.results(cells)
     comparison = tables.comparison(found)
     frames = {
@@ -44,45 +42,58 @@ def _report(params: Params, dataset: str) -> Path:
         "settings": tables.settings(found, params),
         "networks": tables.networks(comparison),
         "data": tables.data(prepared.card),
+        "recipe": provenance.recipe(params, dataset),
     }
+    if tried := trials.cells(params, dataset):
+        frames["tuning"] = trials.table(trials.scores(tried))
     plots = {
         "curves": tables.curves(cells),
         "per_class": tables.per_class(cells),
         "confusion": tables.confusion(cells, prepared.card.classes),
     }
-    drawn = gallery.draw(prepared, cells, comparison, frames["ablation"], frames["settings"], plots["curves"])
-    captions = {name: picture.caption for name, picture in drawn.items()}
-    title, warnings = f"{params.report.title}: {dataset}", read_warnings(paths.prepared(dataset))
-    described = page(title, _subtitle(prepared), found, frames, captions, warnings)
+    drawn = gallery.draw(prepared, cells, names, {**frames, **plots})
+    described = page(
+        f"{params.report.title}: {dataset}",
+        _subtitle(prepared),
+        found,
+        frames,
+        names,
+        pictures=[Picture(name, picture.caption, picture.folded) for name, picture in drawn.items()],
+        warnings=read_warnings(paths.prepared(dataset)),
+        made=provenance.facts(params, prepared, names),
+    )
 
-    folder = paths.report(dataset)
-    for part in (folder / TABLES, folder / FIGURES, folder / PLOTS, paths.summary(dataset).parent):
-        part.mkdir(parents=True, exist_ok=True)
+    files: dict[str, bytes] = {}
     for name, picture in drawn.items():
-        style.save(picture.figure, folder / FIGURES / f"{name}.png")
+        files[f"figures/{name}.svg"], files[f"pdf/{name}.pdf"] = vector.files(picture.figure, name)
     for name, frame in plots.items():
-        _write_csv(frame, folder / PLOTS / f"{name}.csv")
-    for section in described.sections:
-        for table in section.tables:
-            _write_csv(frames[table.name], folder / TABLES / f"{table.name}.csv")
-            text = latex.write(table, f"{dataset}-{table.name}")
-            (folder / TABLES / f"{table.name}.tex").write_text(text, encoding="utf-8")
-    embedded = {name: (folder / FIGURES / f"{name}.png").read_bytes() for name in captions}
-    (folder / "report.html").write_text(html.write(described, embedded), encoding="utf-8")
-    (folder / "report.md").write_text(markdown.write(described), encoding="utf-8")
+        files[f"plots/{name}.csv"] = _csv(frame)
+    for table in (table for section in described.sections for table in section.tables):
+        files[f"tables/{table.name}.csv"] = _csv(frames[table.name])
+        files[f"tables/{table.name}.tex"] = latex.write(table, f"{dataset}-{table.name}").encode()
+    files["tables/comparison_full.tex"] = files["tables/comparison.tex"]
+    short = for_a_paper(comparison, names)
+    files["tables/comparison.tex"] = latex.write(short, f"{dataset}-comparison").encode()
+    files["report.md"] = markdown.write(described).encode()
+    files["report.html"] = html.write(described, files).encode()
+    for name, content in files.items():
+        file = paths.report(dataset) / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
     summary = json.dumps(tables.nested(comparison), indent=2)
+    paths.summary(dataset).parent.mkdir(parents=True, exist_ok=True)
     paths.summary(dataset).write_text(summary + "\n", encoding="utf-8")
-    return folder / "report.html"
+    return paths.report(dataset) / "report.html"
 
 
 def _subtitle(prepared: Prepared) -> str:
     card = prepared.card
-    others = [f"{split.images} in {name}" for name, split in card.splits.items() if name != "val"]
-    return (
-        f"{card.splits['val'].images} validation images of {len(card.classes)} classes"
-        f"{' beside ' * bool(others)}{', '.join(others)}; data {card.sha256[:12]}, read by {card.reader}"
-    )
+    reported = prepared.reported
+    kind = "test" if reported == "test" else "validation"
+    others = [f"{split.images} in {name}" for name, split in card.splits.items() if name != reported]
+    images = ", ".join([f"{card.splits[reported].images} {kind} images", *others])
+    return f"{card.name}: {len(card.classes)} classes; {images}"
 
 
-def _write_csv(frame: pd.DataFrame, file: Path) -> None:
-    frame.to_csv(file, index=False, lineterminator="\n")
+def _csv(frame: pd.DataFrame) -> bytes:
+    return frame.to_csv(index=False, lineterminator="\n").encode()

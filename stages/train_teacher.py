@@ -55,6 +55,7 @@ def _train(task: Task) -> str:
             dropout=config.dropout,
             attention=config.attention,
             weights=config.weights,
+            output_stride=config.output_stride,
         )
         history = train(model, config)
     else:

@@ -31,7 +31,7 @@ LEFT_OUT = {
 
 # What the documents leave to the reader, what would be long, and what exists once on a machine.
 INSTEAD = {
-    "make ": "make --old-file .venv/installed ",
+    "make ": "make --old-file .venv/uv --old-file .venv/pipeline --old-file .venv/dev ",
     "attnfd ui ": "attnfd ui --port {port} ",
     ":5000": ":{port}",
     "--port 5000": "--port {port}",

@@ -97,7 +97,7 @@ def test_an_evaluation_says_so_and_finishes_with_room(left: int, project: Path, 
     assert again.returncode == 0, again.stderr
     run = newest(project, 0)
     assert run.info.status == "FINISHED"
-    assert run.data.metrics["val/miou"] >= 0
+    assert run.data.metrics["miou"] >= 0
     files = mlflow.MlflowClient(f"sqlite:///{project}/mlflow.db").list_artifacts(
         run.info.run_id, "evaluation"
     )

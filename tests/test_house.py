@@ -1,6 +1,7 @@
 """The rules of the house: a word per stage, imports that go one way, deps that name what is imported."""
 
 import ast
+import re
 import subprocess
 import sys
 from graphlib import TopologicalSorter
@@ -11,10 +12,11 @@ from ruamel.yaml import YAML
 from typer.main import get_command
 
 import attnfd
-from attnfd import discovery
+from attnfd import discovery, paths
 from attnfd.cli.main import app
 from attnfd.config.params import RECIPE, TOP, load_params
 from attnfd.errors import UserError
+from attnfd.paths import Cell
 from attnfd.tracking import inputs
 from attnfd.tracking.inputs import closure
 
@@ -47,11 +49,27 @@ def test_a_stage_is_one_word_everywhere(stage: str) -> None:
     assert (PROJECT / "stages" / f"{stage}.py").is_file()
     assert stage in get_command(app).commands  # type: ignore[attr-defined]
     assert f"python -m attnfd {stage} " in STAGES[stage]["cmd"]
-    assert stage in {*TOP, *RECIPE} or stage == "evaluate_teacher"  # shares `evaluate`
+    # Two share a section: `evaluate`, and `methods`.
+    assert stage in {*TOP, *RECIPE} or stage in ("evaluate_teacher", "trials")
 
 
 def test_every_stage_file_is_a_stage() -> None:
     assert {file.stem for file in (PROJECT / "stages").glob("[!_]*.py")} == set(STAGES)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_what_a_stage_writes_is_made_private_before(stage: str) -> None:
+    item = {"dataset": "d", "student": "s", "method": "m", "variant": "v", "factor": "0.3", "seed": "0"}
+    cells = {
+        "distill": Cell.distilled("d", "s", "m", 0), "evaluate": Cell.distilled("d", "s", "m", 0),
+        "ablate": Cell.ablated("d", "s", "v", 0), "tune": Cell.trial("d", "s", "m", "0.3", 0),
+    }  # fmt: skip
+    private = paths.outs(stage, cells.get(stage, Cell.teacher("d")))
+    for kind in ("outs", "metrics", "plots"):
+        for out in STAGES[stage].get(kind, []):
+            name = out if isinstance(out, str) else next(iter(out))
+            path = Path(re.sub(r"\$\{item\.(\w+)\}", lambda key: item[key[1]], name))
+            assert any(path == own or own in path.parents for own in private), path
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -71,6 +89,8 @@ def test_deps_name_no_module_that_the_stage_does_not_import(stage: str) -> None:
     # `ablate` finds by name.
     by_name = {PROJECT / "attnfd/distillers/attnfd.py", *(PROJECT / "attnfd/readers").glob("*.py")}
     used = needed(stage) | by_name
+    if stage == "report":  # It finds the titles of all methods by name.
+        used |= set((PROJECT / "attnfd/distillers").glob("*.py"))
     for dep in STAGES[stage]["deps"]:
         if dep.startswith(("attnfd", "stages")) and "$" not in dep:
             path = PROJECT / dep
@@ -156,7 +176,9 @@ def test_every_section_of_the_shipped_params_parses() -> None:
 def test_params_has_the_defaults_of_every_distiller(name: str) -> None:
     shipped = dict(load_params(PROJECT / "params.yaml").raw["methods"][name])
     shipped.pop("on", None)
-    defaults = discovery.component("distillers", name).Config().model_dump(mode="json", exclude={"on"})
+    # Neither has a default of the paper.
+    own = {"on", "epochs"}
+    defaults = discovery.component("distillers", name).Config().model_dump(mode="json", exclude=own)
     assert shipped == defaults
 
 
@@ -165,8 +187,9 @@ def test_every_public_name_is_there_without_the_pipeline() -> None:
         import sys
         import attnfd
         for name in attnfd.__all__:
-            assert getattr(attnfd, name).__name__ == name
-        assert set(attnfd.__all__) <= set(dir(attnfd))
+            assert getattr(attnfd, name).__name__.removeprefix("attnfd.") == name
+            assert callable(getattr(attnfd, name))
+        assert {*attnfd.__all__, "__version__"} == set(dir(attnfd))
         heavy = {"dvc", "mlflow", "typer", "ray", "matplotlib", "ruamel.yaml"} & sys.modules.keys()
         assert not heavy, heavy
     """

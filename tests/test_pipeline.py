@@ -1,5 +1,6 @@
 """The pipeline, by running it in miniature: what it leaves, and what a change makes stale."""
 
+import hashlib
 import json
 import re
 import shutil
@@ -22,6 +23,7 @@ CELLS = {
     "train_teacher@shapes",
     "evaluate_teacher@shapes",
     "freeze@shapes",
+    "trials@shapes",
     "distill@shapes-mobilenetv2-none-0",
     "distill@shapes-mobilenetv2-attnfd-0",
     "evaluate@shapes-mobilenetv2-none-0",
@@ -37,6 +39,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = miniature.clone(tmp_path_factory.mktemp("finished"))
     done = miniature.run(folder, "dvc", "repro")
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "cell 7 of 11 · distill shapes mobilenetv2 attnfd, seed 0" in done.stdout
+    assert re.search("shapes mobilenetv2-attnfd-b-0: mIoU [0-9.]+\n", done.stdout)
     miniature.commit(folder, "finished")
     return folder
 
@@ -84,12 +88,20 @@ def test_outs_hold_what_a_user_looks_for(finished: Path) -> None:
     for name in ("metrics.json", "per_class.csv", *pictures):
         assert (results / name).stat().st_size > 0
     report = finished / "reports/shapes"
-    for name in ("report.md", "tables/comparison.csv", "tables/ablation.csv", "figures/curves.png"):
+    for name in ("report.md", "tables/comparison.csv", "tables/ablation.csv", "figures/curves.svg"):
         assert (report / name).stat().st_size > 0
     card = json.loads((finished / "models/shapes/frozen/card.json").read_text())
     source = json.loads((finished / "models/shapes/teacher/card.json").read_text())
     assert card["source_sha256"] == source["sha256"]
     assert card["val_miou"] == source["val_miou"]
+
+
+def test_weights_are_on_the_disk_once(finished: Path) -> None:
+    large = [file for file in finished.rglob("*") if file.is_file() and file.stat().st_size > 10**6]
+    digests = {file: hashlib.sha256(file.read_bytes()).digest() for file in large}
+    weights = {digest for file, digest in digests.items() if file.suffix == ".safetensors"}
+    files = [file for file, digest in digests.items() if digest in weights]
+    assert len({file.stat().st_ino for file in files}) == len(weights)
 
 
 def test_a_second_clone_writes_the_same_lock(finished: Path, tmp_path: Path) -> None:
@@ -100,7 +112,9 @@ def test_a_second_clone_writes_the_same_lock(finished: Path, tmp_path: Path) -> 
     assert (second / "dvc.lock").read_bytes() == (finished / "dvc.lock").read_bytes()
 
 
-ATTNFD = {
+METHODS = {"trials@shapes", "report@shapes"}
+"""What a change of any method's settings may concern; trials whose file comes out the same stop it there."""
+ATTNFD = METHODS | {
     "distill@shapes-mobilenetv2-attnfd-0",
     "evaluate@shapes-mobilenetv2-attnfd-0",
     "ablate@shapes-mobilenetv2-b-0",
@@ -113,7 +127,12 @@ STUDENT = {cell for cell in CELLS if cell.startswith(("distill", "evaluate@", "a
     ("changes", "expected"),
     [
         ({"methods": {"attnfd": {"weight": 2}}}, ATTNFD),
-        ({"methods": {"kd": {"weight": 2}}}, set()),
+        ({"methods": {"kd": {"weight": 2}}}, METHODS),
+        ({"tune": {"share": 0.5}}, {"report@shapes"}),
+        (
+            {"run": {"tune": {"methods": ["kd"]}}},
+            METHODS | {f"tune@shapes-mobilenetv2-kd-{factor}-0" for factor in ("0.1", "0.3", "1", "3", "10")},
+        ),
         ({"students": {"mobilenetv2": {"dropout": [0.3, 0.1]}}}, STUDENT),
         ({"students": {"resnet18": {"dropout": [0.3, 0.1]}}}, set()),
         ({"recipes": {"shapes": {"distill": {"epochs": 3}}}}, STUDENT),
@@ -130,7 +149,18 @@ STUDENT = {cell for cell in CELLS if cell.startswith(("distill", "evaluate@", "a
         ),
         ({"report": {"title": "Another"}}, {"report@shapes"}),
     ],
-    ids=["weight", "unused method", "student", "unused student", "epochs", "variant", "seed", "title"],
+    ids=[
+        "weight",
+        "unused method",
+        "share",
+        "tuned method",
+        "student",
+        "unused student",
+        "epochs",
+        "variant",
+        "seed",
+        "title",
+    ],
 )
 def test_a_param_makes_stale_what_uses_it(project: Path, changes: dict, expected: set[str]) -> None:
     miniature.change(project, changes)
@@ -143,16 +173,37 @@ def edit(folder: Path, *files: str) -> None:
             file.write("\n# a change\n")
 
 
+def test_a_weight_chosen_from_trials_makes_none_of_them_stale(project: Path, tmp_path: Path) -> None:
+    project = shutil.copytree(project, tmp_path / "copy", symlinks=True)  # It gets further runs.
+    miniature.change(project, {"run": {"tune": {"methods": ["kd"]}}, "tune": {"factors": [0.3, 1]}})
+    done = miniature.run(project, "dvc", "repro", "tune")
+    assert done.returncode == 0, done.stderr
+    cells = {f"tune@shapes-mobilenetv2-kd-{factor}-0" for factor in ("0.3", "1")}
+    assert lock(project).keys() >= cells
+    chosen = miniature.run(project, "python", "-m", "attnfd", "choose", "--dataset", "shapes")
+    assert chosen.returncode == 0, chosen.stderr
+    miniature.change(project, {"methods": {"kd": {"on": {"shapes": {"weight": 7, "epochs": 9}}}}})
+    done = miniature.run(project, "dvc", "repro", "tune")
+    assert set(re.findall(r"Running stage '(.+?)'", done.stdout)) == {"trials@shapes"}
+    miniature.change(project, {"methods": {"kd": {"temperature": 2}}})
+    done = miniature.run(project, "dvc", "repro", "tune")
+    assert set(re.findall(r"Running stage '(.+?)'", done.stdout)) == {"trials@shapes", *cells}
+    report = miniature.run(project, "dvc", "repro", "report")
+    assert report.returncode == 0, report.stderr
+    assert len(pd.read_csv(project / "reports/shapes/tables/tuning.csv")) == 2
+
+
 def test_a_distillers_file_makes_stale_its_own_cells(project: Path) -> None:
     edit(project, "attnfd/distillers/attnfd.py")
-    assert stale(project) == ATTNFD
+    assert stale(project) == ATTNFD - {"trials@shapes"}
     edit(project, "attnfd/distillers/kd.py")
-    assert stale(project) == ATTNFD
+    assert stale(project) == ATTNFD - {"trials@shapes"}
 
 
 def test_an_edit_of_one_method_leaves_the_others(project: Path) -> None:
     edit(project, "attnfd/distillers/none.py")
-    assert changed(project) == {f"{stage}@shapes-mobilenetv2-none-0" for stage in ("distill", "evaluate")}
+    own = {f"{stage}@shapes-mobilenetv2-none-0" for stage in ("distill", "evaluate")}
+    assert changed(project) == own | {"report@shapes"}  # It calls every method by its title.
 
 
 @pytest.mark.parametrize(
@@ -201,9 +252,9 @@ def test_another_dataset_and_back_recomputes_nothing(project: Path) -> None:
     assert {name: lock(project)[name] for name in before} == before
 
 
-def runs(folder: Path) -> list[Any]:
+def runs(folder: Path, name: str = "shapes") -> list[Any]:
     client = mlflow.MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
-    experiment = client.get_experiment_by_name("shapes")
+    experiment = client.get_experiment_by_name(name)
     assert experiment is not None
     return client.search_runs([experiment.experiment_id])
 
@@ -212,8 +263,9 @@ def test_every_model_is_one_run_that_holds_everything(finished: Path) -> None:
     client = mlflow.MlflowClient(f"sqlite:///{finished / 'mlflow.db'}")
     found = {run.info.run_name: run for run in runs(finished)}
     students = {"mobilenetv2-none-0", "mobilenetv2-attnfd-0", "mobilenetv2-attnfd-b-0"}
-    assert len(runs(finished)) == 5
-    assert found.pop("report").data.metrics.keys() == {
+    assert len(runs(finished)) == 4
+    (report,) = runs(finished, "shapes-reports")
+    assert report.data.metrics.keys() == {
         f"miou/{name}" for name in ("teacher", "mobilenetv2/none", "mobilenetv2/attnfd")
     }
     assert set(found) == {"teacher", *students}
@@ -223,18 +275,18 @@ def test_every_model_is_one_run_that_holds_everything(finished: Path) -> None:
             "step/ce",
             "epoch/loss",
             "epoch/miou",
-            "val/miou",
+            "miou",
             "val/iou/background",
         } <= run.data.metrics.keys()
         section = "train_teacher" if name == "teacher" else "distill"
         assert run.data.params[f"{section}.momentum"] == "0.9"
         assert len(client.get_metric_history(run.info.run_id, "epoch/loss")) == 2
-        pictures = {file.path for file in client.list_artifacts(run.info.run_id, "evaluation")}
+        pictures = {file.path for file in client.list_artifacts(run.info.run_id)}
         for picture in ("confusion", "overlays", "attention", "curves"):
-            assert f"evaluation/{picture}.png" in pictures
+            assert f"{picture}.png" in pictures
     logged = finished / "results/shapes/mobilenetv2/attnfd/0/metrics.json"
     student = found["mobilenetv2-attnfd-0"]
-    assert student.data.metrics["val/miou"] == json.loads(logged.read_text())["miou"]
+    assert student.data.metrics["miou"] == 100 * json.loads(logged.read_text())["miou"]
     assert "step/attnfd" in student.data.metrics
 
 
@@ -284,9 +336,23 @@ def test_a_killed_loader_process_is_told_in_a_line_and_the_training_goes_on(proj
         assert process.stderr is not None
         error = process.stderr.read()
     assert process.returncode == 2
-    assert error.startswith("error: a loader's process was killed; run the same again")
+    assert error.startswith("error: a loader's process was killed; run the same command again")
     assert error.count("\n") == 1
     again = miniature.run(project, *command.split())
     assert again.returncode == 0, again.stderr
     history = pd.read_csv(project / "models/shapes/mobilenetv2/attnfd/1/history.csv")
     assert list(history["epoch"]) == list(range(1, 31))
+
+
+@pytest.mark.parametrize("stage", ["distill", "evaluate"])
+def test_a_stage_run_by_hand_leaves_the_cache_and_the_logged_models_as_they_are(
+    project: Path, stage: str
+) -> None:
+    kept = [*(project / ".dvc/cache/files").rglob("*"), *(project / "mlruns").rglob("model.safetensors")]
+    before = {file: file.read_bytes() for file in kept if file.is_file()}
+    miniature.change(project, {"recipes": {"shapes": {"distill": {"lr": 0.02}, "evaluate": {"overlays": 1}}}})
+    command = f"python -m attnfd {stage} --dataset shapes --student mobilenetv2 --method attnfd --seed 0"
+    done = miniature.run(project, *command.split())
+    assert done.returncode == 0, done.stderr
+    assert changed(project) >= {f"{stage}@shapes-mobilenetv2-attnfd-0"}
+    assert {file: file.read_bytes() for file in before} == before

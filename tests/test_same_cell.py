@@ -94,6 +94,6 @@ def test_the_second_resumes_what_was_killed(project: Path, tmp_path: Path) -> No
     assert second.returncode == 0, said
     (run,) = runs(project, 2)
     assert_whole(project, run)
-    assert run.data.tags["process"].endswith(f" {second.pid}")
+    assert run.data.tags["attnfd.process"].endswith(f" {second.pid}")
     history = pd.read_csv(tmp_path / "second/models/shapes/mobilenetv2/attnfd/2/history.csv")
     assert list(history["epoch"]) == list(range(1, EPOCHS + 1))

@@ -18,11 +18,11 @@ FORBIDDEN = {
 }  # fmt: skip
 
 REQUIRED = {
-    "torch.load": ("weights_only", "True"),
-    "extractall": ("filter", "'data'"),
-    "YAML": ("typ", "'safe'"),
+    "torch.load": ("weights_only", {"True"}),
+    "extractall": ("filter", {"'data'"}),
+    "YAML": ("typ", {"'safe'", "'rt'"}),  # Both make plain values only; the second keeps comments.
 }
-"""Calls by the end of their name, and the argument that makes them safe."""
+"""Calls by the end of their name, and the argument that makes them safe, with its values."""
 
 ALLOWED = {
     "attnfd.deploy.export": "torch.export.load(file)",  # reads back what it has just written
@@ -40,8 +40,8 @@ def faults(source: str) -> list[str]:
         given = {word.arg: ast.unparse(word.value) for word in call.keywords}
         if name in FORBIDDEN or any(given.get(key) == value for key, value in REFUSED.items()):
             found.append(ast.unparse(call))
-        for end, (key, value) in REQUIRED.items():
-            if (name == end or name.endswith(f".{end}")) and given.get(key) != value:
+        for end, (key, values) in REQUIRED.items():
+            if (name == end or name.endswith(f".{end}")) and given.get(key) not in values:
                 found.append(ast.unparse(call))
     return found
 
@@ -73,8 +73,8 @@ def test_unsafe_calls_are_seen(source: str) -> None:
 def test_command_lines_hold_only_names_that_params_check(stage: str) -> None:
     """Names match `config.NAME` and seeds are numbers, so that no shell reads anything into them."""
     used = set(re.findall(r"\$\{([^}]*)\}", STAGES[stage]["cmd"]))
-    assert used <= {f"item.{axis}" for axis in ("dataset", "student", "method", "variant", "seed")}
-    assert all(re.fullmatch(r"\$\{run\.[a-z.]+\}", axis) for axis in STAGES[stage]["matrix"].values())
+    assert used <= {f"item.{axis}" for axis in ("dataset", "student", "method", "variant", "factor", "seed")}
+    assert all(re.fullmatch(r"\$\{(run|tune)\.[a-z.]+\}", axis) for axis in STAGES[stage]["matrix"].values())
 
 
 def test_servers_stay_on_this_machine() -> None:

@@ -13,6 +13,7 @@ from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
 import fsspec
+import numpy as np
 from rich.bar import Bar
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -28,9 +29,13 @@ from attnfd.errors import UserError
 from attnfd.evaluation.metrics import SCORES
 from attnfd.paths import Cell
 
+LOCK = "dvc.lock"
 ROOTS = (paths.RESULTS.name, paths.ABLATION.name)
 
 COLORS = {"better": "green", "worse": "red", "not distinguishable": "yellow"}
+
+BAR = 24
+"""Columns of a bar, half of them for losses."""
 
 Settings = dict[str, dict[str, Any]]
 
@@ -103,10 +108,38 @@ def show(found: Comparison, console: Console) -> None:
         seeds = _seeds(dict.fromkeys(result.cell.seed for result in results))
         console.print(f"[bold]{letter}[/]  {escape(side.address)}  [dim]{seeds}[/]")
     color = COLORS[found.difference.verdict]
-    console.print(f"\n[{color}]{statistics.sentence(found.difference, 'A', 'B')}[/]\n")
-    _show_settings(found.a.settings, found.b.settings, console)
+    console.print(f"\n[{color}]{_sentence(found)}[/]\n")
+    _show_settings(*_of_one_kind(found, console), console)
     console.print(_scores(found))
     console.print(_gains(gains(found.pairs)))
+
+
+def _sentence(found: Comparison) -> str:
+    evaluations = [(a.evaluation.matrices, b.evaluation.matrices) for a, b in found.pairs]
+    if all(np.array_equal(a, b) for a, b in evaluations):
+        return f"B is identical to A on all {found.difference.images} images."
+    return statistics.sentence(found.difference, "A", "B")
+
+
+def _of_one_kind(found: Comparison, console: Console) -> tuple[Settings | str, Settings | str]:
+    """The settings of both sides in the same sections, also where one is a teacher and one a student."""
+    sides = found.a, found.b
+    teachers = [None in side.results for side in sides]
+    if teachers[0] == teachers[1] or any(isinstance(side.settings, str) for side in sides):
+        return found.a.settings, found.b.settings
+    kinds = ["a teacher" if teacher else "a student" for teacher in teachers]
+    console.print(f"A is {kinds[0]} and B is {kinds[1]}: two kinds of model, with settings of their own\n")
+    first, second = (_own(side.settings) for side in sides if not isinstance(side.settings, str))
+    return first, second
+
+
+def _own(settings: Settings) -> Settings:
+    """What a model of either kind is trained with, in sections that both kinds have."""
+    trained = (
+        {**settings["distill"], **settings["student"]} if "student" in settings else settings["train_teacher"]
+    )
+    shared = {name: settings[name] for name in ("prepare", "evaluate")}
+    return {**shared, "model": trained, "method": settings.get("method", {})}
 
 
 def _side(address: str) -> Side:
@@ -114,7 +147,10 @@ def _side(address: str) -> Side:
     where = f"results at {revision}" if revision else "results of the working tree"
     files = _files(revision)
     try:
-        chosen = _choose(PurePosixPath(name).as_posix(), _folders(files), where)
+        fix = "run dvc repro, or dvc pull"
+        if revision and not files.exists(LOCK):
+            fix = f"it has no {LOCK}, which names them: git add {LOCK} && git commit, after dvc repro"
+        chosen = _choose(PurePosixPath(name).as_posix(), _folders(files), where, fix)
         found = [_result(files, folder, revision) for folder in chosen]
         params = files.read_text(PARAMS_FILE)
     except FileNotFoundError as error:
@@ -150,15 +186,20 @@ def _folders(files: fsspec.AbstractFileSystem) -> list[PurePosixPath]:
     return [folder for folder in folders if folder.name == paths.TEACHER or folder.name.isdecimal()]
 
 
-def _choose(name: str, folders: Sequence[PurePosixPath], where: str) -> list[PurePosixPath]:
-    """The folders that an address stands for; in full, or without `results` or `ablation` before it."""
+def _choose(name: str, folders: Sequence[PurePosixPath], where: str, fix: str) -> list[PurePosixPath]:
+    """The folders that an address stands for; in full, or without `results` or `ablation` before it.
+
+    Args:
+        where: opens a message.
+        fix: what to do if there are no folders at all.
+    """
     stands: dict[str, list[PurePosixPath]] = {}
     for folder in folders:
         for address in (folder, folder.parent) if folder.name != paths.TEACHER else (folder,):
             stands.setdefault(address.as_posix(), []).append(folder)
             stands.setdefault(PurePosixPath(*address.parts[1:]).as_posix(), []).append(folder)
     if not stands:
-        raise UserError(f"{where}: found none; run dvc repro, or dvc pull")
+        raise UserError(f"{where}: found none; {fix}")
     if name not in stands:
         short = {address for address in stands if address.partition("/")[0] not in ROOTS}
         discovery.one_of(name, tuple(sorted(short)), where)
@@ -243,9 +284,18 @@ def _gains(rows: Sequence[tuple[str, float, float]]) -> Table:
     table = _table("class", ">A", ">B", ">gain", "")
     largest = max((abs(b - a) for _, a, b in rows), default=0)
     for name, a, b in rows:
-        bar = Bar(largest, 0, abs(b - a), width=24, color="green" if b > a else "red") if largest else ""
-        table.add_row(escape(name), tables.percent(a), tables.percent(b), _signed(b - a), bar)
+        table.add_row(
+            escape(name), tables.percent(a), tables.percent(b), _signed(b - a), _bar(b - a, largest)
+        )
     return table
+
+
+def _bar(gain: float, largest: float) -> Bar | str:
+    """From the middle to the right for a gain, to the left for a loss: readable without colour."""
+    if not largest:
+        return ""
+    begin, end = sorted((largest, largest + gain))
+    return Bar(2 * largest, begin, end, width=BAR, color="green" if gain > 0 else "red")
 
 
 def _table(*titles: str) -> Table:

@@ -140,9 +140,9 @@ def interval(found: Difference) -> str:
     return f"{signed(found.low)} … {signed(found.high)}"
 
 
-def signed(value: float) -> str:
+def signed(value: float, digits: int = 2) -> str:
     """`0.0481` as `+4.81` in per cent, with a minus sign where it is below zero."""
-    return f"{100 * value:+.2f}".replace("-", "−")
+    return f"{100 * value:+.{digits}f}".replace("-", "−")
 
 
 def _miou(weights: Counts, matrices: NDArray[np.integer]) -> Counts:

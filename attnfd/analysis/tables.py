@@ -2,7 +2,7 @@
 
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from attnfd.errors import UserError
 from attnfd.evaluation.metrics import SCORES
 from attnfd.paths import TEACHER, Cell
 
-COUNTED = (*SCORES, "parameters", "multiply_adds", "images", "collapsed")
+COUNTED = (*SCORES, "parameters", "multiply_adds", "images", "collapsed", "split", "val")
 PAIRS = 1000
 """Of classes, which a plot in a browser has room for."""
 COMBINATIONS = [layers for count in range(4) for layers in itertools.combinations(LAYERS, count)]
@@ -39,7 +39,7 @@ def labels(cell: Cell) -> dict[str, str]:
 
 def results(chosen: Sequence[Cell]) -> pd.DataFrame:
     """`metrics.json` of every cell, a row each: its labels, scores, `parameters`, `multiply_adds`, `images`,
-    `collapsed`.
+    `collapsed`, the `split` that the scores are of, and `val_miou`, that of the validation split.
 
     `confusion` is the path of the cell's confusion matrices, of which differences are drawn.
 
@@ -48,11 +48,9 @@ def results(chosen: Sequence[Cell]) -> pd.DataFrame:
     """
     rows = []
     for cell in chosen:
-        file = existing(cell, cell.results / paths.METRICS)
-        with reading(file.as_posix()):
-            metrics = json.loads(file.read_bytes())
-            need(COUNTED, metrics)
-        kept = {key: metrics[key] for key in COUNTED}
+        metrics = described(cell, cell.results / paths.METRICS, COUNTED)
+        kept = {key: metrics[key] for key in COUNTED if key != "val"}
+        kept["val_miou"] = metrics["val"]["miou"]
         confusion = existing(cell, cell.results / paths.CONFUSION)
         rows.append({"cell": cell.name, **labels(cell), **kept, "confusion": confusion})
     return pd.DataFrame(rows)
@@ -74,7 +72,7 @@ def curves(chosen: Sequence[Cell]) -> pd.DataFrame:
     Raises:
         UserError: a cell is not trained yet.
     """
-    columns = ("epoch", "ce", "miou")
+    columns = ("epoch", "loss", "ce", "miou")
     return _stack(chosen, [cell.model / paths.HISTORY for cell in chosen], columns)
 
 
@@ -107,11 +105,25 @@ def existing(cell: Cell, file: Path) -> Path:
         UserError: it is missing; the message names the cell and the command that makes it.
     """
     if not file.exists():
+        target = "tune" if cell.stage == "tune" else f"report@{cell.dataset}"
         raise UserError(
             f"{file.as_posix()}: not found: {cell.name} of {cell.dataset} is not complete; "
-            f"run dvc repro report@{cell.dataset}"
+            f"run dvc repro {target}"
         )
     return file
+
+
+def described(cell: Cell, file: Path, keys: Collection[str]) -> dict[str, Any]:
+    """The content of a JSON file of a cell, which has these keys.
+
+    Raises:
+        UserError: it is missing or damaged.
+    """
+    existing(cell, file)
+    with reading(file.as_posix()):
+        content = json.loads(file.read_bytes())
+        need(keys, content)
+    return content
 
 
 def comparison(found: pd.DataFrame) -> pd.DataFrame:
@@ -187,15 +199,18 @@ def aggregate(found: pd.DataFrame, by: str, baseline: str) -> pd.DataFrame:
     """Means over the seeds, a row per student and `by`, in the order of their first row.
 
     Columns: `student`, `by`, number of `seeds`, mean `miou`, its sample standard deviation `miou_std` (empty
-    for one seed), means of the other `SCORES`, `parameters`, `multiply_adds`, how
-    many seeds `collapsed`;
+    for one seed), means of the other `SCORES`, the `split` that these are of, mean `val_miou`, `parameters`,
+    `multiply_adds`, how many seeds `collapsed`;
     then against the student's row `baseline`, where both have a seed: mean `difference` in mIoU, `low` and
-    `high` of its 95 % interval, and `verdict`, of `attnfd.analysis.statistics.paired`.
+    `high` of its 95 % interval, and `verdict`, of `attnfd.analysis.statistics.paired`. One pair of trainings
+    has no verdict.
     """
     means = {score: (score, "mean") for score in SCORES}
     table = found.groupby(["student", by], sort=False, as_index=False).agg(
         seeds=("miou", "size"),
         **{"miou": means["miou"], "miou_std": ("miou", "std"), **means},
+        split=("split", "first"),
+        val_miou=("val_miou", "mean"),
         parameters=("parameters", "first"),
         multiply_adds=("multiply_adds", "first"),
         collapsed=("collapsed", "sum"),
@@ -207,7 +222,7 @@ def aggregate(found: pd.DataFrame, by: str, baseline: str) -> pd.DataFrame:
     table["difference"] = [pair.mean if pair else None for pair in pairs]
     table["low"] = [pair.low if pair else None for pair in pairs]
     table["high"] = [pair.high if pair else None for pair in pairs]
-    table["verdict"] = [pair.verdict if pair else "" for pair in pairs]
+    table["verdict"] = [pair.verdict if pair and pair.seeds > 1 else "" for pair in pairs]
     numbers = ["difference", "low", "high"]
     return table.astype(dict.fromkeys(numbers, float))
 
@@ -221,10 +236,10 @@ def difference(found: pd.DataFrame, by: str, student: str, a: str, b: str) -> Di
 
 
 def nested(table: pd.DataFrame) -> dict[str, dict]:
-    """Mean mIoU of `comparison`: the teacher's as `teacher`, the others by student and method."""
+    """Mean mIoU of `comparison` in per cent, the teacher's as `teacher`, others by student and method."""
     tree: dict[str, dict] = {}
     for row in table.to_dict("records"):
-        mean = {"miou": row["miou"]}
+        mean = {"miou": 100 * row["miou"]}
         if row["student"] == TEACHER:
             tree[TEACHER] = mean
         else:

@@ -30,7 +30,7 @@ def bench(setting: Setting, parts: Sequence[str], *, numbers: Path | None, plot:
     for part in parts:
         discovery.one_of(part, tuple(PARTS), "PART")
     with store.errors():
-        client, experiment = store.connect("bench")
+        client, experiment = store.connect("bench", models=False)
     console = Console()
     rows: list[Row] = []
     for part in parts:

@@ -129,7 +129,10 @@ GPU_VARIANTS = {
 
 def make_teacher(given: Setting, *, frozen: bool) -> DeepLabV3Plus:
     """A teacher of random weights."""
-    teacher = DeepLabV3Plus(given.teacher.backbone, CLASSES, attention=given.teacher.attention)
+    config = given.teacher
+    teacher = DeepLabV3Plus(
+        config.backbone, CLASSES, attention=config.attention, output_stride=config.output_stride
+    )
     with torch.no_grad():
         for _ in range(3):  # without statistics of its BN, a deep network overflows in eval mode
             teacher(torch.randn(2, 3, 65, 65))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from attnfd.cli import pipeline, tools  # noqa: F401 - they add their commands to the app
 from attnfd.cli.app import app
-from attnfd.cli.messages import plain, tell
+from attnfd.cli.messages import plain, tell, tell_error
 from attnfd.errors import StoppedError, UserError, full_disk
 from attnfd.paths import main_root
 
@@ -27,7 +27,7 @@ def main() -> None:
         explained = _explained(error)
         if explained is None:
             raise
-        tell(f"[bold red]error:[/] {plain(explained)}")
+        tell_error(explained)
         sys.exit(explained.status)
 
 

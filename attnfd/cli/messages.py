@@ -9,6 +9,10 @@ def tell(line: str) -> None:
     Console(stderr=True, soft_wrap=True, highlight=False).print(line)
 
 
+def tell_error(error: UserError) -> None:
+    tell(f"[bold red]error:[/] {plain(error)}")
+
+
 def plain(error: UserError) -> str:
     # What a loader's process raised has that process's traceback before it.
     return str(error).rpartition(f"{UserError.__name__}: ")[2].strip().replace("[", r"\[")

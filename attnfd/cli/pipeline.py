@@ -1,14 +1,12 @@
 """The commands of the stages."""
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
-from rich.console import Console
-
+from attnfd import paths
 from attnfd.cli.app import app
 from attnfd.cli.messages import plain, tell
-from attnfd.cli.options import Dataset, MethodName, Seed, Student, Students
+from attnfd.cli.options import Dataset, Factors, MethodName, Methods, Seed, Student, Students, Variants
 from attnfd.errors import UserError
 from attnfd.paths import Cell
 
@@ -17,36 +15,44 @@ if TYPE_CHECKING:
     from attnfd.config.task import Task
 
 
-@app.command(epilog="Example: attnfd prepare --dataset shapes")
+@app.command(rich_help_panel="Stages", epilog="Example: attnfd prepare --dataset shapes")
 def prepare(dataset: Dataset) -> None:
     """Draw or read a dataset, check every image and mask, write its index and card."""
     from attnfd.cli import preflight
 
     preflight.check_all()
-    _run("prepare", [Cell.teacher(dataset)])
-
-
-@app.command("train_teacher", epilog="Example: attnfd train_teacher --dataset shapes")
-def train_teacher(dataset: Dataset) -> None:
-    """Train the teacher: DeepLabV3+ with CBAM at the three taps in its forward path."""
-    _train("train_teacher", [Cell.teacher(dataset)])
-
-
-@app.command(epilog="Example: attnfd freeze --dataset shapes")
-def freeze(dataset: Dataset) -> None:
-    """Freeze the teacher: fold its BN, verify it on real images, write one self-contained artefact."""
-    _run("freeze", [Cell.teacher(dataset)])
+    _stage("prepare")(_tasks("prepare", [Cell.teacher(dataset)]))
 
 
 @app.command(
+    "train_teacher", rich_help_panel="Stages", epilog="Example: attnfd train_teacher --dataset shapes"
+)
+def train_teacher(dataset: Dataset) -> None:
+    """Train the teacher: DeepLabV3+ with CBAM at the three taps in its forward path."""
+    from attnfd.cli import weights
+
+    tasks = _tasks("train_teacher", [Cell.teacher(dataset)])
+    weights.fetch(tasks[0].params)
+    _train("train_teacher", tasks)
+
+
+@app.command(rich_help_panel="Stages", epilog="Example: attnfd freeze --dataset shapes")
+def freeze(dataset: Dataset) -> None:
+    """Freeze the teacher: fold its BN, verify it on real images, write one self-contained artefact."""
+    (difference,) = _stage("freeze")(_tasks("freeze", [Cell.teacher(dataset)]))
+    print(f"{dataset}: frozen and live teacher differ by at most {difference:.1e}")
+
+
+@app.command(
+    rich_help_panel="Stages",
     epilog="Example: attnfd distill --dataset shapes --student resnet18 --method attnfd --seed 0\n\n"
     "Two beside one teacher: attnfd distill --dataset shapes --seed 0 --student resnet18 --method attnfd "
-    "--student resnet18 --method kd"
+    "--student resnet18 --method kd",
 )
 def distill(
     dataset: Dataset,
     students: Students,
-    methods: Annotated[list[str], typer.Option("--method", help="A method of params.yaml, such as attnfd.")],
+    methods: Methods,
     seed: Seed,
 ) -> None:
     """Train one student by one method from one seed; or several, which the teacher serves together.
@@ -54,51 +60,97 @@ def distill(
     Several give the same weights as one by one, and the teacher sees every batch once for all of them.
     """
     pairs = _pairs(students, "--method", methods)
-    _train("distill", [Cell.distilled(dataset, student, method, seed) for student, method in pairs])
+    cells = [Cell.distilled(dataset, student, method, seed) for student, method in pairs]
+    _train("distill", _tasks("distill", cells))
 
 
-@app.command("evaluate_teacher", epilog="Example: attnfd evaluate_teacher --dataset shapes")
+@app.command(rich_help_panel="Stages", epilog="Example: attnfd trials --dataset shapes")
+def trials(dataset: Dataset) -> None:
+    """Write what each tuned method's trials begin from: its settings without a weight chosen from trials."""
+    _stage("trials")(_tasks("trials", [Cell.teacher(dataset)]))
+
+
+@app.command(
+    rich_help_panel="Stages",
+    epilog="Example: attnfd tune --dataset shapes --student resnet18 --method kd --factor 0.3 --seed 0\n\n"
+    "Two beside one teacher: attnfd tune --dataset shapes --seed 0 --student resnet18 --method kd "
+    "--factor 0.3 --student resnet18 --method kd --factor 3",
+)
+def tune(
+    dataset: Dataset,
+    students: Students,
+    methods: Methods,
+    factors: Factors,
+    seed: Seed,
+) -> None:
+    """Try one factor of a method's weight: train a student on some training images, score it on the others.
+
+    Several are trained together, as in `distill`. `choose` reads what they scored.
+    """
+    triples = [
+        (*pair, factor)
+        for pair, (_, factor) in zip(
+            _pairs(students, "--method", methods), _pairs(students, "--factor", factors), strict=True
+        )
+    ]
+    _train("tune", _tasks("tune", [Cell.trial(dataset, *triple, seed) for triple in triples]))
+
+
+@app.command(
+    "evaluate_teacher", rich_help_panel="Stages", epilog="Example: attnfd evaluate_teacher --dataset shapes"
+)
 def evaluate_teacher(dataset: Dataset) -> None:
     """Evaluate the teacher at original size: metrics, confusion matrix, overlays, attention maps."""
     _evaluate("evaluate_teacher", Cell.teacher(dataset))
 
 
-@app.command(epilog="Example: attnfd evaluate --dataset shapes --student resnet18 --method attnfd --seed 0")
+@app.command(
+    rich_help_panel="Stages",
+    epilog="Example: attnfd evaluate --dataset shapes --student resnet18 --method attnfd --seed 0",
+)
 def evaluate(dataset: Dataset, student: Student, method: MethodName, seed: Seed) -> None:
     """Evaluate a student at original size: metrics, confusion matrix, overlays, attention maps."""
     _evaluate("evaluate", Cell.distilled(dataset, student, method, seed))
 
 
 @app.command(
+    rich_help_panel="Stages",
     epilog="Example: attnfd ablate --dataset shapes --student resnet18 --variant be --seed 0\n\n"
     "Two beside one teacher: attnfd ablate --dataset shapes --seed 0 --student resnet18 --variant be "
-    "--student resnet18 --variant bd"
+    "--student resnet18 --variant bd",
 )
 def ablate(
     dataset: Dataset,
     students: Students,
-    variants: Annotated[
-        list[str], typer.Option("--variant", help="An entry of `ablate` in params.yaml, such as be.")
-    ],
+    variants: Variants,
     seed: Seed,
 ) -> None:
     """Train and evaluate one ablation of AttnFD; or several, as in `distill`."""
     pairs = _pairs(students, "--variant", variants)
-    _train("ablate", [Cell.ablated(dataset, student, variant, seed) for student, variant in pairs])
+    cells = [Cell.ablated(dataset, student, variant, seed) for student, variant in pairs]
+    _train("ablate", _tasks("ablate", cells))
 
 
-@app.command(epilog="Example: attnfd report --dataset shapes")
+@app.command(rich_help_panel="Stages", epilog="Example: attnfd report --dataset shapes")
 def report(dataset: Dataset) -> None:
     """Write tables and figures of everything that ran on a dataset into reports/<dataset>/, and log them."""
-    (task,) = _run("report", [Cell.teacher(dataset)])
-    _publish(task.params.run, dataset)
+    from attnfd.cli import ending
+
+    tasks = _tasks("report", [Cell.teacher(dataset)])
+    (page,) = _stage("report")(tasks)
+    _publish(tasks[0].params.run, dataset)
+    ending.show_report(tasks[0].params.run, dataset, page)
 
 
-def _tasks(cells: Sequence[Cell]) -> "list[Task]":
-    from attnfd.cli import preflight
+def _tasks(stage: str, cells: Sequence[Cell]) -> "list[Task]":
+    from attnfd.cli import opening, preflight
     from attnfd.config.task import Task
 
     params = preflight.check_params()
+    opening.announce(stage, cells, params)
+    for cell in cells:
+        for out in paths.outs(stage, cell):
+            paths.unlink(out)
     return [Task(params, cell) for cell in cells]
 
 
@@ -109,29 +161,32 @@ def _stage(name: str) -> Any:
     return getattr(import_module(f"stages.{name}"), name)
 
 
-def _run(stage: str, cells: Sequence[Cell]) -> "list[Task]":
-    """Run a stage that has no run in MLflow; returns what it was given."""
-    tasks = _tasks(cells)
-    _stage(stage)(tasks)
-    return tasks
+def _train(stage: str, tasks: "Sequence[Task]") -> None:
+    """Run a stage that trains, each cell in a run of its own, and print the scores of what it evaluated."""
+    from attnfd.cli import ending
+    from attnfd.tracking.trainings import Outcome, train
 
+    def scored(tasks: "Sequence[Task]") -> "Sequence[Outcome]":
+        outcomes = _stage(stage)(tasks)
+        for task, outcome in zip(tasks, outcomes, strict=True):
+            if isinstance(outcome, tuple) and outcome[1]:
+                ending.show_score(task.cell, outcome[1].metrics["miou"])
+        return outcomes
 
-def _train(stage: str, cells: Sequence[Cell]) -> None:
-    """Run a stage that trains, each cell in a run of its own."""
-    tasks = _tasks(cells)
-    from attnfd.tracking.trainings import train
-
-    train(tasks, _stage(stage))
+    train(tasks, scored)
 
 
 def _evaluate(stage: str, cell: Cell) -> None:
     """Run a stage that evaluates, in the run of the cell's training."""
-    (task,) = _tasks([cell])
+    (task,) = _tasks(stage, [cell])
     from attnfd.tracking import runs
 
     with runs.resume_run(cell, task.settings.of_the_model()) as run:
         (evaluated,) = _stage(stage)([task])
         run.evaluated(evaluated)
+    from attnfd.cli import ending
+
+    ending.show_score(cell, evaluated.metrics["miou"])
 
 
 def _pairs(students: list[str], option: str, values: list[str]) -> Iterator[tuple[str, str]]:
@@ -142,14 +197,12 @@ def _pairs(students: list[str], option: str, values: list[str]) -> Iterator[tupl
 
 def _publish(axes: "Run", dataset: str) -> None:
     """Log a report. It is written by now, so a store out of reach costs a warning and no more."""
-    from attnfd.tracking import costs, summary
+    from attnfd.tracking import summary
 
     try:
-        cost = summary.publish(axes, dataset)
+        summary.publish(axes, dataset)
     except UserError as error:
         tell(
             f"[bold yellow]warning:[/] the report is written, but not logged: {plain(error)}; "
             f"then run attnfd report --dataset {dataset}"
         )
-        return
-    Console().print(costs.drawn(cost), costs.gaps(cost))

@@ -1,46 +1,76 @@
-"""Checks that cost seconds, made before anything that costs hours."""
+"""Checks that cost seconds, made before anything that costs hours; they download and write nothing."""
 
-from attnfd import discovery
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.markup import escape
+from rich.table import Table
+
+from attnfd import discovery, paths
 from attnfd.config.params import Params, load_params
 from attnfd.config.section import validate
+from attnfd.errors import UserError
 from attnfd.runtime import machine
+
+Check = Callable[[], str]
+"""Returns what it found, in a few words; raises a `UserError` where that is a problem."""
 
 
 def check_params() -> Params:
     """Read `params.yaml` and the machine's settings.
 
     Raises:
-        UserError: a section, key, value, axis or environment variable does not hold.
+        UserError: a section, key, value, axis or environment variable is not valid.
     """
     machine.settings()
     return load_params()
 
 
 def check_all() -> Params:
-    """Also check what needs heavier imports: every method, reader, backbone, weights, device and the store.
+    """Check all that the active recipes need, data first.
 
     Raises:
-        UserError: the first thing that does not hold.
+        UserError: the first problem.
     """
     params = check_params()
     check_components(params)
-    check_weights(params)
-
-    from attnfd import paths
-    from attnfd.data.prepared import dataset_root
-    from attnfd.runtime.fabric import start_fabric
-    from attnfd.tracking import store
-
-    for dataset in params.run.datasets:
-        dataset_root(params, dataset, paths.prepared(dataset))
-    start_fabric("32-true")
-    store.check()
+    for _, check in _checks(params):
+        check()
     return params
 
 
+def inspect() -> tuple[Table, list[str]]:
+    """What `check_all` checks as a table, with the cells that are stale, and all problems.
+
+    Raises:
+        UserError: `params.yaml` or a setting of the machine is not valid; the rest depends on it.
+    """
+    params = check_params()
+    check_components(params)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("checked", no_wrap=True)
+    table.add_column("found", overflow="fold")
+    problems = []
+    for name, check in _checks(params):
+        try:
+            table.add_row(escape(name), escape(check()))
+        except UserError as error:
+            problems.append(str(error))
+            table.add_row(escape(name), "[bold red]a problem, see below[/]")
+    if not problems:
+        table.add_row("stale cells", escape(_stale()))
+    return table, problems
+
+
 def check_components(params: Params) -> None:
-    """Type the options of every method, ablation variant and reader, and look up every backbone."""
-    from attnfd.models import backbones
+    """Type the options of every method, ablation variant and reader, and look up every backbone.
+
+    Of timm's only those that `run` uses: what it does not use need not be installed.
+    """
+    from attnfd.models import backbones, from_timm
 
     for dataset in params.raw["recipes"]:
         prepare = params.prepare(dataset)
@@ -51,45 +81,124 @@ def check_components(params: Params) -> None:
         for variant in params.raw["ablate"]:
             params.method("attnfd", dataset, variant)
         teacher = params.train_teacher(dataset).backbone
-        discovery.one_of(teacher, backbones.names(), f"{params.source}: train_teacher.backbone")
+        if dataset in params.run.datasets or not from_timm.has(teacher):
+            backbones.check_name(teacher, f"{params.source}: train_teacher.backbone")
+    axes = params.run
+    used = {*axes.students, *axes.ablate.students, *axes.tune.students}
     for student in params.raw["students"]:
-        key = f"{params.source}: students.{student}.backbone"
-        discovery.one_of(params.student(student).backbone, backbones.names(), key)
+        backbone = params.student(student).backbone
+        if student in used or not from_timm.has(backbone):
+            backbones.check_name(backbone, f"{params.source}: students.{student}.backbone")
 
 
-def check_weights(params: Params) -> None:
-    """Find the initial weights of every network that is to be trained, and read every imported teacher."""
-    from attnfd.models import backbones
-    from attnfd.students.student import load_start
+def _checks(params: Params) -> Iterator[tuple[str, Check]]:
+    for dataset in params.run.datasets:
+        yield f"data of {dataset}", partial(_data, params, dataset)
+        if params.train_teacher(dataset).checkpoint is not None:
+            yield f"teacher of {dataset}", partial(_imported_teacher, params, dataset)
+    from attnfd.cli import weights
+
+    wanted = weights.wanted(params)
+    if not wanted:
+        yield "weights", lambda: "none to load: training starts from random ones"
+    for start in wanted:
+        yield f"weights of {start.backbone}", partial(weights.check, start)
+    for name in sorted({*params.run.students, *params.run.tune.students, *params.run.ablate.students}):
+        if params.student(name).weights is not None:
+            yield f"weights of {name}", partial(_started, params, name)
+    yield "device", _device
+    yield "precision", partial(_precision, params)
+    yield "versions", _versions
+    yield "MLflow store", _store
+
+
+def _data(params: Params, dataset: str) -> str:
+    reader = _reader(params, dataset)
+    splits = {split: len(pairs) for split, pairs in reader.pairs().items()}
+    counts = ", ".join(f"{split} {images}" for split, images in splits.items())
+    drawn = reader.root == paths.prepared(dataset)
+    where = "drawn by prepare" if drawn else str(reader.root)
+    return f"{where}: {sum(splits.values())} images ({counts})"
+
+
+def _imported_teacher(params: Params, dataset: str) -> str:
     from attnfd.teachers import imported
 
-    students = {*params.run.students, *params.run.ablate.students}
-    sections = {name: params.student(name) for name in sorted(students)}
-    for name, section in sections.items():
-        if section.weights is not None:
-            load_start(section, f"{params.source}: students.{name}")
-    wanted = {
-        (section.backbone, params.distill(dataset).weights)
-        for dataset in params.run.datasets
-        for section in sections.values()
-        if section.weights is None
-    }
-    for dataset in params.run.datasets:
-        teacher = params.train_teacher(dataset)
-        if teacher.checkpoint is None:
-            wanted.add((teacher.backbone, teacher.weights))
-        else:
-            imported.check_teacher(teacher, _classes(params, dataset))
-    for backbone, weights in sorted(wanted):
-        backbones.check_weights(backbone, weights)
+    teacher = params.train_teacher(dataset)
+    imported.check_teacher(teacher, len(_reader(params, dataset).classes))
+    return f"imported from {teacher.checkpoint}"
 
 
-def _classes(params: Params, dataset: str) -> int:
-    """How many classes a dataset has, as its reader says, which need not be prepared."""
-    from attnfd import paths
+def _started(params: Params, student: str) -> str:
+    from attnfd.students.student import load_start
+
+    section = params.student(student)
+    load_start(section, f"{params.source}: students.{student}")
+    return f"start from {section.weights}"
+
+
+def _reader(params: Params, dataset: str) -> Any:
+    """The reader of a dataset, which need not be prepared."""
     from attnfd.data.prepared import dataset_root
 
     prepare = params.prepare(dataset)
     reader = discovery.component("readers", prepare.reader)
     options = validate(reader.Options, prepare.options, f"{params.source}: recipes.{dataset}.prepare")
-    return len(reader(options, dataset_root(params, dataset, paths.prepared(dataset))).classes)
+    return reader(options, dataset_root(params, dataset, paths.prepared(dataset)))
+
+
+def _device() -> str:
+    import torch
+
+    from attnfd.bench import timing
+    from attnfd.runtime.fabric import start_fabric
+
+    device = start_fabric("32-true").device
+    if device.type == "cuda":
+        memory = torch.cuda.get_device_properties(device).total_memory
+        return f"GPU: {torch.cuda.get_device_name(device)}, {memory / 2**30:.0f} GiB"
+    import psutil  # type: ignore[import-untyped]
+
+    found = timing.machine()
+    memory = psutil.virtual_memory().total
+    return f"CPU: {found['processor']}, {found['cores']} cores, {memory / 2**30:.0f} GiB of memory"
+
+
+def _precision(params: Params) -> str:
+    from attnfd.runtime.fabric import chosen_precision
+
+    trainings = [
+        training(dataset)
+        for dataset in params.run.datasets
+        for training in (params.train_teacher, params.distill)
+    ]
+    asked = dict.fromkeys(training.precision for training in trainings)
+    return ", ".join(f"auto: {chosen_precision(one)} here" if one == "auto" else one for one in asked)
+
+
+def _versions() -> str:
+    import platform
+    from importlib.metadata import version
+
+    import torch
+
+    gpu = f", CUDA {torch.version.cuda}" if torch.version.cuda else ", without CUDA"
+    return f"attnfd {version('attnfd')}, torch {torch.__version__}{gpu}, Python {platform.python_version()}"
+
+
+def _store() -> str:
+    from attnfd.tracking import store
+
+    store.check()
+    return store.shown(store.address()) + (", new" if store.is_new() else "")
+
+
+def _stale() -> str:
+    from attnfd.sweep.graph import PIPELINE, Graph
+    from attnfd.sweep.plan import reasons
+
+    if not Path(PIPELINE).exists():
+        return f"not known, there is no {PIPELINE} here"
+    graph = Graph()
+    stale = len(reasons(graph))
+    return f"{stale} of {len(graph.jobs)}" + ("; attnfd plan lists them" if stale else "")

@@ -1,42 +1,97 @@
 """The commands beside the stages."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
+from attnfd.cli import completion
 from attnfd.cli.app import app
-from attnfd.cli.messages import plain, tell
+from attnfd.cli.messages import plain, tell, tell_error
 from attnfd.cli.options import Address, Dataset, MethodName, ModelName, Overwrite, Student
 from attnfd.errors import UserError
 
+if TYPE_CHECKING:
+    from attnfd.deploy.source import Model
+
 data = typer.Typer(help="Datasets on this disk.", no_args_is_help=True)
-app.add_typer(data, name="data")
+app.add_typer(data, name="data", rich_help_panel="Run")
+benchmark = typer.Typer(help="What models and trainings cost on this machine.", no_args_is_help=True)
+app.add_typer(benchmark, name="benchmark", rich_help_panel="Measure")
 
 
-@app.command(epilog="Example: attnfd check")
+@app.command(rich_help_panel="Run", epilog="Example: attnfd check")
 def check() -> None:
-    """Check params.yaml, the machine and the MLflow store, before anything runs."""
+    """Check data, params.yaml, weights, the machine and the MLflow store before anything runs."""
     from attnfd.cli import preflight
 
-    preflight.check_all()
-    Console().print("params.yaml, machine and tracking store: all good")
-
-
-@app.command(epilog="Example: attnfd plan\n\nOf other settings: edit params.yaml, attnfd plan")
-def plan() -> None:
-    """List the cells that `dvc repro` or `attnfd sweep` would run, why, and the hours that it would take."""
-    from attnfd.sweep import plan
-    from attnfd.sweep.graph import Graph
-
-    plan.show(plan.plan(Graph()), Console(highlight=False))
+    table, problems = preflight.inspect()
+    Console(highlight=False).print(table)
+    for problem in problems:
+        tell_error(UserError(problem))
+    if problems:
+        raise typer.Exit(UserError.status)
+    Console().print("params.yaml, data, weights, machine and MLflow store: all good")
 
 
 @app.command(
+    rich_help_panel="Run",
+    epilog="Example: attnfd plan\n\nWith another value: attnfd plan --set methods.attnfd.weight=3\n\n"
+    "Epochs for a comparison in equal time: attnfd plan --equal-time shapes",
+)
+def plan(
+    changes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="What if this was in params.yaml? May be given again; nothing is written.",
+            show_default=False,
+        ),
+    ] = None,
+    equal_time: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DATASET",
+            help="Measure a step of every method on this recipe instead, and say how many epochs each may "
+            "train so that all take the same time.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """List the cells that `dvc repro` or `attnfd sweep` would run, why, and the hours that it would take."""
+    from attnfd.cli import preflight
+    from attnfd.config.params import PARAMS_FILE, load_params, parse_params
+    from attnfd.sweep import changed, plan
+    from attnfd.sweep.graph import Graph
+
+    params, text = load_params(), None
+    if changes:
+        text = changed.change(Path(PARAMS_FILE).read_text(encoding="utf-8"), changes)
+        params = parse_params(text, f"{PARAMS_FILE} with {changed.OPTION}")
+        preflight.check_components(params)
+    if equal_time is not None:
+        from attnfd.bench import equal_time as equal
+
+        equal.show(equal_time, equal.budgets(params, equal_time), Console(highlight=False))
+        return
+    plan.show(plan.plan(Graph(text), params), Console(highlight=False))
+
+
+@app.command(rich_help_panel="Run", epilog="Example: attnfd choose --dataset shapes")
+def choose(dataset: Dataset) -> None:
+    """Write each tuned method's best weight into params.yaml, as the trials of `dvc repro tune` have it."""
+    from attnfd.analysis import choosing
+
+    choosing.show(dataset, choosing.choose(dataset), Console(highlight=False, soft_wrap=True))
+
+
+@app.command(
+    rich_help_panel="Run",
     epilog="Example: attnfd sweep --jobs 2\n\nFour cells on each GPU: attnfd sweep --gpus-per-job 0.25\n\n"
     "Eight students beside one teacher: attnfd sweep --students-per-teacher 8\n\n"
-    "On a Ray cluster: attnfd sweep --address 10.0.0.1:6379"
+    "On a Ray cluster: attnfd sweep --address 10.0.0.1:6379",
 )
 def sweep(
     jobs: Annotated[
@@ -77,8 +132,9 @@ def sweep(
 
 
 @app.command(
+    rich_help_panel="Look",
     epilog="Example: attnfd compare shapes/resnet18/none shapes/resnet18/attnfd\n\n"
-    "One cell, before and now: attnfd compare shapes/resnet18/attnfd/0@HEAD shapes/resnet18/attnfd/0"
+    "One cell, before and now: attnfd compare shapes/resnet18/attnfd/0@HEAD shapes/resnet18/attnfd/0",
 )
 def compare(a: Address, b: Address) -> None:
     """Compare two cells, or two methods over their seeds: settings, scores with interval, gains by class."""
@@ -87,13 +143,16 @@ def compare(a: Address, b: Address) -> None:
     compare.show(compare.compare(a, b), Console(highlight=False))
 
 
-@app.command(epilog="Example: attnfd predict shapes/resnet18/attnfd/0 photos 'more/*.jpg' --out predictions")
+@app.command(
+    rich_help_panel="Deploy",
+    epilog="Example: attnfd predict shapes/resnet18/attnfd/0 photos 'more/*.jpg' --out out",
+)
 def predict(
     model: ModelName,
     images: Annotated[list[str], typer.Argument(help="Images of any size, folders, patterns.")],
-    out: Annotated[Path, typer.Option(help="A folder for class maps, overlays and areas.csv.")],
+    out: Annotated[Path, typer.Option(help="A folder for all that is written.")] = Path("predictions"),
     batch_size: Annotated[int, typer.Option(min=1, help="Images of one size per forward pass.")] = 8,
-    overlays: Annotated[bool, typer.Option(help="Whether to write overlays.")] = True,
+    overlays: Annotated[bool, typer.Option(help="Whether to write overlays and the contact sheet.")] = True,
     tile: Annotated[
         int | None,
         typer.Option(
@@ -108,7 +167,7 @@ def predict(
     ] = 128,
     overwrite: Overwrite = False,
 ) -> None:
-    """Segment images: class maps with palette, overlays, and the areas of the classes."""
+    """Segment images: class maps with palette, overlays, a contact sheet, and the areas of the classes."""
     from attnfd.deploy.predict import predict as run
     from attnfd.deploy.source import open_model
     from attnfd.evaluation.tiles import Tiles
@@ -120,10 +179,22 @@ def predict(
     count = run(
         opened, images, out, batch_size=batch_size, overlays=overlays, overwrite=overwrite, tiles=tiles
     )
-    Console(soft_wrap=True).print(f"{count} images segmented into {out}")
+    images_found = "1 image" if count == 1 else f"{count} images"
+    line = f"{images_found} segmented into {out} on {_device_of(opened)}"
+    Console(soft_wrap=True, highlight=False).print(line, markup=False)
 
 
-@app.command(epilog="Example: attnfd export shapes/resnet18/attnfd/0 --format onnx --out student.onnx")
+def _device_of(model: "Model") -> str:
+    import torch
+
+    device = next(model.network.parameters()).device
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "the CPU"
+
+
+@app.command(
+    rich_help_panel="Deploy",
+    epilog="Example: attnfd export shapes/resnet18/attnfd/0 --format onnx --out student.onnx",
+)
 def export(
     model: ModelName,
     out: Annotated[Path, typer.Option(help="A file; its card is written beside it.")],
@@ -145,12 +216,19 @@ def export(
     )
 
 
-@app.command(
-    epilog="Example: attnfd benchmark shapes/teacher shapes/resnet18/attnfd/0 --size 256 256 --plot cost.png"
+@benchmark.command(
+    "models",
+    epilog="Example: attnfd benchmark models shapes/teacher shapes/resnet18/attnfd/0 --size 256 256 "
+    "--plot cost.png",
 )
-def benchmark(
+def benchmark_models(
     models: Annotated[
-        list[str], typer.Argument(metavar="MODEL...", help="As of predict; the first is 1.00×.")
+        list[str],
+        typer.Argument(
+            metavar="MODEL...",
+            help="As of predict; the first is 1.00×.",
+            autocompletion=completion.models,
+        ),
     ],
     size: Annotated[tuple[int, int], typer.Option(min=17, help="Height and width in pixels.")] = (512, 512),
     batch: Annotated[int, typer.Option(min=1, help="Images at once.")] = 1,
@@ -179,8 +257,11 @@ def benchmark(
         tell(f"[bold yellow]warning:[/] not logged: {plain(error)}")
 
 
-@app.command(epilog="Example: attnfd bench step --student mobilenetv2 --size 257 257 --batch 2")
-def bench(
+@benchmark.command(
+    "training",
+    epilog="Example: attnfd benchmark training step --student mobilenetv2 --size 257 257 --batch 2",
+)
+def benchmark_training(
     parts: Annotated[
         list[str] | None,
         typer.Argument(
@@ -204,14 +285,27 @@ def bench(
     json: Annotated[Path | None, typer.Option(help="A file for the numbers.")] = None,
     plot: Annotated[Path | None, typer.Option(help="A PNG of the ratios.")] = None,
 ) -> None:
-    """Measure what a training costs on this machine; for trained models see `benchmark`."""
-
+    """Measure what a training costs on this machine: its steps, their parts, and what is around them."""
     from attnfd.bench.run import PARTS
     from attnfd.bench.run import bench as run
     from attnfd.bench.setting import Setting
 
     given = Setting.load(dataset, student, method, size, batch, rounds)
     run(given, parts or list(PARTS), numbers=json, plot=plot)
+
+
+@benchmark.command("startup", epilog="Example: attnfd benchmark startup --rounds 5")
+def benchmark_startup(
+    rounds: Annotated[int, typer.Option(min=1, help="Timings of each.")] = 3,
+    json: Annotated[Path | None, typer.Option(help="A file for the numbers.")] = None,
+) -> None:
+    """Measure the fixed cost of every stage, in a small project whose pipeline has run."""
+    from attnfd.bench.startup import startup
+    from attnfd.cli import opening
+    from attnfd.config.params import load_params
+
+    cells = dict(opening.graph(load_params()))  # The last of each stage.
+    startup(cells, rounds, Console(), record=json)
 
 
 @data.command(epilog="Example: attnfd data fetch voc")
@@ -257,9 +351,12 @@ def import_(
     console.print(imports.import_export(format, path, to), markup=False)
 
 
-@app.command(epilog="Example: attnfd ui --port 5001")
-def ui(port: Annotated[int, typer.Option(min=1, max=65535, help="Port on 127.0.0.1.")] = 5000) -> None:
-    """Open the MLflow UI on localhost, on the store that the pipeline writes to."""
-    from attnfd.tracking import store
+@app.command(rich_help_panel="Look", epilog="Example: attnfd ui --open")
+def ui(
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port on 127.0.0.1.")] = 5000,
+    browse: Annotated[bool, typer.Option("--open", help="Open the page in a browser, too.")] = False,
+) -> None:
+    """Serve MLflow's pages on localhost, and print the address of the newest runs, the best model first."""
+    from attnfd.tracking import ui
 
-    store.ui(port)
+    ui.serve(port, browse=browse)

@@ -5,7 +5,7 @@ A stage's settings for a dataset are merged from the general to the particular:
     training  ←  <stage>  ←  recipes.<dataset>.training  ←  recipes.<dataset>.<stage>
 
 (`training` takes part in the two stages that train: `train_teacher` and `distill`.) A method's settings are
-`methods.<method>`, with `methods.<method>.on.<dataset>` laid over it.
+`methods.<method>`, with `methods.<method>.on.<dataset>` laid over it. Its `epochs` replace `distill`'s.
 """
 
 import itertools
@@ -14,6 +14,7 @@ import re
 import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ from attnfd.config.schema import (
     Student,
     Training,
     TrainTeacher,
+    Tune,
 )
 from attnfd.config.section import SectionT, explain, typed
 from attnfd.errors import UserError
@@ -47,20 +49,26 @@ NAME = re.compile(r"[A-Za-z0-9_]{1,64}")
 LARGEST = 100_000
 """Most keys and values of a YAML file. What an alias stands for counts each time."""
 
-TAKEN = ("teacher", "frozen")
+TAKEN = ("teacher", "frozen", "untuned")
 """Folders beside those of the students."""
 
 
 RECIPE = ("prepare", "training", "train_teacher", "distill", "evaluate")
 TOP = (
-    "run", "training", "train_teacher", "freeze", "distill", "evaluate", "ablate", "report",
+    "run", "training", "train_teacher", "freeze", "distill", "tune", "evaluate", "ablate", "report",
     "students", "methods", "recipes",
 )  # fmt: skip
+
+NOT_THE_MODELS = {"method": {"on", "epochs"}}
+"""Keys that have done their work once the settings of a cell are resolved."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The resolved settings of a cell; `distill`, `student` and `method` are None for a teacher."""
+    """The resolved settings of a cell.
+
+    `distill`, `student` and `method` are None for a teacher, `tune` is None unless the cell is a trial.
+    """
 
     prepare: Prepare
     train_teacher: TrainTeacher
@@ -68,14 +76,17 @@ class Settings:
     distill: Distill | None
     student: Student | None
     method: Any
+    tune: Tune | None
     evaluate: Evaluate
 
     def of_the_model(self) -> dict[str, dict[str, Any]]:
         """The sections that the weights of the cell's model follow from, as plain values."""
         own = ("train_teacher",) if self.student is None else ("distill", "student", "method")
-        return {
-            name: getattr(self, name).model_dump(mode="json", exclude={"on"}) for name in ("prepare", *own)
+        found = {
+            name: getattr(self, name).model_dump(mode="json", exclude=NOT_THE_MODELS.get(name))
+            for name in ("prepare", *own)
         }
+        return found if self.tune is None else {**found, "tune": {"share": self.tune.share}}
 
 
 class Params:
@@ -99,7 +110,7 @@ class Params:
         for dataset in self.raw["recipes"]:
             for stage in RECIPE[0], *RECIPE[2:]:
                 getattr(self, stage)(dataset)
-        _ = self.freeze, self.report
+        _ = self.freeze, self.report, self.tune
         for student in self.raw["students"]:
             self.student(student)
 
@@ -133,6 +144,8 @@ class Params:
             ("run.methods", self.run.methods, self._mapping("methods")),
             ("run.ablate.students", self.run.ablate.students, self._mapping("students")),
             ("run.ablate.variants", self.run.ablate.variants, self._mapping("ablate")),
+            ("run.tune.students", self.run.tune.students, self._mapping("students")),
+            ("run.tune.methods", self.run.tune.methods, self._mapping("methods")),
         ):
             for value in values:
                 discovery.one_of(value, tuple(allowed), f"{self.source}: {key}")
@@ -190,6 +203,10 @@ class Params:
     def freeze(self) -> Freeze:
         return self._section(Freeze, "freeze")
 
+    @cached_property
+    def tune(self) -> Tune:
+        return self._section(Tune, "tune")
+
     def evaluate(self, dataset: str) -> Evaluate:
         self._check_recipe(dataset)
         return self._section(Evaluate, "evaluate", f"recipes.{dataset}.evaluate")
@@ -205,29 +222,70 @@ class Params:
     def method(self, method: str, dataset: str, variant: str | None = None) -> Any:
         """Settings of a method on a dataset, typed by the method's own file; `variant` names an ablation."""
         discovery.one_of(method, tuple(self.raw["methods"]), f"{self.source}: methods")
-        layers = [f"methods.{method}"]
-        on = self._at(f"methods.{method}.on")
-        for name in on if isinstance(on, dict) else ():
-            discovery.one_of(name, tuple(self.raw["recipes"]), f"{self.source}: methods.{method}.on")
-            if name == dataset:
-                layers.append(f"methods.{method}.on.{dataset}")
+        layers = [f"methods.{method}", *self._on(method, dataset)]
         if variant is not None:
             discovery.one_of(variant, tuple(self.raw["ablate"]), f"{self.source}: ablate")
             layers.append(f"ablate.{variant}")
         return self._section(discovery.component("distillers", method).Config, *layers)
 
+    def untuned(self, method: str, dataset: str) -> dict[str, Any]:
+        """What the trials of a method begin from: its settings without those that are chosen from trials.
+
+        These are the dataset's own weight and the epochs. So a choice makes no trial stale.
+        """
+        general = self._at(f"methods.{method}")
+        merged = _merge(general, self._at(f"methods.{method}.on.{dataset}"))
+        kept = {key: value for key, value in merged.items() if key not in ("on", "epochs", "weight")}
+        return {**kept, "weight": general["weight"]} if "weight" in general else kept
+
+    def _on(self, method: str, dataset: str) -> list[str]:
+        """Where a method's settings for a dataset are, if it has any."""
+        on = self._at(f"methods.{method}.on")
+        for name in on if isinstance(on, dict) else ():
+            discovery.one_of(name, tuple(self.raw["recipes"]), f"{self.source}: methods.{method}.on")
+        return [f"methods.{method}.on.{dataset}"] if isinstance(on, dict) and dataset in on else []
+
     def resolve(self, cell: Cell) -> "Settings":
         """All settings that a cell depends on, each section merged from all of its layers."""
         teacher = cell.student is None
+        trial = cell.factor is not None
+        distill = method = None
+        if trial:
+            distill, method = self._trial(cell)
+        elif not teacher:
+            distill = self.distill(cell.dataset)
+            method = self.method(str(cell.method), cell.dataset, cell.variant)
+            distill = distill.model_copy(update={"epochs": method.epochs or distill.epochs})
         return Settings(
             prepare=self.prepare(cell.dataset),
             train_teacher=self.train_teacher(cell.dataset),
             freeze=self.freeze,
-            distill=None if teacher else self.distill(cell.dataset),
+            distill=distill,
             student=None if teacher else self.student(str(cell.student)),
-            method=None if teacher else self.method(str(cell.method), cell.dataset, cell.variant),
+            method=method,
+            tune=self.tune if trial else None,
             evaluate=self.evaluate(cell.dataset),
         )
+
+    def _trial(self, cell: Cell) -> tuple[Distill, Any]:
+        """What a trial trains with: the method's weight times the factor, in fewer epochs."""
+        method, distill = str(cell.method), self.distill(cell.dataset)
+        self.method(method, cell.dataset)  # Its messages name the keys of the file.
+        config = discovery.component("distillers", method).Config
+        untuned = typed(config, self.untuned(method, cell.dataset))
+        epochs = max(1, round(distill.epochs * self.tune.epochs_factor))
+        weight = times(untuned.weight, str(cell.factor))
+        shorter = distill.model_copy(update={"epochs": epochs, "validate_every": epochs})
+        return shorter, untuned.model_copy(update={"weight": weight})
+
+
+def times(weight: float, factor: str) -> float:
+    """A weight times a factor, without the digits that binary fractions add.
+
+    >>> times(3, "0.1")
+    0.3
+    """
+    return float(Decimal(repr(weight)) * Decimal(factor))
 
 
 def load_params(path: str | Path = PARAMS_FILE) -> Params:

@@ -23,6 +23,7 @@ Scale = Annotated[
     float, Field(gt=0), within(0.1, 10, "what is resized further is only dots, or fills memory")
 ]
 Kernel = Annotated[Positive, within(1, 63, "the maps under it have some tens of pixels a side")]
+Factor = Annotated[int | float, within(1e-4, 1e4, "a weight further from the paper's is another method")]
 PIXELS = 2**30
 """Most pixels of a step; their features need a hundred times the memory."""
 
@@ -31,6 +32,14 @@ Layer = Literal["backbone", "encoder", "decoder"]
 LAYERS: tuple[Layer, ...] = get_args(Layer)
 """The layers whose features can be distilled, in the order of computation (paper sec. 3.1)."""
 
+OutputStride = Annotated[
+    Literal[8, 16],
+    Field(description="how many times larger than the backbone's last map an image is"),
+]
+Backbone = Annotated[
+    str,
+    Field(description="a name out of attnfd.models.backbones, or timm: and a network of timm"),
+]
 Weight = Annotated[NonNegative, Field(description="factor of the distillation loss beside cross-entropy")]
 
 
@@ -53,6 +62,14 @@ class AblateAxes(Axes):
     seeds: tuple[Seed, ...] = Field(min_length=1, description="one training per seed")
 
 
+class TuneAxes(Axes):
+    """Axes of the `tune` matrix, beside `tune.factors`; without a method it has no cell."""
+
+    students: tuple[str, ...] = Field(min_length=1, description="students that the trials train")
+    methods: tuple[str, ...] = Field(description="methods whose weight is tuned; []: none")
+    seeds: tuple[Seed, ...] = Field(min_length=1, description="one trial per seed")
+
+
 class Run(Axes):
     """What runs: the axes of the DVC matrices."""
 
@@ -61,6 +78,7 @@ class Run(Axes):
     methods: tuple[str, ...] = Field(min_length=1, description="names out of `methods`")
     seeds: tuple[Seed, ...] = Field(min_length=1, description="one training per seed")
     ablate: AblateAxes
+    tune: TuneAxes
 
 
 class Prepare(Section):
@@ -144,9 +162,11 @@ class Training(Section):
     validate_every: Positive = Field(description="epochs between validations; the last epoch always is one")
 
     @model_validator(mode="after")
-    def _no_validation_image(self) -> "Training":
-        if "val" in self.splits:
-            raise ValueError(f"splits: found {list(self.splits)}; allowed: any but val, which evaluates")
+    def _no_scored_image(self) -> "Training":
+        if {"val", "test"} & set(self.splits):
+            raise ValueError(
+                f"splits: found {list(self.splits)}; allowed: any but val and test, which evaluate"
+            )
         return self
 
     @model_validator(mode="after")
@@ -185,7 +205,8 @@ class Attention(Section):
 class TrainTeacher(Training):
     """The teacher: network, initial weights, seed, training."""
 
-    backbone: str = Field(description="a name out of attnfd.models.backbones")
+    backbone: Backbone
+    output_stride: OutputStride = 16
     weights: str = Field(
         description="imagenet, none, or a file; {backbone} in its path stands for the backbone's name"
     )
@@ -230,6 +251,26 @@ class Distill(Training):
         return self
 
 
+class Tune(Section):
+    """The trials from which a method's weight is chosen. All methods get the same ones."""
+
+    factors: tuple[Factor, ...] = Field(
+        min_length=1, description="a trial for each: the method's weight times this"
+    )
+    share: Annotated[float, Field(gt=0, lt=1)] = Field(
+        description="part of the training images that a trial does not train on, but is scored on"
+    )
+    epochs_factor: Annotated[float, within(0.01, 1, "a trial is a shorter training")] = Field(
+        description="a trial has the epochs of `distill` times this"
+    )
+
+    @model_validator(mode="after")
+    def _each_once(self) -> "Tune":
+        if len(set(self.factors)) < len(self.factors):
+            raise ValueError(f"factors: found {list(self.factors)}; allowed: every value once")
+        return self
+
+
 class Evaluate(Section):
     """Evaluation at original size, and the pictures it leaves."""
 
@@ -262,7 +303,8 @@ class Report(Section):
 class Student(Section):
     """A student network."""
 
-    backbone: str = Field(description="a name out of attnfd.models.backbones")
+    backbone: Backbone
+    output_stride: OutputStride = 16
     dropout: tuple[Probability, Probability] = Field(description="before the last two convs of the head")
     weights: str | None = Field(
         default=None,
@@ -278,4 +320,9 @@ class Method(Section):
     """
 
     weight: Weight = 1
+    epochs: Annotated[Epochs, Field(gt=0)] | None = Field(
+        default=None,
+        description="passes over the training images; null: those of `distill`. For a comparison in equal "
+        "time, see `attnfd plan --equal-time`",
+    )
     on: dict[str, dict[str, Any]] = Field(default={}, description="settings that differ, by dataset")

@@ -4,7 +4,7 @@ import difflib
 import json
 from collections.abc import Mapping
 from types import UnionType
-from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, Union, get_args, get_origin
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import PydanticCustomError
@@ -46,7 +46,28 @@ RENAMED = {"tap": "point"}
 """Keys that had another name before version 0.2, and their names now."""
 
 
-class Section(BaseModel):
+if TYPE_CHECKING:
+    from pydantic._internal._model_construction import ModelMetaclass
+else:
+    ModelMetaclass = type(BaseModel)
+
+
+class _Called(ModelMetaclass):
+    """A section that Python code makes: lists count as tuples, and a wrong value costs one line."""
+
+    if not TYPE_CHECKING:  # Type checkers see the section's own fields.
+
+        def __call__(cls, *args: Any, **values: Any) -> Any:  # noqa: N805
+            if args:
+                first = next(iter(cls.model_fields))
+                raise TypeError(f"{cls.__qualname__}: give every value by its name, such as {first}=…")
+            try:
+                return super().__call__(**values)
+            except ValidationError:
+                return validate(cls, values, cls.__qualname__)
+
+
+class Section(BaseModel, metaclass=_Called):
     """A section of `params.yaml`: keyword-only, frozen, strict about types and keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
@@ -68,7 +89,12 @@ def validate(kind: type[SectionT], raw: Mapping[str, Any], where: str) -> Sectio
 
 def typed(kind: type[SectionT], raw: Mapping[str, Any]) -> SectionT:
     # By way of JSON, strict types still take a list for a tuple and a whole number for a float.
-    return kind.model_validate_json(json.dumps(raw, default=str))
+    return kind.model_validate_json(json.dumps(raw, default=_plain))
+
+
+def _plain(value: Any) -> Any:
+    """What JSON has no word for: a section as its keys and values, anything else as text."""
+    return value.model_dump() if isinstance(value, Section) else str(value)
 
 
 def explain(kind: type[Section], error: ValidationError) -> str:
@@ -96,7 +122,7 @@ def explain(kind: type[Section], error: ValidationError) -> str:
 
 def _shown(value: Any) -> str:
     """A value as it is in the file, or the beginning of a long one."""
-    text = json.dumps(value, default=str, ensure_ascii=False)
+    text = json.dumps(value, default=_plain, ensure_ascii=False)
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
 
 
@@ -112,11 +138,12 @@ def _alternatives(annotation: Any) -> tuple[Any, ...]:
 
 def _wanted(error: Any) -> str:
     """What pydantic wants, with an example where its word is not YAML's."""
-    found = json.dumps(error["input"])
+    found = json.dumps(error["input"], default=_plain)
     if error["type"] in ("list_type", "tuple_type"):
         return f"a list, such as {found if isinstance(error['input'], list) else f'[{found}]'}"
     if error["type"] in ("dict_type", "model_type", "model_attributes_type"):
-        return "keys with values, such as {a: 0, b: 1}"
+        made = error.get("ctx", {}).get("class_name")
+        return f"keys with values, such as {{a: 0, b: 1}}{f', in Python {made}(…)' if made else ''}"
     if error["type"] in ("too_short", "too_long"):
         least = error["type"] == "too_short"
         count = error["ctx"]["min_length" if least else "max_length"]

@@ -80,7 +80,7 @@ def _decoding() -> Iterator[None]:
         raise ValueError(f"{type(error).__name__}: {error}") from None
 
 
-def decode_image(file: Path | BytesIO, depth: Depth | None = None) -> NDArray[np.uint8]:
+def decode_image(file: str | Path | BytesIO, depth: Depth | None = None) -> NDArray[np.uint8]:
     """An image as RGB (H, W, 3), uint8, turned as its EXIF orientation says.
 
     Grey, palette and CMYK images become RGB, and transparency is dropped.
@@ -96,7 +96,7 @@ def decode_image(file: Path | BytesIO, depth: Depth | None = None) -> NDArray[np
 
 
 @_decoding()
-def read_pixels(file: Path | BytesIO) -> Pixels:
+def read_pixels(file: str | Path | BytesIO) -> Pixels:
     """An image before it is scaled to 8 bits, see `decode_image`."""
     with _open(file) as image:
         deep = _rawmode(image)
@@ -109,19 +109,19 @@ def read_pixels(file: Path | BytesIO) -> Pixels:
 
 
 @_decoding()
-def orientation(file: Path | BytesIO) -> int:
+def orientation(file: str | Path | BytesIO) -> int:
     """The EXIF orientation of an image: 1 for one that is stored as it is seen, else 2 to 8."""
     with _open(file) as image:
         return _orientation(image)
 
 
-def decode_mask(file: Path | BytesIO, *, colours: bool = False) -> np.ndarray:
+def decode_mask(file: str | Path | BytesIO, *, colours: bool = False) -> np.ndarray:
     """The values of a mask (H, W), see `read_mask`."""
     return read_mask(file, colours=colours).values
 
 
 @_decoding()
-def read_mask(file: Path | BytesIO, *, colours: bool = False, white: int = 1) -> Mask:
+def read_mask(file: str | Path | BytesIO, *, colours: bool = False, white: int = 1) -> Mask:
     """A mask, turned as its EXIF orientation says. Of a .mat file of SBD: its `GTcls.Segmentation`.
 
     Args:
@@ -149,7 +149,7 @@ def read_mask(file: Path | BytesIO, *, colours: bool = False, white: int = 1) ->
         return Mask(values, (upright.getpalette() if upright.mode == "P" else None) or (), turned=turned)
 
 
-def read_labels(file: Path | BytesIO, table: np.ndarray) -> Mask:
+def read_labels(file: str | Path | BytesIO, table: np.ndarray) -> Mask:
     """A mask of the dataset with this `label_table`.
 
     White in a mask of one bit is 1, or 255 if that is a class and 1 is none.
@@ -158,13 +158,13 @@ def read_labels(file: Path | BytesIO, table: np.ndarray) -> Mask:
     return read_mask(file, colours=len(table) > COLOUR, white=white)
 
 
-def read_classes(file: Path | BytesIO, table: np.ndarray) -> np.ndarray:
+def read_classes(file: str | Path | BytesIO, table: np.ndarray) -> np.ndarray:
     """The class of every pixel of a mask (H, W), uint8, through the `label_table` of its dataset."""
     return table[read_labels(file, table).values]
 
 
 @contextmanager
-def _open(file: Path | BytesIO) -> Iterator[Image.Image]:
+def _open(file: str | Path | BytesIO) -> Iterator[Image.Image]:
     """A file with one image, at that image."""
     with Image.open(file, formats=FORMATS) as image:
         # An MPO is a photo with views of it for other devices behind it.
@@ -221,7 +221,7 @@ def _arguments(tile: Any) -> tuple[Any, ...]:
     return (tile[3],) if isinstance(tile[3], str) else tuple(tile[3])
 
 
-def _sixteen_bits(file: Path | BytesIO, upper: NDArray[np.uint8], rawmode: str) -> NDArray[np.uint16]:
+def _sixteen_bits(file: str | Path | BytesIO, upper: NDArray[np.uint8], rawmode: str) -> NDArray[np.uint16]:
     """All 16 bits of an image: Pillow is asked once more, for the other byte of every value."""
     with _open(file) as image:
         image.tile = [  # type: ignore[attr-defined]
@@ -246,14 +246,14 @@ def _colours(mask: Image.Image) -> NDArray[np.uint32]:
     return COLOUR + colours
 
 
-def _head(file: Path | BytesIO) -> bytes:
+def _head(file: str | Path | BytesIO) -> bytes:
     if isinstance(file, BytesIO):
         return file.getvalue()[: len(MATLAB)]
-    with file.open("rb") as opened:
+    with open(file, "rb") as opened:
         return opened.read(len(MATLAB))
 
 
-def _decode_sbd(file: Path | BytesIO) -> np.ndarray:
+def _decode_sbd(file: str | Path | BytesIO) -> np.ndarray:
     from scipy.io import loadmat
 
     try:

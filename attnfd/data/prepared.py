@@ -6,7 +6,7 @@ Training and evaluation read these two and the files that the index names; the r
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 from typing import Self
@@ -18,6 +18,7 @@ from attnfd import discovery, paths
 from attnfd.config.params import Params
 from attnfd.config.section import Section, validate
 from attnfd.data.depth import Depth
+from attnfd.data.strata import stratify
 from attnfd.errors import UserError
 from attnfd.runtime import machine
 
@@ -25,6 +26,8 @@ INDEX = "index.csv"
 WARNINGS = "warnings.json"
 SPLITS = ("train", "val")
 """Every dataset has these; further ones can be named in `training.splits`."""
+SCORED = ("val", "test")
+"""No network is trained on these: epochs are chosen on the first, results are those of the second."""
 TEXT_COLUMNS = ("split", "id", "image", "mask", "image_sha256", "mask_sha256")
 COLUMNS = (
     "split", "id", "image", "mask", "height", "width",
@@ -71,18 +74,20 @@ class Card(Section):
     sha256: str
 
     @classmethod
-    def load(cls, folder: Path) -> Self:
+    def load(cls, folder: str | Path) -> Self:
         """Read the card that `prepare` wrote.
 
         Raises:
             UserError: there is none, or it is damaged.
         """
-        file = folder / paths.CARD
+        file = Path(folder, paths.CARD)
         written = _written(file)
         try:
             return validate(cls, json.loads(written), paths.CARD)
         except ValueError as error:
-            raise UserError(f"{file}: damaged ({error}); run dvc repro -f prepare@{folder.name}") from None
+            raise UserError(
+                f"{file}: damaged ({error}); run dvc repro -f prepare@{file.parent.name}"
+            ) from None
 
 
 @dataclass(frozen=True)
@@ -94,13 +99,14 @@ class Prepared:
     root: Path
 
     @classmethod
-    def load(cls, folder: Path, root: Path) -> Self:
+    def load(cls, folder: str | Path, root: str | Path) -> Self:
         """Read what `prepare` wrote, and see that the files below `root` still have their sizes.
 
         Raises:
             UserError: the dataset is not prepared, its card or index is damaged or edited, or a file is
                 missing or changed since.
         """
+        folder = Path(folder)
         card, listed = Card.load(folder), _written(folder / INDEX)
         if hashlib.sha256(listed).hexdigest() != card.sha256:
             raise UserError(
@@ -109,12 +115,13 @@ class Prepared:
             )
         text = dict.fromkeys(TEXT_COLUMNS, str)
         index = pd.read_csv(BytesIO(listed), dtype=text, keep_default_na=False)
-        prepared = cls(card, index, root)
+        prepared = cls(card, index, Path(root))
         prepared._check_sizes()
         return prepared
 
-    def write(self, folder: Path) -> None:
+    def write(self, folder: str | Path) -> None:
         """Write card and index; equal content gives equal bytes."""
+        folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / paths.CARD).write_text(self.card.model_dump_json(indent=2) + "\n", encoding="utf-8")
         (folder / INDEX).write_bytes(to_csv(self.index))
@@ -128,6 +135,32 @@ class Prepared:
         for name in names:
             discovery.one_of(name, tuple(self.card.splits), f"splits of {self.card.name}")
         return self.index[self.index["split"].isin(names)].reset_index(drop=True)
+
+    @property
+    def reported(self) -> str:
+        """The split that results are of: `test` if there is one, else `val`."""
+        return "test" if "test" in self.card.splits else "val"
+
+    def held_out(self, splits: Sequence[str], share: float, seed: int) -> "Prepared":
+        """The dataset of a trial: some of its training images validate, the rest trains; it has no others.
+
+        Images of one content stay together.
+
+        Raises:
+            UserError: there is no such split, or a side would have no image.
+        """
+        rows = self.split(*splits)
+        present = rows[list(self.card.classes)].to_numpy() > 0
+        groups = pd.factorize(rows["image_sha256"])[0]
+        chosen = stratify(present, share, seed, groups)
+        if chosen.all() or not chosen.any():
+            raise UserError(
+                f"tune.share: found {share}, which leaves {np.count_nonzero(~chosen)} of the {len(rows)} "
+                f"training images of {self.card.name} to train on; allowed: a share that leaves some on both "
+                "sides"
+            )
+        rows.loc[chosen, "split"] = "val"
+        return replace(self, index=rows)
 
     def read(self, name: str, sha256: str) -> BytesIO:
         """The content of a file of the index.
@@ -178,24 +211,24 @@ class Prepared:
         return UserError(f"{path}: {found}: changed since prepare; run dvc repro -f prepare@{self.card.name}")
 
 
-def read_warnings(folder: Path) -> list[str]:
+def read_warnings(folder: str | Path) -> list[str]:
     """What `prepare` warned of.
 
     Raises:
         UserError: its file is missing or damaged.
     """
-    file = folder / WARNINGS
+    file = Path(folder, WARNINGS)
     written = _written(file)
     try:
         return [str(line) for line in json.loads(written)]
     except (ValueError, TypeError) as error:
-        raise UserError(f"{file}: damaged ({error}); run dvc repro -f prepare@{folder.name}") from None
+        raise UserError(f"{file}: damaged ({error}); run dvc repro -f prepare@{file.parent.name}") from None
 
 
-def write_warnings(folder: Path, warnings: Sequence[str]) -> None:
+def write_warnings(folder: str | Path, warnings: Sequence[str]) -> None:
     """Keep the warnings beside the card: training does not depend on them, the report does."""
     text = json.dumps(list(warnings), indent=2, ensure_ascii=False)
-    (folder / WARNINGS).write_text(text + "\n", encoding="utf-8")
+    Path(folder, WARNINGS).write_text(text + "\n", encoding="utf-8")
 
 
 def _written(file: Path) -> bytes:

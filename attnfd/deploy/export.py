@@ -55,7 +55,9 @@ class Comparison(NamedTuple):
     agreement: float
 
 
-def export(model: Model, kind: str, out: Path, *, images: Sequence[str], overwrite: bool) -> Comparison:
+def export(
+    model: Model, kind: str, out: str | Path, *, images: Sequence[str] = (), overwrite: bool = False
+) -> Comparison:
     """Write a model and, as `<out>.json`, what it takes and answers; or nothing, if it answers otherwise.
 
     Args:
@@ -67,6 +69,7 @@ def export(model: Model, kind: str, out: Path, *, images: Sequence[str], overwri
     Raises:
         UserError: a name does not hold, a package is missing, there are no images, or the export differs.
     """
+    out = Path(out)
     discovery.one_of(kind, tuple(SUFFIX), "--format")
     check_packages(kind)
     if out.suffix != SUFFIX[kind]:

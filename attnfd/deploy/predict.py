@@ -1,4 +1,4 @@
-"""Images in; class maps, overlays and class areas out."""
+"""Images in; class maps, overlays, a contact sheet and class areas out."""
 
 import glob
 import logging
@@ -19,6 +19,8 @@ from rich.progress import track
 
 from attnfd.data.depth import FEW, FULL, Depth, measure, one_level, scale, used
 from attnfd.data.images import FORMATS, IMAGES, UNREADABLE, read_pixels
+from attnfd.deploy.prediction import Prediction
+from attnfd.deploy.sheet import ContactSheet, with_legend
 from attnfd.deploy.source import Model
 from attnfd.errors import UserError
 from attnfd.evaluation.inference import classify
@@ -30,6 +32,7 @@ from attnfd.runtime.fabric import start_fabric
 CLASSES = "classes"
 OVERLAYS = "overlays"
 AREAS = "areas.csv"
+SHEET = "contact_sheet.png"
 WAITING = 4
 """Batches of images that wait, decoded, for others of their size."""
 
@@ -50,7 +53,7 @@ class Decoded(NamedTuple):
 def predict(
     model: Model,
     sources: Sequence[str],
-    out: Path,
+    out: str | Path,
     *,
     batch_size: int,
     overlays: bool,
@@ -59,13 +62,13 @@ def predict(
 ) -> int:
     """Segment images of any size, and write the answers into a folder.
 
-    It gets `classes/<path>.png` (class indices, with the palette), `overlays/<path>.png` and `areas.csv`:
-    image, class, pixels, and their share of the image.
+    It gets `classes/<path>.png` (class indices, with the palette), `overlays/<path>.png` with their legend,
+    `contact_sheet.png`, and `areas.csv`: image, class, pixels, and their share of the image.
 
     Args:
         sources: images, folders, which are searched with all that is in them, and patterns.
         batch_size: images of one size per forward pass.
-        overlays: whether to write them.
+        overlays: whether to write them and the contact sheet.
         overwrite: whether `out` may hold files already.
         tiles: of larger images; None for whole images.
 
@@ -76,6 +79,7 @@ def predict(
         UserError: a source has no images, two of them would be written to one file, or `out` is in use, all
             before anything is written; images cannot be read, after all others are done.
     """
+    out = Path(out)
     if out.exists() and not (overwrite and out.is_dir()) and not (out.is_dir() and not any(out.iterdir())):
         raise UserError(f"{out}: is there already; name another folder, or add --overwrite")
     images = find(sources, without=out)
@@ -86,17 +90,20 @@ def predict(
         batch_size = 1  # Images wait for others of their size, which large ones should not.
     areas: dict[Path, NDArray[np.int64]] = {}
     dull: list[Path] = []
+    sheet = ContactSheet(images) if overlays else None
     for batch in batches(_decode(images, model.legend.depth, batch_size), batch_size):
         dull += (image.path for image in batch if image.dull)
         pixels = torch.from_numpy(np.stack([image.pixels for image in batch])).to(device)
         with torch.inference_mode():
             maps = classify(network, pixels.permute(0, 3, 1, 2), tiles).to("cpu", torch.uint8).numpy()
         for image, classes in zip(batch, maps, strict=True):
-            _write(image, classes, model.legend, out, overlays)
+            _write(image, classes, model.legend, out, sheet)
             areas[image.path] = np.bincount(classes.ravel(), minlength=len(model.legend.classes))
     if areas:
         in_order = {path: areas[path] for path in images if path in areas}
         _table(in_order, model.legend).to_csv(out / AREAS, index=False, lineterminator="\n")
+        if sheet is not None:
+            sheet.draw().save(out / SHEET)
     if dull:
         _warn_of_dull(dull, model.legend.depth)
     if unread := [str(file) for path, file in images.items() if path not in areas]:
@@ -239,12 +246,14 @@ def batches(images: Iterable[Decoded], batch_size: int) -> Iterator[list[Decoded
     yield from waiting.values()
 
 
-def _write(image: Decoded, classes: NDArray[np.uint8], legend: Legend, out: Path, overlays: bool) -> None:
-    indexed = Image.fromarray(classes)
-    indexed.putpalette([channel for colour in legend.palette for channel in colour])
-    pictures = {CLASSES: indexed}
-    if overlays:
-        pictures[OVERLAYS] = Image.blend(Image.fromarray(image.pixels), indexed.convert("RGB"), 0.5)
+def _write(
+    image: Decoded, classes: NDArray[np.uint8], legend: Legend, out: Path, sheet: ContactSheet | None
+) -> None:
+    found = Prediction(classes, image.pixels, legend)
+    pictures = {CLASSES: found.class_map()}
+    if sheet is not None:
+        pictures[OVERLAYS] = with_legend(found)
+        sheet.add(image.path, found)
     for kind, picture in pictures.items():
         file = out / kind / image.path.with_suffix(".png")
         file.parent.mkdir(parents=True, exist_ok=True)

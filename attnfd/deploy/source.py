@@ -4,7 +4,7 @@ import json
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attnfd import paths
 from attnfd.analysis.reading import need, reading
@@ -15,8 +15,11 @@ from attnfd.models.checkpoint import Legend
 from attnfd.models.deeplab import DeepLabV3Plus
 from attnfd.tracking import exported
 
+if TYPE_CHECKING:
+    from attnfd.deploy.prediction import Prediction
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class Model:
     """A network in eval mode on the CPU, and what its answers mean.
 
@@ -29,18 +32,44 @@ class Model:
     card: dict[str, Any]
     miou: float | None
 
+    def predict(self, image: Any) -> "Prediction":
+        """Segment an image of any size, on the device of `network`.
 
-def open_model(name: str) -> Model:
+        Args:
+            image: its path, a PIL image, an array (H, W, 3) or (H, W), or a tensor (3, H, W). Values are
+                whole numbers from 0 to 255; those of more than 8 bits are scaled as in the training.
+
+        Raises:
+            UserError: it cannot be read, or has other values or another shape.
+            TypeError: it is none of these.
+        """
+        from attnfd.deploy.prediction import predict
+
+        return predict(self.network, self.legend, image)
+
+    def __repr__(self) -> str:
+        score = "not evaluated" if self.miou is None else f"mIoU {100 * self.miou:.2f}"
+        return f"Model({self.name!r}: {', '.join(self.legend.classes)}; {score})"
+
+
+def open_model(name: str | Path) -> Model:
     """Find and read a model.
 
     Args:
         name: a folder with weights and card, or the weights in it; such a folder below `models/`, like
-            `shapes/resnet18/attnfd/0`; id of an MLflow run; a registered model, `models:/<name>@<alias>`, or
-            its name alone for the alias `best`.
+            `shapes/resnet18/attnfd/0`; id of an MLflow run; a registered model, `models:/<name>@<alias>` or
+            `<name>@<alias>`, or its name alone for the alias `best`.
 
     Raises:
+        TypeError: it is no name.
         UserError: there is no such model, it is damaged, or its card does not name its classes.
     """
+    if not isinstance(name, str | Path):
+        raise TypeError(
+            f"model: found {name!r}; pass a folder such as 'shapes/resnet18/attnfd/0', the id of an MLflow "
+            "run, or a registered model such as 'models:/attnfd-shapes@best'"
+        )
+    name = str(name)
     folder = _folder(name)
     if folder is not None:
         return _read(name, folder)

@@ -38,6 +38,8 @@ def at_loss(student: Tensor, teacher: Tensor) -> Tensor:
 class AT(FeatureDistiller):
     """The attention maps of the chosen layers; nothing is trained beside the student."""
 
+    title = "AT"
+
     class Config(FeatureMethod):
         weight: Weight = 10_000
 

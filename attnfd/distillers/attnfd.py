@@ -10,11 +10,11 @@ from torch.nn import functional as F
 
 from attnfd.config.schema import LAYERS, Attention
 from attnfd.config.section import NonNegative
-from attnfd.distillers.base import Connector, Distiller, FeatureMethod, Layers, match_size
+from attnfd.distillers.base import Connector, Distiller, FeatureMethod, Layers, Net, match_size
 from attnfd.losses import full_precision, kd_loss, same_shape, unit_distance
 from attnfd.models.cbam import CBAM
 from attnfd.models.deeplab import initialise
-from attnfd.models.taps import NetInfo, Output, Tap
+from attnfd.models.taps import Output, Tap
 
 Normalize = Literal["channel", "sample", "batch", "none"]
 
@@ -65,6 +65,8 @@ class AttnFD(Distiller):
     thrown away with it.
     """
 
+    title = "AttnFD"
+
     class Config(FeatureMethod):
         layers: Layers = LAYERS
         normalize: Normalize = Field(
@@ -92,7 +94,7 @@ class AttnFD(Distiller):
     config: Config
     unlabelled = True
 
-    def __init__(self, student: NetInfo, teacher: NetInfo, config: Config | None = None) -> None:
+    def __init__(self, student: Net, teacher: Net, config: Config | None = None) -> None:
         super().__init__(student, teacher, config)
         config = self.config
         self.student_taps = frozenset(config.taps)
@@ -104,7 +106,7 @@ class AttnFD(Distiller):
         self.teacher_logits = config.kd_weight > 0
         self.refiners = nn.ModuleDict(
             {
-                layer: _refiner(student.channels[layer], teacher.channels[layer], config)
+                layer: _refiner(self.student.channels[layer], self.teacher.channels[layer], config)
                 for layer in config.layers
             }
         )
@@ -112,7 +114,7 @@ class AttnFD(Distiller):
         gates = config.attention.model_dump() | {"learned": False}
         self.teacher_refiners = nn.ModuleDict(
             {
-                layer: nn.Identity() if trained else CBAM(teacher.channels[layer], **gates)
+                layer: nn.Identity() if trained else CBAM(self.teacher.channels[layer], **gates)
                 for layer in config.layers
             }
         )

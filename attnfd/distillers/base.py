@@ -6,7 +6,7 @@ A method is one file of this package: a pure loss function of tensors, a `Config
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Protocol, Self
 
 from pydantic import Field, model_validator
 from torch import Tensor, nn
@@ -14,8 +14,42 @@ from torch.nn import functional as F
 
 from attnfd import discovery
 from attnfd.config.schema import Layer, Method
-from attnfd.config.section import Section, validate
+from attnfd.config.section import validate
 from attnfd.models.taps import NetInfo, Output, Tap
+
+
+class Described(Protocol):
+    """A network that says what a distiller must know of it."""
+
+    @property
+    def info(self) -> NetInfo: ...
+
+
+Net = NetInfo | Described
+"""A network, or what is known of it."""
+
+
+def describe(network: Net, name: str) -> NetInfo:
+    """What is known of a network.
+
+    Args:
+        network: the network, or what is known of it.
+        name: `student` or `teacher`, for the message.
+
+    Raises:
+        TypeError: it is neither.
+    """
+    info = network if isinstance(network, NetInfo) else getattr(network, "info", None)
+    if not isinstance(info, NetInfo):
+        raise TypeError(
+            f"{name}: found {_kind(network)}; pass a network with the attribute `info`, such as a "
+            "DeepLabV3Plus, or NetInfo(channels={layer: C, …}, classes=K)"
+        )
+    return info
+
+
+def _kind(value: object) -> str:
+    return f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
 
 
 class Distiller(nn.Module, ABC):
@@ -25,10 +59,17 @@ class Distiller(nn.Module, ABC):
     head's learning rate, are saved with a training checkpoint, and never with the student.
 
     Args:
-        student: channels and classes of the student.
-        teacher: the same of the frozen teacher, and its margins.
+        student: the student, or its channels and classes.
+        teacher: the frozen teacher, or its channels, classes and margins.
         config: the method's section of `params.yaml`; None for the paper's values.
+
+    Raises:
+        TypeError: an argument is of another kind.
+        ValueError: a network has no channels for a layer that the method reads.
     """
+
+    title: ClassVar[str] = ""
+    """The method's name in tables and figures; without one they show the name of its file."""
 
     Config: ClassVar[type[Method]] = Method
 
@@ -45,9 +86,39 @@ class Distiller(nn.Module, ABC):
     """Whether `forward` teaches on pixels without a label, which are 254 in its target: as on any that is not
     void. If not, it sees void in their place."""
 
-    def __init__(self, student: NetInfo, teacher: NetInfo, config: Method | None = None) -> None:
+    def __init__(self, student: Net, teacher: Net, config: Method | None = None) -> None:
         super().__init__()
         self.config = self.Config() if config is None else config
+        if not isinstance(self.config, self.Config):
+            wanted = f"{type(self).__name__}.Config(weight=…)"
+            raise TypeError(f"config: found {_kind(config)}; pass {wanted}, or None for the paper's values")
+        self.student, self.teacher = describe(student, "student"), describe(teacher, "teacher")
+        for name, info in (("student", self.student), ("teacher", self.teacher)):
+            for layer in getattr(self.config, "layers", ()):
+                if layer not in info.channels:
+                    raise ValueError(
+                        f"{name}: NetInfo.channels has {', '.join(info.channels) or 'no layer'}; this method "
+                        f"reads {layer!r}: add its channels, or choose other `layers`"
+                    )
+
+    def __call__(
+        self, student: Output, teacher: Output, target: Tensor, progress: float
+    ) -> dict[str, Tensor]:
+        """See `forward`; what it reads is checked first.
+
+        Raises:
+            TypeError: an argument is of another kind.
+            ValueError: taps or logits are missing, or do not fit what is known of the network.
+        """
+        _check("student", student, self.student, self.student_taps, self.teacher_logits)
+        _check("teacher", teacher, self.teacher, self.teacher_taps, self.teacher_logits)
+        if not isinstance(target, Tensor) or target.dim() != 3:
+            found = tuple(target.shape) if isinstance(target, Tensor) else _kind(target)
+            raise TypeError(f"target: found {found}; pass a tensor of labels (B, H, W)")
+        if not 0 <= progress <= 1:
+            raise ValueError(f"progress: found {progress}; allowed: 0 to 1, the part that is done")
+        terms: dict[str, Tensor] = super().__call__(student, teacher, target, progress)
+        return terms
 
     @abstractmethod
     def forward(self, student: Output, teacher: Output, target: Tensor, progress: float) -> dict[str, Tensor]:
@@ -72,17 +143,34 @@ class Distiller(nn.Module, ABC):
 BASE = Distiller
 
 
-def distiller(name: str, student: NetInfo, teacher: NetInfo, **settings: Any) -> Distiller:
+def _check(name: str, output: Output, info: NetInfo, taps: frozenset[Tap], logits: bool) -> None:
+    """See that an output has what a distiller reads, as its network was described."""
+    call = f"{name}(images, taps=distiller.{name}_taps)"
+    if not isinstance(output, Output):
+        raise TypeError(f"{name}: found {_kind(output)}; pass the Output of {call}")
+    missing = sorted(tap for tap in taps if tap not in output.taps)
+    if missing:
+        raise ValueError(f"{name}: {', '.join(map(str, missing))} is missing; pass the Output of {call}")
+    if logits and not isinstance(output.logits, Tensor):
+        raise ValueError(f"{name}: found logits {output.logits}; pass the Output of {call}, with logits")
+    for tap in taps:
+        shape, channels = tuple(output.taps[tap].shape), info.channels.get(tap.layer)
+        if len(shape) != 4 or (channels is not None and shape[1] != channels):
+            raise ValueError(f"{name}: {tap} has the shape {shape}; its NetInfo says (B, {channels}, H, W)")
+
+
+def distiller(name: str, student: Net, teacher: Net, **settings: Any) -> Distiller:
     """The distiller of a method by its name, with the paper's settings.
 
     Args:
         name: a file of `attnfd/distillers/`, such as `cwd`.
-        student: channels and classes of the student.
-        teacher: the same of the teacher; `overhaul` needs the margins of a frozen one.
+        student: the student, or its channels and classes.
+        teacher: the teacher, or the same of it; `overhaul` needs the margins of a frozen one.
         settings: that differ from the paper's.
 
     Raises:
         UserError: there is no such method, or a setting of it is unknown or out of range.
+        TypeError, ValueError: as `Distiller`.
 
     Example:
         >>> info = NetInfo(channels={"encoder": 8}, classes=3)
@@ -90,10 +178,7 @@ def distiller(name: str, student: NetInfo, teacher: NetInfo, **settings: Any) ->
         2.0
     """
     kind = discovery.component("distillers", name)
-    plain = {
-        key: value.model_dump() if isinstance(value, Section) else value for key, value in settings.items()
-    }
-    made: Distiller = kind(student, teacher, validate(kind.Config, plain, name))
+    made: Distiller = kind(student, teacher, validate(kind.Config, settings, name))
     return made
 
 
@@ -133,11 +218,11 @@ class FeatureDistiller(Distiller):
 
     unlabelled = True  # Features are compared wherever they are.
 
-    def __init__(self, student: NetInfo, teacher: NetInfo, config: FeatureMethod | None = None) -> None:
+    def __init__(self, student: Net, teacher: Net, config: FeatureMethod | None = None) -> None:
         super().__init__(student, teacher, config)
         self.student_taps = self.teacher_taps = frozenset(self.config.taps)
         layers = self.config.layers if self.connects else ()
-        self.connectors = connectors(layers, student=student, teacher=teacher)
+        self.connectors = connectors(layers, student=self.student, teacher=self.teacher)
 
     def pairs(self, student: Output, teacher: Output) -> Iterator[tuple[Tensor, Tensor]]:
         """The student's map at the teacher's size, connected, and the teacher's, a pair per layer."""

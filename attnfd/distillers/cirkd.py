@@ -7,9 +7,9 @@ from torch.nn import functional as F
 
 from attnfd.config.section import NonNegative, Positive, Temperature
 from attnfd.data.labels import UNLABELLED, VOID
-from attnfd.distillers.base import Distiller, FeatureMethod, match_size
+from attnfd.distillers.base import Distiller, FeatureMethod, Net, match_size
 from attnfd.losses import EPS, full_precision, kd_loss
-from attnfd.models.taps import NetInfo, Output
+from attnfd.models.taps import Output
 
 
 def relation_divergence(student: Tensor, teacher: Tensor, keys: tuple[Tensor, Tensor], tau: float) -> Tensor:
@@ -222,6 +222,8 @@ class CIRKD(Distiller):
     it, and then enters it (the released code lets it enter first); only training fills the memory.
     """
 
+    title = "CIRKD"
+
     class Config(FeatureMethod):
         kd_weight: NonNegative = Field(default=1, description="factor of the KD term")
         kd_temperature: Temperature = Field(default=1, description="T of the KD term")
@@ -254,13 +256,13 @@ class CIRKD(Distiller):
     unlabelled = True
     teacher_logits = True
 
-    def __init__(self, student: NetInfo, teacher: NetInfo, config: Config | None = None) -> None:
+    def __init__(self, student: Net, teacher: Net, config: Config | None = None) -> None:
         super().__init__(student, teacher, config)
-        config = self.config
+        config, classes = self.config, self.teacher.classes
         self.student_taps = self.teacher_taps = frozenset(config.taps)
         self.memories = nn.ModuleDict(
             {
-                layer: Memory(config, student.channels[layer], teacher.channels[layer], teacher.classes)
+                layer: Memory(config, self.student.channels[layer], self.teacher.channels[layer], classes)
                 for layer in config.layers
             }
         )

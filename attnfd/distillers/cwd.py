@@ -55,6 +55,8 @@ def cwd_loss(student: Tensor, teacher: Tensor, target: Tensor, *, temperature: f
 class CWD(Distiller):
     """Each class map of the student is spread over the image like the teacher's."""
 
+    title = "CWD"
+
     class Config(Method):
         weight: Weight = 3
         temperature: Temperature = Field(default=4, description="T, divides the logits of both")

@@ -86,6 +86,8 @@ def dist_loss(
 class Dist(Distiller):
     """The student's predictions correlate with the teacher's, per pixel and per class."""
 
+    title = "DIST"
+
     class Config(Method):
         beta: NonNegative = Field(
             default=1, description="factor of the inter-class term (the classes of a pixel)"

@@ -33,6 +33,8 @@ def fitnet_loss(student: Tensor, teacher: Tensor) -> Tensor:
 class FitNet(FeatureDistiller):
     """The features of the chosen layers, the student's behind a connector."""
 
+    title = "FitNet"
+
     def forward(self, student: Output, teacher: Output, target: Tensor, progress: float) -> dict[str, Tensor]:
         losses = [fitnet_loss(own, taught) for own, taught in self.pairs(student, teacher)]
         return {"fitnet": self.config.weight * torch.stack(losses).sum()}

@@ -63,6 +63,8 @@ def _correlation(features: Tensor) -> Tensor:
 class ICKD(FeatureDistiller):
     """The channel correlations at the chosen layers, the student's behind a connector."""
 
+    title = "ICKD"
+
     class Config(FeatureMethod):
         weight: Weight = 2.5
         grid: Positive = Field(

@@ -13,6 +13,8 @@ from attnfd.models.taps import Output
 class KD(Distiller):
     """Logits follow the teacher's."""
 
+    title = "KD"
+
     class Config(Method):
         temperature: Temperature = Field(default=1, description="T, divides the logits of both")
 

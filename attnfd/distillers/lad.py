@@ -8,9 +8,9 @@ from torch import Tensor
 
 from attnfd.config.schema import Weight
 from attnfd.config.section import NonNegative
-from attnfd.distillers.base import FeatureDistiller, FeatureMethod
+from attnfd.distillers.base import FeatureDistiller, FeatureMethod, Net
 from attnfd.losses import full_precision, kd_loss, same_shape, unit_distance
-from attnfd.models.taps import NetInfo, Output
+from attnfd.models.taps import Output
 
 Dimension = Literal["sample", "channel", "pixel"]
 
@@ -52,6 +52,8 @@ def lad_loss(student: Tensor, teacher: Tensor, *, dimension: Dimension) -> Tenso
 class LAD(FeatureDistiller):
     """The student's features, through a connector, point where the teacher's do."""
 
+    title = "LAD"
+
     class Config(FeatureMethod):
         weight: Weight = 10
         dimension: Dimension = Field(default="sample", description="an angle per sample, channel or pixel")
@@ -61,7 +63,7 @@ class LAD(FeatureDistiller):
 
     config: Config
 
-    def __init__(self, student: NetInfo, teacher: NetInfo, config: Config | None = None) -> None:
+    def __init__(self, student: Net, teacher: Net, config: Config | None = None) -> None:
         super().__init__(student, teacher, config)
         config = self.config
         self.teacher_logits = config.kd_weight > 0

@@ -11,6 +11,8 @@ from attnfd.models.taps import Output
 class NoDistillation(Distiller):
     """Adds nothing to cross-entropy; the teacher does not run."""
 
+    title = "no distillation"
+
     class Config(Method):
         weight: float = Field(default=0, ge=0, le=0, description="0: there is no distillation loss")
 

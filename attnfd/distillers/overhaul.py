@@ -8,10 +8,10 @@ from torch import Tensor
 
 from attnfd.config.schema import Method, Weight
 from attnfd.config.section import Divisor
-from attnfd.distillers.base import Distiller, connectors, match_size
+from attnfd.distillers.base import Distiller, Net, connectors, match_size
 from attnfd.errors import UserError
 from attnfd.losses import full_precision, same_shape
-from attnfd.models.taps import NetInfo, Output, Tap
+from attnfd.models.taps import Output, Tap
 
 OverhaulLayer = Literal["stage1", "stage2", "stage3", "backbone", "encoder", "decoder"]
 
@@ -49,6 +49,8 @@ def overhaul_loss(student: Tensor, teacher: Tensor, margin: Tensor) -> Tensor:
 class Overhaul(Distiller):
     """Pre-ReLU maps, through connectors, follow the teacher's where its ReLU lets them pass."""
 
+    title = "Overhaul"
+
     class Config(Method):
         weight: Weight = 1e-5
         layers: tuple[OverhaulLayer, ...] = Field(
@@ -73,12 +75,12 @@ class Overhaul(Distiller):
     config: Config
     unlabelled = True
 
-    def __init__(self, student: NetInfo, teacher: NetInfo, config: Config | None = None) -> None:
+    def __init__(self, student: Net, teacher: Net, config: Config | None = None) -> None:
         super().__init__(student, teacher, config)
         config = self.config
         self.student_taps = self.teacher_taps = frozenset(map(Tap, config.layers))
-        self.connectors = connectors(config.layers, student=student, teacher=teacher)
-        margins = teacher.margins or {}
+        self.connectors = connectors(config.layers, student=self.student, teacher=self.teacher)
+        margins = self.teacher.margins or {}
         for layer in config.layers:
             if layer not in margins:
                 raise UserError(

@@ -47,6 +47,8 @@ def _similarity(features: Tensor) -> Tensor:
 class SP(FeatureDistiller):
     """The similarities at the chosen layers; nothing is trained beside the student."""
 
+    title = "SP"
+
     class Config(FeatureMethod):
         weight: Weight = 3000
 

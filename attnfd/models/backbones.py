@@ -1,13 +1,12 @@
-"""The torchvision backbones that DeepLabV3+ can stand on, at output stride 16.
+"""The backbones of DeepLabV3+, at output stride 16 or 8: torchvision's, and those of timm as `timm:<name>`.
 
-To add one, give it an entry in `BACKBONES`; nothing else knows a backbone by name.
+To add one of torchvision, give it an entry in `BACKBONES`; nothing else knows a backbone by name.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 import torchvision
@@ -16,35 +15,25 @@ from torchvision.models.feature_extraction import create_feature_extractor
 
 from attnfd.discovery import one_of
 from attnfd.errors import UserError
-from attnfd.models import weight_file
-
-
-class Stage(NamedTuple):
-    """Where a stage of a backbone ends.
-
-    `pre_relu`, `post_relu`: fx nodes of its output before and after its ReLU; the same where it has none.
-    `bn`: the last BN before `pre_relu`. `channels`: C of the output.
-    """
-
-    pre_relu: str
-    post_relu: str
-    bn: str
-    channels: int
+from attnfd.models import from_timm, weight_file
+from attnfd.models.stages import Stage, Stages, activate_in_place
 
 
 @dataclass(frozen=True, kw_only=True)
 class Backbone:
     """What must be known of a torchvision network to use it as a backbone.
 
-    `model`: torchvision's name of the network. `stages`: the four stages, at strides 4, 8, 16, 16; the first
-    gives the low-level features of the decoder. `head`: prefixes of the weights that are cut off.
-    `to_stride_16`: changes strides and dilations of the built network.
+    `model`: torchvision's name of the network. `stages`: the four stages, at strides 4, 8, 16, 16 or 4, 8,
+    8, 8; the first gives the low-level features of the decoder. `head`: prefixes of the weights that are cut
+    off. `to_stride`: brings the built network to an output stride of 16 or 8. `title`: its name in tables and
+    figures; without one they show its key.
     """
 
     model: str
-    stages: tuple[Stage, Stage, Stage, Stage]
+    stages: Stages
     head: tuple[str, ...]
-    to_stride_16: Callable[[nn.Module], None]
+    to_stride: Callable[[nn.Module, int], None]
+    title: str = ""
 
     @property
     def relu(self) -> bool:
@@ -59,24 +48,36 @@ def _dilate(conv: nn.Conv2d, dilation: int) -> None:
     conv.padding = tuple(dilation * (size // 2) for size in conv.kernel_size)
 
 
-def _dilate_resnet(net: nn.Module, dilations: tuple[int, ...]) -> None:
-    """Stride 1 in layer4, and the dilation of each block's 3×3 convolutions."""
-    for block, dilation in zip(net.get_submodule("layer4").children(), dilations, strict=True):
+def _dilate_resnet(net: nn.Module, output_stride: int, dilations: tuple[int, ...]) -> None:
+    """Stride 1 in layer4, and the dilation of each block's 3×3 convolutions.
+
+    At output stride 8 the same in layer3, at dilation 2, and twice the dilations in layer4.
+    """
+    blocks = [*zip(net.get_submodule("layer4").children(), dilations, strict=True)]
+    if output_stride == 8:
+        blocks = [(block, 2 * dilation) for block, dilation in blocks]
+        blocks += [(block, 2) for block in net.get_submodule("layer3").children()]
+    for block, dilation in blocks:
         for module in block.modules():
             if isinstance(module, nn.Conv2d):
                 _dilate(module, dilation if module.kernel_size == (3, 3) else 1)
 
 
-def _dilate_depthwise(net: nn.Module, dilations: Mapping[str, int]) -> None:
-    """Stride 1 and a dilation in the depthwise convolutions of these blocks."""
-    for block, dilation in dilations.items():
+def _dilate_depthwise(net: nn.Module, output_stride: int, dilations: Mapping[int, Mapping[str, int]]) -> None:
+    """Stride 1 and a dilation in the depthwise convolutions of the blocks that an output stride names."""
+    for block, dilation in dilations[output_stride].items():
         for module in net.get_submodule(block).modules():
             if isinstance(module, nn.Conv2d) and module.groups > 1:
                 _dilate(module, dilation)
 
 
 def _resnet(
-    model: str, blocks: tuple[int, int, int, int], bn: str, width: int, dilations: tuple[int, ...]
+    model: str,
+    blocks: tuple[int, int, int, int],
+    bn: str,
+    width: int,
+    dilations: tuple[int, ...],
+    title: str = "",
 ) -> Backbone:
     def stage(number: int, last: int) -> Stage:
         block = f"layer{number}.{last}"
@@ -87,7 +88,8 @@ def _resnet(
         model=model,
         stages=(first, second, third, fourth),
         head=("fc.",),
-        to_stride_16=partial(_dilate_resnet, dilations=dilations),
+        to_stride=partial(_dilate_resnet, dilations=dilations),
+        title=title,
     )
 
 
@@ -97,15 +99,24 @@ def _linear(node: str, bn: str, channels: int) -> Stage:
 
 
 def _inverted(
-    model: str, stages: tuple[Stage, Stage, Stage, Stage], head: int, dilations: Mapping[str, int]
+    model: str,
+    stages: Stages,
+    head: int,
+    dilations: Mapping[int, Mapping[str, int]],
+    title: str = "",
 ) -> Backbone:
     """A network of inverted residual blocks; `features.<head>` and what follows is cut off."""
     return Backbone(
         model=model,
         stages=stages,
         head=(f"features.{head}.", "classifier."),
-        to_stride_16=partial(_dilate_depthwise, dilations=dilations),
+        to_stride=partial(_dilate_depthwise, dilations=dilations),
+        title=title,
     )
+
+
+def _blocks(dilation: int, *blocks: str) -> dict[str, int]:
+    return {f"features.{block}": dilation for block in blocks}
 
 
 BACKBONES: Mapping[str, Backbone] = {
@@ -120,14 +131,17 @@ BACKBONES: Mapping[str, Backbone] = {
         ),
         head=8,
         dilations={
-            "features.6.0": 1,
-            "features.6.1": 2,
-            "features.6.2": 2,
-            "features.6.3": 2,
-            "features.7": 2,
+            16: {"features.6.0": 1, **_blocks(2, "6.1", "6.2", "6.3", "7")},
+            8: {
+                "features.4.0": 1,
+                **_blocks(2, "4.1", "4.2", "5", "6.0"),
+                **_blocks(4, "6.1", "6.2", "6.3", "7"),
+            },
         },
+        title="EfficientNet-B0",
     ),
-    # As published with the paper: dilation 2 in the 320-channel block alone.
+    # As published with the paper: dilation 2 in the 320-channel block alone. At 8 by the same rule: what
+    # follows a group whose stride is taken away is dilated.
     "mobilenetv2": _inverted(
         "mobilenet_v2",
         (
@@ -137,7 +151,11 @@ BACKBONES: Mapping[str, Backbone] = {
             _linear("17", "17.conv.3", 320),
         ),
         head=18,
-        dilations={"features.14": 1, "features.17": 2},
+        dilations={
+            16: {"features.14": 1, "features.17": 2},
+            8: {"features.7": 1, **_blocks(2, "11", "12", "13", "14", "15", "16"), "features.17": 4},
+        },
+        title="MobileNetV2",
     ),
     # As in torchvision's own dilated form.
     "mobilenetv3_large": _inverted(
@@ -149,90 +167,119 @@ BACKBONES: Mapping[str, Backbone] = {
             _linear("15", "15.block.3.1", 160),
         ),
         head=16,
-        dilations={"features.13": 2, "features.14": 2, "features.15": 2},
+        dilations={
+            16: _blocks(2, "13", "14", "15"),
+            8: {**_blocks(2, "7", "8", "9", "10", "11", "12"), **_blocks(4, "13", "14", "15")},
+        },
+        title="MobileNetV3-Large",
     ),
-    "resnet18": _resnet("resnet18", (2, 2, 2, 2), "bn2", width=64, dilations=(2, 2)),
-    "resnet34": _resnet("resnet34", (3, 4, 6, 3), "bn2", width=64, dilations=(2, 2, 2)),
-    "resnet50": _resnet("resnet50", (3, 4, 6, 3), "bn3", width=256, dilations=(2, 4, 8)),
-    "resnet101": _resnet("resnet101", (3, 4, 23, 3), "bn3", width=256, dilations=(2, 4, 8)),
+    "resnet18": _resnet("resnet18", (2, 2, 2, 2), "bn2", width=64, dilations=(2, 2), title="ResNet-18"),
+    "resnet34": _resnet("resnet34", (3, 4, 6, 3), "bn2", width=64, dilations=(2, 2, 2), title="ResNet-34"),
+    "resnet50": _resnet("resnet50", (3, 4, 6, 3), "bn3", width=256, dilations=(2, 4, 8), title="ResNet-50"),
+    "resnet101": _resnet(
+        "resnet101", (3, 4, 23, 3), "bn3", width=256, dilations=(2, 4, 8), title="ResNet-101"
+    ),
 }
 
 
 def names() -> tuple[str, ...]:
-    """Names of the backbones, sorted."""
+    """Names of torchvision's backbones, sorted."""
     return tuple(sorted(BACKBONES))
 
 
-def entry(name: str) -> Backbone:
-    """The backbone of that name.
+def entry(name: str, key: str = "backbone") -> Backbone:
+    """The backbone of torchvision of that name; `key` opens the message if there is none.
 
     Raises:
         UserError: there is none.
     """
-    return BACKBONES[one_of(name, names(), "backbone")]
+    return BACKBONES[one_of(name, names(), key)]
 
 
-def build(name: str, weights: str = "none") -> fx.GraphModule:
-    """A backbone at output stride 16, without its classifier.
+def title(name: str) -> str:
+    """What tables and figures call a backbone."""
+    if from_timm.has(name):
+        return name.removeprefix(from_timm.PREFIX)
+    return entry(name).title or name
 
-    It maps images (B, 3, H, W) to the outputs of its stages by fx node name: `pre_relu` of all four, and
-    `post_relu` of the first three.
 
-    Args:
-        name: one of `names()`.
-        weights: `none` for torchvision's random initialisation, `imagenet` for torchvision's
-            IMAGENET1K_V1, or a `.safetensors` or `.pth` file in torchvision's layout; `{backbone}` in its
-            path stands for `name`.
+def check_name(name: str, key: str = "backbone") -> None:
+    """Find out whether there is a backbone of that name; `key` opens the message if there is none.
 
     Raises:
-        UserError: the name is unknown, or the weights cannot be had or are not this backbone's.
+        UserError: there is none, or timm, which has it, is not installed.
     """
-    spec = entry(name)
-    net = torchvision.models.get_model(spec.model, weights=None)
-    spec.to_stride_16(net)
-    nodes = [stage.pre_relu for stage in spec.stages] + [stage.post_relu for stage in spec.stages[:-1]]
-    extractor = create_feature_extractor(net, list(dict.fromkeys(nodes)))
-    # The graphs of both modes are equal here; with one of them, a change of mode does not recompile.
-    backbone = fx.GraphModule(extractor, extractor.eval_graph, class_name=name)
-    _activate_in_place(backbone)
+    if from_timm.has(name):
+        from_timm.check_name(name, key)
+    else:
+        entry(name, key)
+
+
+def build(name: str, weights: str = "none", output_stride: int = 16) -> fx.GraphModule:
+    """A backbone without its classifier.
+
+    It maps images (B, 3, H, W) to the outputs of its stages by name: `pre_relu` of all four, and `post_relu`
+    of the first three. The stages are its `meta["stages"]`.
+
+    Args:
+        name: one of `names()`, or `timm:` and a name of timm.
+        weights: `none` for the library's random initialisation, `imagenet` for torchvision's IMAGENET1K_V1
+            or timm's pretrained weights, or a `.safetensors` or `.pth` file in the layout of that library;
+            `{backbone}` in its path stands for `name`, without `timm:`.
+        output_stride: 16 or 8.
+
+    Raises:
+        UserError: the name is unknown, the network cannot have this output stride, or the weights cannot be
+            had or are not this backbone's.
+    """
+    backbone = from_timm.build(name, output_stride) if from_timm.has(name) else _build(name, output_stride)
     if weights != "none":
         backbone.load_state_dict(_read(name, weights, backbone), strict=False)
     return backbone
 
 
-def _activate_in_place(backbone: fx.GraphModule) -> None:
-    """Let an activation overwrite what nothing else reads: a feature before its ReLU must last."""
-    for node in backbone.graph.nodes:
-        module = backbone.get_submodule(node.target) if node.op == "call_module" else None
-        if isinstance(getattr(module, "inplace", None), bool):
-            calls = [other for other in backbone.graph.nodes if other.target == node.target]
-            alone = all(len(source.users) == 1 for call in calls for source in call.all_input_nodes)
-            module.inplace = alone  # type: ignore[union-attr]
+def _build(name: str, output_stride: int) -> fx.GraphModule:
+    spec = entry(name)
+    net = torchvision.models.get_model(spec.model, weights=None)
+    spec.to_stride(net, output_stride)
+    nodes = [stage.pre_relu for stage in spec.stages] + [stage.post_relu for stage in spec.stages[:-1]]
+    extractor = create_feature_extractor(net, list(dict.fromkeys(nodes)))
+    # The graphs of both modes are equal here; with one of them, a change of mode does not recompile.
+    backbone = fx.GraphModule(extractor, extractor.eval_graph, class_name=name)
+    activate_in_place(backbone)
+    backbone.meta["stages"] = spec.stages
+    return backbone
 
 
-def check_weights(name: str, weights: str) -> None:
-    """Find out before a training whether `build` could load these weights.
+def check_weights(name: str, weights: str, output_stride: int = 16) -> None:
+    """Find out before a training whether `build` could build this backbone and load these weights.
 
     Raises:
         UserError: it could not.
     """
-    entry(name)
-    if weights != "none":
+    check_name(name)
+    if weights != "none" or from_timm.has(name):
         with torch.device("meta"):
-            skeleton = build(name)
-        _read(name, weights, skeleton)
+            skeleton = build(name, output_stride=output_stride)
+        if weights != "none":
+            _read(name, weights, skeleton)
 
 
-def _read(name: str, weights: str, backbone: nn.Module) -> dict[str, Tensor]:
+def _read(name: str, weights: str, backbone: nn.Module) -> Mapping[str, Tensor]:
     """The weights of a backbone without its head, compared with what the backbone needs."""
-    spec = entry(name)
+    timm = from_timm.has(name)
+    plain = name.removeprefix(from_timm.PREFIX)
     if weights == "imagenet":
-        source, found = f"imagenet weights of {name}", _download(spec.model)
+        source = f"imagenet weights of {name}"
+        found = from_timm.download(name) if timm else _download(entry(name).model)
     else:
-        source = weights.replace("{backbone}", name)
+        source = weights.replace("{backbone}", plain)
         if not Path(source).is_file():
             raise UserError(f"weights: {source}: no such file; allowed: imagenet, none, or a weights file")
         found = weight_file.read(Path(source))
+    if timm:
+        return from_timm.fitting(found, backbone, name, source)
+    spec = entry(name)
     given = {key: value for key, value in found.items() if not key.startswith(spec.head)}
     weight_file.check(given, backbone.state_dict(), source, f"torchvision's {spec.model}")
     return given

@@ -3,6 +3,9 @@
 import torch
 from torch import Tensor, nn
 
+from attnfd.config.schema import Attention
+from attnfd.errors import UserError
+
 
 class CBAM(nn.Module):
     r"""Refine a feature map by channel attention, then by spatial attention.
@@ -28,6 +31,9 @@ class CBAM(nn.Module):
         learned: with weights.
 
     Shape: (B, C, H, W) → (B, C, H, W).
+
+    Raises:
+        UserError: `channels` is no number of channels, or a setting is out of range.
     """
 
     def __init__(
@@ -41,11 +47,19 @@ class CBAM(nn.Module):
         learned: bool = True,
     ) -> None:
         super().__init__()
+        Attention(
+            reduction=reduction, kernel_size=kernel_size, channel=channel, spatial=spatial, learned=learned
+        )
+        if not isinstance(channels, int) or channels < 1:
+            raise UserError(f"CBAM.channels: found {channels!r}; pass the number of channels of the features")
+        self.channels = channels
         self.learned = learned
         self.channel = ChannelGate(channels, reduction, learned=learned) if channel else None
         self.spatial = SpatialGate(kernel_size, learned=learned) if spatial else None
 
     def forward(self, feature: Tensor) -> Tensor:
+        if feature.shape[1:-2] != (self.channels,):
+            raise ValueError(f"CBAM: found {tuple(feature.shape)}; pass features (B, {self.channels}, H, W)")
         if self.channel is not None:
             feature = self.channel(feature) * feature
         if self.spatial is not None:

@@ -3,23 +3,21 @@
 import hashlib
 import json
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
-import torch
 from pydantic import Field
 
 from attnfd import paths
-from attnfd.config.section import Section, validate
+from attnfd.config.section import Section
 from attnfd.data.depth import Depth
 from attnfd.data.prepared import Card
 from attnfd.data.transforms import MEAN, STD
-from attnfd.discovery import one_of
 from attnfd.errors import UserError
-from attnfd.models import backbones, weight_file
-from attnfd.models.deeplab import Architecture, DeepLabV3Plus
-from attnfd.models.frozen import freeze
+from attnfd.models.deeplab import DeepLabV3Plus
+from attnfd.models.restore import restore
 
 Channels = tuple[float, float, float]
 
@@ -47,13 +45,14 @@ def legend(card: Card) -> Legend:
     )
 
 
-def save(folder: Path, model: DeepLabV3Plus, card: Mapping[str, Any]) -> None:
+def save(folder: str | Path, model: DeepLabV3Plus, card: Mapping[str, Any]) -> None:
     """Write a network; the same network and card give the same bytes.
 
     Args:
         folder: made if it is missing.
         card: what else the card shall say; `architecture`, `frozen` and `sha256` come of themselves.
     """
+    folder = Path(folder)
     state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
     content = safetensors.torch.save(state)
     own = {
@@ -68,51 +67,47 @@ def save(folder: Path, model: DeepLabV3Plus, card: Mapping[str, Any]) -> None:
     (folder / paths.CARD).write_text(text + "\n", encoding="utf-8")
 
 
-def load(folder: Path) -> tuple[DeepLabV3Plus, dict[str, Any]]:
+def load(folder: str | Path) -> tuple[DeepLabV3Plus, dict[str, Any]]:
     """Read a network, in eval mode on the CPU and channels last, and its card. Never runs code out of a file.
 
     Raises:
         UserError: a file is missing or damaged, or both do not belong together.
     """
+    folder = Path(folder)
     card = _read_card(folder / paths.CARD)
     file = folder / paths.MODEL
     if fingerprint(folder) != card["sha256"]:
         raise UserError(f"{file}: damaged, or not the file that its {paths.CARD} describes; {_MEND}")
-    # On the meta device nothing is initialised, only to be overwritten.
-    where = f"{folder / paths.CARD}: architecture"
-    architecture = validate(Architecture, card["architecture"], where)
-    one_of(architecture.backbone, backbones.names(), f"{where}.backbone")
-    with torch.device("meta"):
-        model = DeepLabV3Plus(**dict(architecture))
-    if card["frozen"]:
-        model = freeze(model)
-    state = weight_file.read(file)
-    weight_file.check(state, model.state_dict(), str(file), f"the network that its {paths.CARD} describes")
-    # Copied rather than assigned: in the file the tensors are not aligned, which changes the last digits.
-    model.to_empty(device="cpu").to(memory_format=torch.channels_last).load_state_dict(state)
-    return model.eval(), card
+    return restore(card, file, str(folder / paths.CARD)), card
 
 
-def fingerprint(folder: Path) -> str:
+def fingerprint(folder: str | Path) -> str:
     """SHA-256 of the weights.
 
     Raises:
         UserError: there are none.
     """
-    return digest(folder / paths.MODEL)
+    return digest(Path(folder, paths.MODEL))
 
 
-def digest(file: Path) -> str:
+def digest(file: str | Path) -> str:
     """SHA-256 of a file.
 
     Raises:
         UserError: it cannot be read.
     """
     try:
-        with file.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
+        found = Path(file).stat()
+        return _digest(Path(file), found.st_ino, found.st_size, found.st_mtime_ns)
     except OSError as error:
         raise UserError(f"{file}: cannot be read ({error.strerror}); {_MEND}") from None
+
+
+@lru_cache(maxsize=256)  # A teacher has 240 MB, and several ask for its digest.
+def _digest(file: Path, *version: int) -> str:
+    """SHA-256 of this version of a file."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 _MEND = "write it anew with `dvc repro`, or fetch it with `dvc pull`"

@@ -1,21 +1,23 @@
 """DeepLabV3+ with taps, the network of teacher and students alike."""
 
-from collections.abc import Collection, Generator, Iterator
+from collections.abc import Collection, Generator, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from attnfd.config.schema import LAYERS, Attention
-from attnfd.config.section import Positive, Probability, Section
+from attnfd.config.schema import LAYERS, Attention, OutputStride
+from attnfd.config.section import Positive, Probability, Section, validate
 from attnfd.models import backbones
 from attnfd.models.cbam import CBAM
 from attnfd.models.kernels import AtrousConv, Dropout, JoiningConv, resize
+from attnfd.models.stages import Stages
 from attnfd.models.taps import EARLY_LAYERS, NetInfo, Output, Tap
 
 WIDTH = 256
 LOW_LEVEL_WIDTH = 48
 RATES = (6, 12, 18)
+"""Of the ASPP at output stride 16; twice as large at 8 (Chen et al. 2017, sec. 4.1)."""
 
 
 class Architecture(Section):
@@ -25,10 +27,11 @@ class Architecture(Section):
     classes: Positive
     dropout: tuple[Probability, Probability]
     attention: Attention | None
+    output_stride: OutputStride = 16
 
 
 class DeepLabV3Plus(nn.Module):
-    """Segmentation network at output stride 16, whose feature maps can be read on the way.
+    """Segmentation network whose feature maps can be read on the way.
 
     Chen et al. 2018, *Encoder-Decoder with Atrous Separable Convolution*, with plain convolutions, as AttnFD
     uses it (sec. 4.2). With `attention`, a CBAM stands in the forward path at each of the three taps: A''
@@ -36,14 +39,16 @@ class DeepLabV3Plus(nn.Module):
     since there it would dampen what no training has made up for.
 
     Args:
-        backbone: one of `backbones.names()`.
+        backbone: one of `backbones.names()`, or `timm:<name>`.
         classes: K.
         dropout: probability after the ASPP and after the decoder's first convolution, and after its second.
         attention: settings of the CBAMs; without them the network has no `refined` taps.
         weights: of the backbone, see `backbones.build`. All else starts Kaiming-normal, BN at 1 and 0.
+        output_stride: how many times larger than the backbone's last map an image is, 16 or 8.
 
     Raises:
-        UserError: the backbone is unknown, or its weights cannot be had.
+        UserError: the backbone is unknown or cannot have this output stride, its weights cannot be had, or
+            another argument is wrong.
 
     Example:
         >>> from attnfd.models.taps import Tap
@@ -61,31 +66,38 @@ class DeepLabV3Plus(nn.Module):
         dropout: tuple[float, float] = (0.5, 0.1),
         attention: Attention | None = None,
         weights: str = "none",
+        output_stride: OutputStride = 16,
     ) -> None:
         super().__init__()
-        self.architecture = Architecture(
-            backbone=backbone, classes=classes, dropout=dropout, attention=attention
-        )
-        self.spec = backbones.entry(backbone)
-        self.backbone = backbones.build(backbone, weights)
-        self.aspp = ASPP(self.spec.stages[-1].channels)
+        given = {
+            "backbone": backbone,
+            "classes": classes,
+            "dropout": dropout,
+            "attention": attention,
+            "output_stride": output_stride,
+        }
+        self.architecture = validate(Architecture, given, "DeepLabV3Plus")
+        self.backbone = backbones.build(backbone, weights, output_stride)
+        self.stages: Stages = self.backbone.meta["stages"]
+        self.aspp = ASPP(self.stages[-1].channels, [rate * 16 // output_stride for rate in RATES])
         self.encoder_dropout = Dropout(dropout[0])
-        self.decoder = Decoder(self.spec.stages[0].channels, dropout[0])
+        self.decoder = Decoder(self.stages[0].channels, dropout[0])
         self.decoder_dropout = Dropout(dropout[1])
         self.classifier = nn.Conv2d(WIDTH, classes, 1)
         self.margins: nn.Module | None = None
         """Buffers of the frozen network, see `attnfd.models.frozen`."""
         self.attention = nn.ModuleDict()
-        if attention is not None:
+        if self.architecture.attention is not None:
+            gates = self.architecture.attention.model_dump()
             for layer in LAYERS:
-                self.attention[layer] = CBAM(self.info.channels[layer], **attention.model_dump())
+                self.attention[layer] = CBAM(self.info.channels[layer], **gates)
         for head in (self.aspp, self.decoder, self.classifier, self.attention):
             initialise(head)
 
     @property
     def info(self) -> NetInfo:
         """Channels per layer and classes; the margins, too, once the network is frozen."""
-        widths = (*(stage.channels for stage in self.spec.stages), WIDTH, WIDTH)
+        widths = (*(stage.channels for stage in self.stages), WIDTH, WIDTH)
         return NetInfo(
             channels=dict(zip((*EARLY_LAYERS, *LAYERS), widths, strict=True)),
             classes=self.architecture.classes,
@@ -97,13 +109,17 @@ class DeepLabV3Plus(nn.Module):
 
         Args:
             images: (B, 3, H, W), normalised.
-            taps: feature maps to keep, at output stride: `backbone` and `encoder` 16, `decoder` 4, `stage1…3`
-                4, 8, 16.
+            taps: feature maps to keep, `backbone` and `encoder` at the output stride, `decoder` at 4,
+                `stage1…3` at 4, 8, and the output stride.
             logits: whether to return logits (B, K, H, W).
 
         Raises:
+            TypeError: the images are no normalised tensor.
             ValueError: this network has no such tap.
         """
+        if not isinstance(images, Tensor) or not images.is_floating_point() or images.shape[1:-2] != (3,):
+            found = f"{images.dtype} {tuple(images.shape)}" if isinstance(images, Tensor) else type(images)
+            raise TypeError(f"images: found {found}; pass a tensor of normalised floats (B, 3, H, W)")
         missing = set(taps)
         kept: dict[Tap, Tensor] = {}
         feature = images
@@ -114,10 +130,18 @@ class DeepLabV3Plus(nn.Module):
             if not missing and not logits:
                 return Output(None, kept)
         if missing:
-            raise ValueError(f"no such taps in this network: {sorted(missing)}")
+            raise self._no_taps(missing)
         # The last feature is the decoder's, after its ReLU.
         scores = self.classifier(self.decoder_dropout(feature))
         return Output(resize(scores, images.shape[-2:]), kept)
+
+    def _no_taps(self, missing: Collection[Tap]) -> ValueError:
+        layers = ", ".join((*EARLY_LAYERS, *LAYERS))
+        refined = ", refined" if self.attention else " (refined needs a network with attention=Attention())"
+        return ValueError(
+            f"taps: no such tap in this network: {', '.join(sorted(map(repr, missing)))}; pass a list of "
+            f"Tap(layer, point), layer: {layers}; point: pre_relu, post_relu{refined}"
+        )
 
     def _features(self, images: Tensor, wanted: Collection[Tap]) -> Iterator[tuple[Tap, Tensor]]:
         """Every feature map in the order of computation, so that whoever reads can stop.
@@ -125,11 +149,13 @@ class DeepLabV3Plus(nn.Module):
         Attention beside the path is computed only where it is `wanted`.
         """
         outputs = self.backbone(images)
-        *early, last = self.spec.stages
+        *early, last = self.stages
         for layer, stage in zip(EARLY_LAYERS, early, strict=True):
             yield Tap(layer, "pre_relu"), outputs[stage.pre_relu]
             yield Tap(layer, "post_relu"), outputs[stage.post_relu]
-        deep = yield from self._tap("backbone", outputs[last.pre_relu], wanted, relu=self.spec.relu)
+        deep = yield from self._tap(
+            "backbone", outputs[last.pre_relu], wanted, relu=last.pre_relu != last.post_relu
+        )
         encoded = yield from self._tap("encoder", self.aspp(deep), wanted)
         low_level = outputs[early[0].post_relu]
         yield from self._tap("decoder", self.decoder(self.encoder_dropout(encoded), low_level), wanted)
@@ -177,12 +203,12 @@ class ASPP(nn.Module):
     (B, C, H, W) → (B, 256, H, W), before the ReLU.
     """
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, rates: Sequence[int]) -> None:
         super().__init__()
         self.point = ConvBN(channels, WIDTH, 1)
-        self.atrous = nn.ModuleList(ConvBN(channels, WIDTH, 3, rate, kind=AtrousConv) for rate in RATES)
+        self.atrous = nn.ModuleList(ConvBN(channels, WIDTH, 3, rate, kind=AtrousConv) for rate in rates)
         self.image = ConvBN(channels, WIDTH, 1)
-        self.project = ConvBN((len(RATES) + 2) * WIDTH, WIDTH, 1)
+        self.project = ConvBN((len(rates) + 2) * WIDTH, WIDTH, 1)
 
     def forward(self, feature: Tensor) -> Tensor:
         pooled = self.image(feature.mean(dim=(2, 3), keepdim=True))
@@ -192,9 +218,9 @@ class ASPP(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Features of the encoder (B, 256, H, W), joined with low-level ones (B, C, 4H, 4W) at their size.
+    """Features of the encoder (B, 256, H, W), joined with low-level ones, which are larger, at their size.
 
-    Returns (B, 256, 4H, 4W), before the ReLU.
+    Returns 256 channels of that size, before the ReLU.
     """
 
     def __init__(self, channels: int, dropout: float) -> None:

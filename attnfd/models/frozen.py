@@ -20,8 +20,18 @@ def freeze(model: DeepLabV3Plus) -> DeepLabV3Plus:
 
     Nothing in it depends on the mode any more. It keeps the margins of its BNs (`info.margins`), which
     folding would lose.
+
+    Raises:
+        TypeError: it is another network.
+        ValueError: it is frozen already.
     """
-    assert model.margins is None, "the network is frozen already"
+    if not isinstance(model, DeepLabV3Plus):
+        raise TypeError(
+            f"freeze: found {type(model).__name__}; pass a DeepLabV3Plus; any other network is frozen by "
+            "network.eval().requires_grad_(False)"
+        )
+    if model.margins is not None:
+        raise ValueError("freeze: the network is frozen already; use it as it is")
     frozen = copy.deepcopy(model).eval()
     frozen.margins = _margins(frozen)
     for conv, bn in list(_pairs(frozen)):
@@ -39,8 +49,9 @@ def _pairs(model: DeepLabV3Plus) -> Iterator[tuple[str, str]]:
     for node in model.backbone.graph.nodes:
         if node.op == "call_module" and isinstance(model.backbone.get_submodule(node.target), nn.BatchNorm2d):
             (conv,) = node.all_input_nodes
-            assert len(conv.users) == 1
-            yield f"backbone.{conv.target}", f"backbone.{node.target}"
+            read_once = conv.op == "call_module" and len(conv.users) == 1
+            if read_once and isinstance(model.backbone.get_submodule(conv.target), nn.Conv2d):
+                yield f"backbone.{conv.target}", f"backbone.{node.target}"
     for parent, module in model.named_modules():
         if isinstance(module, nn.Sequential):
             for (name, child), (following, successor) in pairwise(module.named_children()):
@@ -61,10 +72,14 @@ def _bn(model: nn.Module, name: str) -> nn.BatchNorm2d:
 
 
 def _margins(model: DeepLabV3Plus) -> nn.Module:
-    """A buffer (C,) per layer: `margin` of the BN before it; after a residual sum, of the last block's BN."""
-    bns = [f"backbone.{stage.bn}" for stage in model.spec.stages] + ["aspp.project.bn", "decoder.refine.bn"]
+    """A buffer (C,) per layer that a BN gives: its `margin`; after a residual sum, the last block's BN."""
+    bns = [f"backbone.{stage.bn}" if stage.bn else None for stage in model.stages]
     buffers = nn.Module()
-    for layer, name in zip((*EARLY_LAYERS, *LAYERS), bns, strict=True):
+    for layer, name in zip(
+        (*EARLY_LAYERS, *LAYERS), (*bns, "aspp.project.bn", "decoder.refine.bn"), strict=True
+    ):
+        if name is None:
+            continue
         bn = _bn(model, name)
         buffers.register_buffer(layer, margin(bn.bias.detach(), bn.weight.detach()))
     return buffers

@@ -1,20 +1,23 @@
 """Faster ways to compute what torch's own modules compute, and what each is worth.
 
-Each docstring says how many times as long a distillation step takes without it. `attnfd bench kernels`
-measures that again: the numbers are the range over both students, 96×96 and 257×257 pixels, float32 and
-bfloat16, on two CPU cores. A shortcut that is worth less than 3 % of a step is not kept.
+Each docstring says how many times as long a distillation step takes without it. `attnfd benchmark training
+kernels` measures that again: the numbers are the range over both students, 96×96 and 257×257 pixels, float32
+and bfloat16, on two CPU cores. A shortcut that is worth less than 3 % of a step is not kept.
 """
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
-def cast_weights(network: nn.Module, fabric: Fabric) -> None:
+
+def cast_weights(network: nn.Module, fabric: "Fabric") -> None:
     """Cast the weights of a network that does not learn to the type that `fabric` multiplies in.
 
     Autocast would cast them again in every pass. The results are equal to the bit. A distillation step in

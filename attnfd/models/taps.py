@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from torch import Tensor
 
@@ -27,6 +27,24 @@ class Output(NamedTuple):
     logits: Tensor | None
     taps: dict[Tap, Tensor]
 
+    # Who takes an output for a tensor learns where the tensor is.
+    if not TYPE_CHECKING:  # type: ignore[misc]
+
+        def __getattr__(self, name: str) -> Any:
+            raise AttributeError(f"Output has no {name!r}: {_PAIR}")
+
+        def __getitem__(self, key: Any) -> Any:
+            if isinstance(key, int | slice):
+                return tuple.__getitem__(self, key)
+            raise TypeError(f"Output has no {key!r}: {_PAIR}")
+
+        @classmethod
+        def __torch_function__(cls, function: Any, *_: Any) -> Any:
+            raise TypeError(f"{function.__name__}: found an Output: {_PAIR}")
+
+
+_PAIR = "it is the pair (logits, taps); use output.logits or output.taps[tap]"
+
 
 @dataclass(frozen=True, kw_only=True)
 class NetInfo:
@@ -39,3 +57,16 @@ class NetInfo:
     channels: Mapping[str, int]
     classes: int
     margins: Mapping[str, Tensor] | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.channels, Mapping) or not all(map(_count, self.channels.values())):
+            raise TypeError(
+                f"NetInfo.channels: found {self.channels!r}; pass the channels of each layer, such as "
+                "{'backbone': 512, 'encoder': 256}"
+            )
+        if not _count(self.classes):
+            raise TypeError(f"NetInfo.classes: found {self.classes!r}; pass the number of classes")
+
+
+def _count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0

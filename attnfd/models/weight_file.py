@@ -36,7 +36,7 @@ NUMPY_NUMBERS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
 STATE_DICT = "replace it by a state dict: where it can be loaded, torch.save(model.state_dict(), file)"
 
 
-def read(file: Path) -> Mapping[str, Tensor]:
+def read(file: str | Path) -> Mapping[str, Tensor]:
     """The state dict in a `.safetensors` file, or in one that `torch.save` wrote; never runs code out of it.
 
     A training checkpoint may hold it as `state_dict` beside numbers.
@@ -52,7 +52,7 @@ def read(file: Path) -> Mapping[str, Tensor]:
     return found
 
 
-def beside(file: Path) -> Mapping[str, Any]:
+def beside(file: str | Path) -> Mapping[str, Any]:
     """What a training checkpoint contains beside `state_dict`; see `number`.
 
     Raises:
@@ -78,9 +78,9 @@ def number(value: Any) -> float | None:
     return float(value) if isinstance(value, int | float) else None
 
 
-def _load(file: Path) -> Any:
+def _load(file: str | Path) -> Any:
     try:
-        if file.suffix == ".safetensors":
+        if Path(file).suffix == ".safetensors":
             return safetensors.torch.load_file(file)
         with torch.serialization.safe_globals(NUMPY_NUMBERS), warnings.catch_warnings(action="ignore"):
             return torch.load(file, map_location="cpu", weights_only=True)
@@ -104,6 +104,16 @@ def check(given: Mapping[str, Tensor], needed: Mapping[str, Tensor], source: str
     Raises:
         UserError: they differ; the message names the first few. Or a weight is NaN or infinite.
     """
+    check_names(given, needed, source, network)
+    check_finite(given, source)
+
+
+def check_names(given: Mapping[str, Tensor], needed: Mapping[str, Tensor], source: str, network: str) -> None:
+    """Compare names and shapes of weights with those of a network.
+
+    Raises:
+        UserError: they differ; the message names the first few.
+    """
     # Old torchvision files lack the counters of BN, which only a BN without momentum would read.
     missing = [key for key in needed if key not in given and not key.endswith("num_batches_tracked")]
     unknown = [key for key in given if key not in needed]
@@ -119,7 +129,6 @@ def check(given: Mapping[str, Tensor], needed: Mapping[str, Tensor], source: str
     ]
     if problems:
         raise UserError(f"{source}: these are not the weights of {network} ({'; '.join(problems)})")
-    check_finite(given, source)
 
 
 def check_finite(weights: Mapping[str, Tensor], source: str) -> None:

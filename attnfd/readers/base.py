@@ -7,8 +7,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import BeforeValidator, Field
 
 from attnfd import discovery
@@ -75,9 +73,9 @@ class Reader(ABC):
     rest_is_void: bool = False
     """Whether values that `labels` does not name are void rather than an error."""
 
-    def __init__(self, options: Any, root: Path) -> None:
+    def __init__(self, options: Any, root: str | Path) -> None:
         self.options = options
-        self.root = root
+        self.root = Path(root)
         if isinstance(options, Grouped) and (options.classes is not None or options.void):
             self._group(options)
         self.remarks: list[str] = []
@@ -88,7 +86,7 @@ class Reader(ABC):
 
     @abstractmethod
     def pairs(self) -> dict[str, list[Pair]]:
-        """Images and masks of the splits `train` and `val`, and of any further ones.
+        """Images and masks of the splits `train` and `val`, and of `test` and others if there are any.
 
         Raises:
             UserError: a folder or list file is missing; the message says how to get the dataset.
@@ -163,41 +161,6 @@ def original(image: Path) -> Path:
     """
     name, is_copy, _ = image.name.partition(".rf.")
     return Path(name) if is_copy else image
-
-
-def stratify(
-    present: NDArray[np.bool_], share: float, seed: int, groups: NDArray[np.int_] | None = None
-) -> NDArray[np.bool_]:
-    """Choose a `share` of the images in which every class occurs as often as in the rest.
-
-    Iterative stratification (Sechidis et al. 2011): the images of the rarest class are dealt out first, each
-    to the side that still lacks most of that class.
-
-    Args:
-        present: which classes (N, K) occur in an image.
-        share: of the images chosen, 0 to 1.
-        seed: of the order in which the images of a class are dealt out.
-        groups: of the images (N,), from 0; images of one group are dealt out together. Unset: one by one.
-
-    Returns:
-        Whether an image is chosen (N,).
-    """
-    rng = np.random.default_rng(seed)
-    groups = np.arange(len(present)) if groups is None else groups
-    # A last class that every image has: it deals out those without any other.
-    images = np.column_stack([present, np.ones(len(present), dtype=bool)])
-    counts = np.zeros((groups.max() + 1, images.shape[1]), dtype=int)
-    np.add.at(counts, groups, images)
-    lacking = np.outer([1 - share, share], counts.sum(0))
-    chosen, dealt = np.zeros(len(counts), dtype=bool), np.zeros(len(counts), dtype=bool)
-    while not dealt.all():
-        left = counts[~dealt].sum(0)
-        rarest = np.where(left > 0, left, len(present) + 1).argmin()
-        for row in rng.permutation(np.flatnonzero((counts[:, rarest] > 0) & ~dealt)):
-            side = max((0, 1), key=lambda side: (lacking[side, rarest], lacking[side, -1]))
-            lacking[side] -= counts[row]
-            chosen[row], dealt[row] = side, True
-    return chosen[groups]
 
 
 class Found(NamedTuple):

@@ -18,7 +18,7 @@ class Options(Grouped):
 
 
 class CamVid(Reader):
-    """Splits as listed in `train.txt` and `val.txt`: an image and its mask per line."""
+    """Splits as listed in `train.txt`, `val.txt` and, if there is one, `test.txt`: an image and its mask."""
 
     Options = Options
     classes = (
@@ -32,7 +32,10 @@ class CamVid(Reader):
     labels = {**{value: value for value in range(len(classes))}, len(classes): VOID}  # noqa: RUF012
 
     def pairs(self) -> dict[str, list[Pair]]:
-        return {split: self._listed(self.root / f"{split}.txt") for split in ("train", "val")}
+        splits = ["train", "val"]
+        if (self.root / "test.txt").exists():
+            splits.append("test")
+        return {split: self._listed(self.root / f"{split}.txt") for split in splits}
 
     def _listed(self, path: Path) -> list[Pair]:
         fix = (

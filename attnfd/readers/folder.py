@@ -17,8 +17,9 @@ from attnfd.config.section import Section, Seed, validate
 from attnfd.data.images import IMAGES, MASKS, UNREADABLE, read_classes
 from attnfd.data.labels import COLOUR, VOID, label_table
 from attnfd.data.prepared import COLUMNS
+from attnfd.data.strata import stratify
 from attnfd.errors import UserError
-from attnfd.readers.base import REST, Pair, Reader, listing, original, read_list, sift, stratify, walk
+from attnfd.readers.base import REST, Pair, Reader, listing, original, read_list, sift, walk
 
 CLASS_FILE = "classes: {ground: 0, cat: 1}"
 """What the shortest YAML file of classes contains."""
@@ -75,6 +76,10 @@ class Options(Section):
     val: Annotated[float, Field(gt=0, lt=1)] | None = Field(
         default=None, description="share of the images that validate; unset: train.txt and val.txt list them"
     )
+    test: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        default=None,
+        description="share of the images that test, beside `val`; unset: those of test.txt if there is one",
+    )
     seed: Seed = Field(default=0, description="of the split by share")
     unlabelled: str | None = Field(
         default=None,
@@ -88,6 +93,11 @@ class Options(Section):
             labels_of(self.classes, self.void)
         elif self.void:
             raise ValueError(f"void: found {self.void}; allowed: nothing, since {self.classes} says it")
+        if self.test is not None and (self.val is None or self.val + self.test >= 1):
+            raise ValueError(
+                f"test: found {self.test} beside val: {self.val or 'unset'}; allowed: beside a share that "
+                "validates, and together less than 1; or list the images in test.txt"
+            )
         if Path(self.images) == Path(self.masks) and not self.mask_suffix:
             raise ValueError(
                 f"masks: found {self.masks}, the folder of the images; allowed: another folder, or beside it "
@@ -102,9 +112,9 @@ class Folder(Reader):
     Options = Options
     own_classes = True
 
-    def __init__(self, options: Any, root: Path) -> None:
+    def __init__(self, options: Any, root: str | Path) -> None:
         super().__init__(options, root)
-        if not root.is_dir():
+        if not self.root.is_dir():
             raise UserError(f"{root}: no such folder; {ROOT_HINT}")
         card = self._card()
         self.classes = tuple(card.classes)
@@ -128,9 +138,10 @@ class Folder(Reader):
             self._refuse_lists(self.options.val)
             splits = self._divided(self._paired(list(images), images, masks), self.options.val)
         else:
+            names = ["train", "val", *(["test"] if (self.root / "test.txt").exists() else [])]
             splits = {
                 split: self._paired(self._listed(self.root / f"{split}.txt", images), images, masks)
-                for split in ("train", "val")
+                for split in names
             }
         return {**splits, UNLABELLED: [Pair(image, None) for image in bare]} if bare else splits
 
@@ -194,7 +205,7 @@ class Folder(Reader):
             self.remarks.append(f"Masks without an image: {len(lone)}, {lone[0]} for one.")
 
     def _refuse_lists(self, share: float) -> None:
-        lists = [name for name in ("train.txt", "val.txt") if (self.root / name).exists()]
+        lists = [name for name in ("train.txt", "val.txt", "test.txt") if (self.root / name).exists()]
         if lists:
             raise UserError(
                 f"{self.root}: found {' and '.join(lists)}, and prepare.val: {share} in the recipe; allowed: "
@@ -236,17 +247,23 @@ class Folder(Reader):
         return [Pair(images[name], masks[name + suffix]) for name in names]
 
     def _divided(self, pairs: Sequence[Pair], share: float) -> dict[str, list[Pair]]:
-        """Split by share; copies of one original stay together."""
+        """Split by shares; copies of one original stay together."""
         table = label_table(self.labels)
         with ThreadPoolExecutor() as pool:
-            present = list(pool.map(lambda pair: self._present(table, pair), pairs))
+            present = np.array(list(pool.map(lambda pair: self._present(table, pair), pairs)))
         numbers: dict[Path, int] = {}
         groups = np.array([numbers.setdefault(original(pair.image), len(numbers)) for pair in pairs])
-        validates = stratify(np.array(present), share, self.options.seed, groups)
-        return {
-            "train": [pair for pair, held in zip(pairs, validates, strict=True) if not held],
-            "val": [pair for pair, held in zip(pairs, validates, strict=True) if held],
-        }
+        splits = np.full(len(pairs), "train", dtype=object)
+        splits[stratify(present, share, self.options.seed, groups)] = "val"
+        if self.options.test is not None:
+            rest = np.flatnonzero(splits == "train")
+            of_the_rest = self.options.test / (1 - share)
+            tests = stratify(present[rest], of_the_rest, self.options.seed, _numbered(groups[rest]))
+            splits[rest[tests]] = "test"
+        found: dict[str, list[Pair]] = {"train": [], "val": [], **({"test": []} if self.options.test else {})}
+        for pair, split in zip(pairs, splits, strict=True):
+            found[split].append(pair)
+        return found
 
     def _present(self, table: NDArray[np.uint8], pair: Pair) -> NDArray[np.bool_]:
         """Which classes occur in a mask; none if it cannot be read, which `prepare` will tell."""
@@ -256,6 +273,11 @@ class Folder(Reader):
         except UNREADABLE:
             classes = np.empty(0, dtype=np.uint8)
         return np.bincount(classes.ravel(), minlength=VOID)[: len(self.classes)] > 0
+
+
+def _numbered(groups: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The same groups, numbered from 0 without a gap."""
+    return np.unique(groups, return_inverse=True)[1]
 
 
 def labels_of(classes: Mapping[str, Any], void: Sequence[Any] | str = ()) -> dict[int, int]:

@@ -30,6 +30,7 @@ class Options(Grouped):
     train: Positive = Field(description="images of the split train")
     extra: Count = Field(description="images of the split extra: a recipe may give them to the teacher alone")
     val: Positive = Field(description="images of the split val")
+    test: Count = Field(default=0, description="images of the split test")
     size: tuple[Side, Side] = Field(description="height, width of an image in pixels")
     seed: Seed = Field(description="an image follows from seed, split and number")
     objects: tuple[Annotated[Few, Field(gt=0)], Annotated[Few, Field(gt=0)]] = Field(
@@ -162,7 +163,8 @@ class Shapes(Reader):
         }
 
     def _sizes(self) -> dict[str, int]:
-        sizes = {"train": self.options.train, "val": self.options.val, "extra": self.options.extra}
+        # An image follows from its split's place: a new split comes last.
+        sizes = {name: getattr(self.options, name) for name in ("train", "val", "extra", "test")}
         return {split: images for split, images in sizes.items() if images}
 
 

@@ -7,12 +7,13 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
-from attnfd.analysis.tables import signed, spread
+from attnfd.analysis import statistics
 from attnfd.config.schema import LAYERS
 from attnfd.paths import TEACHER
+from attnfd.report.names import Names
 from attnfd.results.pictures import scale_curves, shade
 from attnfd.results.style import (
     BASELINE,
@@ -21,140 +22,172 @@ from attnfd.results.style import (
     OTHERS,
     OURS,
     PALE,
+    QUIET,
     WIDTH,
     colours,
-    markers,
     short,
     styled,
 )
 
 HIGHLIGHTED = ("none", "attnfd")
-ROW, LOW_ROW, COLUMN = 0.25, 0.13, 0.3
-"""Height of a row of a chart, the same where there are many, and width of a column, in inches."""
+LOSS = OTHERS[0]
+ROW, LOW_ROW, COLUMN = 0.25, 0.17, 0.34
+"""Height of a row of a chart, the same of a table of classes, and width of its column, in inches."""
+WIDEST = 7.5
+"""Inches that a table of classes has room for, before its panels are below each other."""
 NUMBERED = 4000
 """Cells of a table of classes that are written as numbers, too: each takes a millisecond."""
-ASIDE = 1.04
-"""Factor between the methods of one student where they would hide each other."""
+PLACES = (1.1, 1.22, 1.34)
+"""Of the columns beside a chart, in its widths."""
+SMALLEST_TERM = 1e-9
+"""Of cross-entropy; what is less is the rounding of a loss without other terms."""
+INTERVAL = "95 % interval of the difference"
 
 
 @styled
-def comparison(table: pd.DataFrame) -> Figure:
-    """Mean mIoU of every method and its deviation over the seeds, against `none` and the teacher.
+def comparison(table: pd.DataFrame, names: Names) -> Figure:
+    """Mean mIoU of every method, the best on top, against the undistilled student and the teacher.
 
     Args:
         table: of `attnfd.analysis.tables.comparison`.
     """
-    figure, all_axes = _scores(table, table["method"])
+    ranked = table.sort_values("miou", ascending=False, kind="stable")
+    figure, all_axes = _scores(ranked, ranked["method"].map(names.method), names, list(_students(table)))
     teacher = 100 * table.loc[table["student"] == TEACHER, "miou"].item()
     for axes in all_axes:
-        axes.axvline(teacher, color=INK, linewidth=1, linestyle=(0, (4, 3)), label=f"teacher: {teacher:.2f}")
+        axes.axvline(teacher, color=INK, linewidth=1, linestyle=(0, (4, 3)), label=TEACHER)
     _legend(figure, all_axes)
     return figure
 
 
 @styled
-def ablation(table: pd.DataFrame) -> Figure:
-    """Mean mIoU of every variant; three dots say which layers it distils: backbone, encoder, decoder.
+def ablation(table: pd.DataFrame, names: Names) -> Figure:
+    """Mean mIoU of every variant, by the layers that it distils, in the order of the paper's Table 3.
 
     Args:
         table: of `attnfd.analysis.tables.ablation`.
     """
-    dots = table[list(LAYERS)].map(lambda distilled: "●" if distilled else "○").agg(" ".join, axis=1)
-    figure, all_axes = _scores(table.rename(columns={"variant": "method"}), table["variant"] + "  " + dots)
+    distilled = table[list(LAYERS)].to_dict("records")
+    labels = [
+        " + ".join(layer for layer in LAYERS if row[layer]) or names.method("none") for row in distilled
+    ]
+    named = table.rename(columns={"variant": "method"})
+    figure, all_axes = _scores(named, pd.Series(labels, table.index), names, list(_students(table)))
     _legend(figure, all_axes)
     return figure
 
 
 @styled
-def settings(table: pd.DataFrame) -> Figure:
-    """Mean mIoU of AttnFD with other settings, against AttnFD as it is.
+def settings(table: pd.DataFrame, names: Names) -> Figure:
+    """Mean mIoU of AttnFD with other settings, the best on top, against AttnFD as it is.
 
     Args:
         table: of `attnfd.analysis.tables.settings`.
     """
-    figure, all_axes = _scores(table.rename(columns={"variant": "method"}), table["variant"], "attnfd")
+    ranked = table.rename(columns={"variant": "method"}).sort_values("miou", ascending=False, kind="stable")
+    labels = ranked["method"].map(names.method)
+    figure, all_axes = _scores(ranked, labels, names, list(_students(table)), "attnfd")
     _legend(figure, all_axes)
     return figure
 
 
 @styled
-def sizes(table: pd.DataFrame) -> Figure:
-    """Mean mIoU over parameters and over multiply-adds; the methods of one student lie beside each other.
+def tuning(table: pd.DataFrame, names: Names) -> Figure:
+    """Mean mIoU of the trials of every method over the factor of its weight; a ring is around the chosen one.
+
+    Args:
+        table: of `attnfd.analysis.trials.table`.
+    """
+    figure = Figure((WIDTH, 3.2))
+    axes = figure.subplots()
+    colour = colours(list(table["method"].unique()))
+    for method, rows in table.astype({"factor": float}).sort_values("factor").groupby("method", sort=False):
+        look: dict[str, Any] = {"color": colour[str(method)]}
+        axes.plot(rows["factor"], 100 * rows["miou"], "o-", label=names.method(str(method)), **look)
+        chosen = rows[rows["chosen"]]
+        axes.plot(chosen["factor"], 100 * chosen["miou"], "o", fillstyle="none", markersize=12, **look)
+    axes.set(xscale="log", xlabel="factor of the method's weight (log scale)", ylabel="mIoU, %")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    _legend(figure, [axes])
+    return figure
+
+
+@styled
+def sizes(table: pd.DataFrame, names: Names) -> Figure:
+    """Mean mIoU over the multiply-adds of an image; an arrow leads from the undistilled student to AttnFD.
 
     Args:
         table: of `attnfd.analysis.tables.comparison`.
     """
-    figure = Figure((WIDTH, 6.4))
-    all_axes = figure.subplots(2, 1)
-    for axes, column, unit, name in zip(
-        all_axes, ("parameters", "multiply_adds"), (1e6, 1e9), ("M", "G"), strict=True
-    ):
-        ticks = _scores_over(axes, table, column)
-        axes.set(xscale="log", xlabel=column.replace("_", "-"), ylabel="mIoU, %")
-        labels = [f"{size / unit:.1f} {name}\n{network}" for network, size in ticks.items()]
-        axes.set_xticks(list(ticks.values()), labels)
-        axes.set_xticks([], minor=True)
-        axes.margins(0.12, 0.12)
-    _legend(figure, all_axes)
+    figure = Figure((WIDTH, 3.6))
+    axes = figure.subplots()
+    teacher = table[table["student"] == TEACHER].iloc[0]
+    axes.plot(teacher["multiply_adds"] / 1e9, 100 * teacher["miou"], "*", color=INK, markersize=13)
+    _name(axes, teacher, f"{names.student(TEACHER)} (teacher)")
+    for student, rows in _students(table).items():
+        for row in rows.sort_values("method", key=lambda keys: keys.isin(HIGHLIGHTED)).to_dict("records"):
+            known = row["method"] in HIGHLIGHTED
+            look: dict[str, Any] = {
+                "marker": "o" if known else ".",
+                "markersize": 8 if known else 6,
+                "linestyle": "",
+            }
+            label = names.method(row["method"]) if known else "other methods"
+            place = row["multiply_adds"] / 1e9, 100 * row["miou"]
+            axes.plot(*place, color=_colour(row["method"]) if known else QUIET, label=label, **look)
+        by_method = rows.set_index("method")
+        if set(HIGHLIGHTED) <= set(by_method.index):
+            start, end = (
+                (row["multiply_adds"] / 1e9, 100 * row["miou"])
+                for _, row in by_method.loc[[*HIGHLIGHTED]].iterrows()
+            )
+            arrow = {"arrowstyle": "->", "color": INK, "shrinkA": 5, "shrinkB": 5, "linewidth": 1}
+            axes.annotate("", end, start, arrowprops=arrow)
+        _name(axes, rows.sort_values("miou").iloc[-1], names.student(student))
+    axes.set(xscale="log", xlabel="multiply-adds of an image, G (log scale)", ylabel="mIoU, %")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.margins(0.16, 0.16)
+    _legend(figure, [axes])
     return figure
 
 
-def _scores_over(axes: Axes, table: pd.DataFrame, column: str) -> dict[str, float]:
-    """Draw the methods of every network over one of its costs; returns the cost of each network."""
-    methods = _methods(table)
-    colour, marker = colours(methods), markers(methods)
-    teacher = table[table["student"] == TEACHER].iloc[0]
-    ticks = {TEACHER: teacher[column]}
-    axes.plot(
-        ticks[TEACHER], 100 * teacher["miou"], "*", color=INK, markersize=13, linestyle="", label=TEACHER
-    )
-    for student, rows in _students(table).items():
-        ticks[student] = rows[column].iloc[0]
-        for place, row in enumerate(rows.to_dict("records")):
-            method = row["method"]
-            aside = ASIDE ** (place - (len(rows) - 1) / 2)
-            axes.errorbar(
-                aside * row[column],
-                100 * row["miou"],
-                yerr=_error(row["miou_std"]),
-                fmt=marker[method],
-                color=colour[method],
-                markersize=7 if method in HIGHLIGHTED else 5,
-                elinewidth=0.8,
-                label=method,
-            )
-    return ticks
+def _name(axes: Axes, row: pd.Series, name: str) -> None:
+    """Write the name of a network above its point."""
+    place = row["multiply_adds"] / 1e9, 100 * row["miou"]
+    axes.annotate(name, place, (0, 8), textcoords="offset points", ha="center", size=8.5)
 
 
 @styled
-def curves(history: pd.DataFrame, rivals: Mapping[str, str]) -> Figure:
-    """Cross-entropy and validation mIoU over the epochs: mean over the seeds, their range as a band.
+def curves(history: pd.DataFrame, rivals: Mapping[str, str], names: Names) -> Figure:
+    """Terms of the loss and validation mIoU over the epochs: mean over the seeds, their range as a band.
 
-    `none`, AttnFD and its runner-up stand out; the other methods are pale.
+    The undistilled student, AttnFD and its runner-up stand out; the other methods are pale.
 
     Args:
         history: of `attnfd.analysis.tables.curves`; ablations are left out.
         rivals: runner-up by student.
     """
-    history = history[history["variant"] == ""]
+    history = history[history["variant"] == ""].assign(distillation=history["loss"] - history["ce"])
     rows = {TEACHER: history[history["student"] == TEACHER], **_students(history)}
     colour = colours(_methods(history))
-    figure = Figure((WIDTH, 0.5 + 1.9 * len(rows)))
+    figure = Figure((WIDTH, 0.7 + 1.9 * len(rows)))
     all_axes = figure.subplots(len(rows), 2, sharex="row", squeeze=False)
     for (left, right), (student, of_student) in zip(all_axes, rows.items(), strict=True):
         named = [name for name in ("none", rivals.get(student), "attnfd") if name in colour]
         # What is named is drawn last, over the others.
         for method in sorted(of_student["method"].unique(), key=[*named, ""].__contains__):
             of_method = of_student[of_student["method"] == method]
-            if method == "":
-                look = {"color": INK, "label": TEACHER}
-            elif method in named:
-                look = {"color": colour[method], "label": method}
-            else:
-                look = {"color": PALE, "label": "other methods"}
+            known = method in (*named, "")
+            look = {"color": colour.get(method, INK) if known else PALE}
+            look["label"] = names.method(method) if known else "other methods"
             _curve(left, of_method, "ce", 1, look)
+            if known and (of_method["distillation"] > SMALLEST_TERM * of_method["ce"]).any():
+                _curve(left, of_method, "distillation", 1, {**look, "linestyle": ":", "label": None})
             _curve(right, of_method, "miou", 100, {"marker": ".", **look})
-        left.set_title(f"{student}: cross-entropy")
+        left.set_title(f"{names.student(student)}{' (teacher)' * (student == TEACHER)}: loss")
         scale_curves(left, right)
     for axes in all_axes[-1]:
         axes.set_xlabel("epoch")
@@ -163,10 +196,10 @@ def curves(history: pd.DataFrame, rivals: Mapping[str, str]) -> Figure:
 
 
 @styled
-def per_class(table: pd.DataFrame) -> Figure:
-    """IoU of every class and method, mean over the seeds: a panel per student.
+def per_class(table: pd.DataFrame, names: Names) -> Figure:
+    """IoU of every class and method, mean over the seeds: a row per class, a panel per student.
 
-    Many classes are rows, so that the figure grows downwards; few are columns.
+    The classes that gain most from AttnFD are on top.
 
     Args:
         table: of `attnfd.analysis.tables.per_class`; ablations are left out.
@@ -174,107 +207,107 @@ def per_class(table: pd.DataFrame) -> Figure:
     table = table[table["variant"] == ""]
     iou = table.groupby(["student", "method", "class"], sort=False)["iou"].mean()
     means = 100 * iou.unstack(sort=False)
-    classes = list(table["class"].unique())
-    teacher = means.loc[TEACHER].rename(index={"": TEACHER})
-    panels = {student: pd.concat([means.loc[student], teacher]) for student in _students(table)}
-    names = [short(name) for name in classes]
-    if len(classes) > MANY:
-        return _class_rows({student: rows[classes].T for student, rows in panels.items()}, names)
-    figure, all_axes = _panels({student: len(rows) for student, rows in panels.items()})
-    for axes, of_student in zip(all_axes, panels.values(), strict=True):
-        shade(axes, of_student[classes].to_numpy(), numbered=True, aspect="auto")
-        axes.set_yticks(range(len(of_student)), of_student.index)
-    all_axes[-1].set_xticks(range(len(classes)), names, rotation=45, ha="right", rotation_mode="anchor")
-    return figure
-
-
-def _class_rows(panels: Mapping[str, pd.DataFrame], names: Sequence[str]) -> Figure:
-    """A row per class and a column per method; the panels of the students are beside each other."""
-    widths = [len(of_student.columns) for of_student in panels.values()]
-    figure = Figure((max(WIDTH, 2.2 + COLUMN * sum(widths)), 1 + LOW_ROW * len(names)))
-    all_axes = figure.subplots(1, len(panels), sharey=True, squeeze=False, width_ratios=widths)[0]
+    panels = {student: pd.concat([means.loc[student], means.loc[TEACHER]]).T for student in _students(table)}
+    classes = _by_gain(panels, list(table["class"].unique()))
+    columns = [len(of_student.columns) for of_student in panels.values()]
+    if 2 + COLUMN * sum(columns) <= WIDEST:
+        figure = Figure((max(WIDTH, 2 + COLUMN * sum(columns)), 1.2 + LOW_ROW * len(classes)))
+        all_axes = figure.subplots(1, len(panels), sharey=True, squeeze=False, width_ratios=columns)[0]
+    else:
+        figure = Figure((2 + COLUMN * max(columns), (1.2 + LOW_ROW * len(classes)) * len(panels)))
+        all_axes = figure.subplots(len(panels), 1, squeeze=False)[:, 0]
     for axes, (student, of_student) in zip(all_axes, panels.items(), strict=True):
-        shade(axes, of_student.to_numpy(), numbered=of_student.size <= NUMBERED, aspect="auto")
-        axes.set_xticks(range(len(of_student.columns)), of_student.columns, rotation=90)
-        axes.set_title(student)
-    all_axes[0].set_yticks(range(len(names)), names, size=6.5)
+        shade(axes, of_student.loc[classes].to_numpy(), numbered=of_student.size <= NUMBERED, aspect="auto")
+        labels = [names.method(method) for method in of_student.columns]
+        axes.set_xticks(range(len(labels)), labels, rotation=45, ha="right", rotation_mode="anchor")
+        axes.set_yticks(range(len(classes)), [short(name) for name in classes], size=7.5)
+        axes.set_title(names.student(student))
     return figure
+
+
+def _by_gain(panels: Mapping[str, pd.DataFrame], classes: Sequence[str]) -> list[str]:
+    """The classes, those first that gain most from AttnFD, on average over the students that have both."""
+    gains = [rows["attnfd"] - rows["none"] for rows in panels.values() if set(HIGHLIGHTED) <= set(rows)]
+    if not gains:
+        return list(classes)
+    mean = pd.concat(gains, axis=1).mean(axis=1).loc[list(classes)]
+    return list(mean.sort_values(ascending=False, kind="stable").index)
 
 
 @styled
-def gains(table: pd.DataFrame, rivals: Mapping[str, str]) -> Figure:
-    """AttnFD's IoU minus its runner-up's for the classes that occur, largest first: mean over the seeds.
+def gains(table: pd.DataFrame, names: Names) -> Figure:
+    """IoU by AttnFD minus that without distillation, by class, the largest gain first: mean over the seeds.
 
     Of many classes those are shown that gain most and least.
 
     Args:
-        table: of `attnfd.analysis.tables.per_class`; ablations are left out.
-        rivals: runner-up by student; the others have no panel.
+        table: of `attnfd.analysis.tables.per_class`; ablations are left out, and students that lack one of
+            the two.
     """
-    table = table[table["variant"] == ""]
     found = {}
-    for student, rival in rivals.items():
-        rows = table[table["student"] == student]
+    for student, rows in _students(table[table["variant"] == ""]).items():
         iou = 100 * rows.pivot_table(index=["class", "seed"], columns="method", values="iou", sort=False)
-        pairs = iou[["attnfd", rival]].dropna().assign(gain=iou["attnfd"] - iou[rival])
+        if not set(HIGHLIGHTED) <= set(iou):
+            continue
+        pairs = iou[[*HIGHLIGHTED]].dropna().assign(gain=iou["attnfd"] - iou["none"])
         by_class = pairs.groupby("class", sort=False)
-        gains = by_class.mean().assign(std=by_class["gain"].std()).sort_values("gain", ascending=False)
-        ends = pd.concat([gains.head(MANY // 2), gains.tail(MANY // 2)])
-        found[student] = gains if len(gains) <= MANY else ends
-    figure, all_axes = _panels({student: len(rows) for student, rows in found.items()})
-    for axes, (student, rows) in zip(all_axes, found.items(), strict=True):
-        rival = rivals[student]
-        axes.set_title(f"{student}: attnfd − {rival}")
+        of_student = by_class.mean().assign(std=by_class["gain"].std()).sort_values("gain", ascending=False)
+        ends = pd.concat([of_student.head(MANY // 2), of_student.tail(MANY // 2)])
+        found[student] = of_student if len(of_student) <= MANY else ends
+    figure, all_axes = _panels({names.student(student): len(rows) for student, rows in found.items()})
+    for axes, rows in zip(all_axes, found.values(), strict=True):
         places = range(len(rows))
-        axes.barh(places, rows["gain"], height=0.7, color=np.where(rows["gain"] >= 0, OURS, OTHERS[0]))
+        better = rows["gain"] >= 0
+        axes.barh(places, rows["gain"].where(better, 0), height=0.7, color=OURS)
+        worse = {"facecolor": "none", "edgecolor": LOSS, "hatch": "/////", "linewidth": 0.9}
+        axes.barh(places, rows["gain"].mask(better, 0), height=0.7, **worse)
         axes.errorbar(rows["gain"], places, xerr=rows["std"], fmt="none", ecolor=INK, elinewidth=0.9)
         axes.axvline(0, color=INK, linewidth=0.8)
         axes.set_yticks(places, map(short, rows.index))
-        for place, row in zip(places, rows.to_dict("records"), strict=True):
-            _beside(axes, place, f"{row['gain']:+.1f} = {row['attnfd']:.1f} − {row[rival]:.1f}")
+        for row, place in zip(rows.to_dict("records"), places, strict=True):
+            numbers = f"{row['none']:.1f}", f"{row['attnfd']:.1f}", statistics.signed(row["gain"] / 100, 1)
+            _beside(axes, place, numbers)
+        _beside(axes, -1, ("none", names.method("attnfd"), "Δ"))
     all_axes[-1].set_xlabel("difference of IoU, points")
     all_axes[-1].xaxis.set_major_locator(MaxNLocator(nbins=7, steps=[1, 2, 5, 10]))
     return figure
 
 
 def _scores(
-    table: pd.DataFrame, labels: pd.Series, baseline: str = "none"
+    table: pd.DataFrame, labels: pd.Series, names: Names, students: Sequence[str], baseline: str = "none"
 ) -> tuple[Figure, NDArray[np.object_]]:
-    """A panel per student, a dot per row of the table with a stem from the score of the `baseline`."""
-    panels = _students(table)
-    figure, all_axes = _panels({student: len(rows) for student, rows in panels.items()})
+    """A panel per student, a dot per row of the table with a stem from the score of the `baseline`.
+
+    A band around the dot is the interval of its difference to the baseline.
+    """
+    panels = {student: table[table["student"] == student] for student in students}
+    figure, all_axes = _panels({names.student(student): len(rows) for student, rows in panels.items()})
     for axes, rows in zip(all_axes, panels.values(), strict=True):
-        origin = 100 * rows.loc[rows["method"] == baseline, "miou"]
-        if len(origin):
-            axes.axvline(
-                origin.item(), color=_colour(baseline), linewidth=1, linestyle=(0, (1, 2)), label=baseline
-            )
-        for label, row in zip(labels[rows.index], rows.to_dict("records"), strict=True):
+        origin = 100 * rows.loc[rows["method"] == baseline, "miou"].mean()
+        line = {"color": _colour(baseline), "linewidth": 1, "linestyle": (0, (1, 2))}
+        if not np.isnan(origin):
+            axes.axvline(origin, label=names.method(baseline), **line)
+        for place, row in enumerate(rows.to_dict("records")):
             miou, colour = 100 * row["miou"], _colour(row["method"])
-            if len(origin):
-                axes.plot([origin.item(), miou], [label, label], color=colour, alpha=0.6)
-            axes.errorbar(
-                miou,
-                label,
-                xerr=_error(row["miou_std"]),
-                fmt="o",
-                color=colour,
-                ecolor=INK,
-                elinewidth=0.9,
-                capsize=2,
-            )
-            _beside(axes, label, f"{spread(row['miou'], row['miou_std'])}  {signed(row['difference'])}")
+            if not np.isnan(origin):
+                axes.plot([origin, miou], [place, place], color=colour, alpha=0.6)
+            if not pd.isna(row["low"]):
+                low, high = 100 * row["low"], 100 * row["high"]
+                axes.barh(place, high - low, 0.6, origin + low, color=colour, alpha=0.22, label=INTERVAL)
+            axes.plot(miou, place, "o", color=colour)
+        axes.set_yticks(range(len(rows)), labels[rows.index])
+        axes.use_sticky_edges = False
     all_axes[-1].set_xlabel("mIoU, %")
     return figure, all_axes
 
 
 def _panels(rows: Mapping[str, int]) -> tuple[Figure, NDArray[np.object_]]:
-    """A panel per student below each other, each as high as its number of rows asks for."""
+    """A panel per title below each other, each as high as its number of rows asks for."""
     heights = [0.45 + ROW * count for count in rows.values()]
     figure = Figure((WIDTH, sum(heights) + 0.6))
     all_axes = figure.subplots(len(rows), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
-    for axes, (student, count) in zip(all_axes, rows.items(), strict=True):
-        axes.set_title(student)
+    for axes, (title, count) in zip(all_axes, rows.items(), strict=True):
+        axes.set_title(title)
         axes.set_ylim(count - 0.5, -0.5)
         axes.grid(axis="y", visible=False)
     return figure, all_axes
@@ -293,18 +326,16 @@ def _colour(method: str) -> str:
     return {"none": BASELINE, "attnfd": OURS}.get(method, OTHERS[0])
 
 
-def _error(std: float) -> float | None:
-    return None if pd.isna(std) else 100 * std
-
-
-def _beside(axes: Axes, row: Any, text: str) -> None:
-    axes.text(1.02, row, text, transform=axes.get_yaxis_transform(), va="center", size=7.5)
+def _beside(axes: Axes, row: float, texts: Sequence[str]) -> None:
+    """Write columns of numbers to the right of a row of a chart."""
+    for place, text in zip(PLACES, texts, strict=True):
+        axes.text(place, row, text, transform=axes.get_yaxis_transform(), va="center", ha="right", size=7.5)
 
 
 def _curve(axes: Axes, rows: pd.DataFrame, column: str, scale: float, look: Mapping[str, Any]) -> None:
     values = scale * rows.dropna(subset=column).groupby("epoch")[column].agg(["mean", "min", "max"])
     axes.plot(values.index, values["mean"], linewidth=1.3, **look)
-    if look["color"] != PALE:
+    if look["color"] != PALE and rows["seed"].nunique() > 1:
         axes.fill_between(
             values.index, values["min"], values["max"], color=look["color"], alpha=0.15, linewidth=0
         )
@@ -316,4 +347,4 @@ def _legend(figure: Figure, all_axes: Any) -> None:
     for axes in all_axes:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=5)
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4)

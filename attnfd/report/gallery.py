@@ -1,101 +1,127 @@
-"""Every figure of a report, with the sentences that stand below it."""
+"""Every figure of a report, with the sentences below it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
 from attnfd import paths
 from attnfd.analysis import statistics, tables
 from attnfd.analysis.reading import need, reading
+from attnfd.config.schema import LAYERS
 from attnfd.data.prepared import Prepared
+from attnfd.evaluation.metrics import scores
 from attnfd.paths import TEACHER, Cell
-from attnfd.report import figures
+from attnfd.report import figures, panels, selection
+from attnfd.report.names import Names
 from attnfd.results import examples, pictures, style
-
-EVEN, DIFFERENT = 3, 3
-"""Images of a student's overlays: spread evenly, and chosen because its methods disagree."""
 
 
 class Picture(NamedTuple):
-    """A figure and its caption, plain text."""
+    """A figure and its caption, plain text; a folded one shows when the reader opens it."""
 
     figure: Figure
     caption: str
+    folded: bool = False
 
 
 def draw(
     prepared: Prepared,
     cells: Sequence[Cell],
-    comparison: pd.DataFrame,
-    ablation: pd.DataFrame,
-    settings: pd.DataFrame,
-    curves: pd.DataFrame,
+    names: Names,
+    frames: Mapping[str, pd.DataFrame],
 ) -> dict[str, Picture]:
     """Every figure by the name of its file, in the order of the report; one without its methods is left out.
 
     Args:
-        cells, comparison, ablation, settings, curves: of the functions of `attnfd.analysis.tables`.
+        frames: `comparison`, `ablation`, `settings`, `curves` and `per_class`, of the functions of
+            `attnfd.analysis.tables`; if there are trials, `tuning` of `attnfd.analysis.trials`.
 
     Raises:
         UserError: a cell has no results yet.
     """
-    rivals = runners_up(comparison)
-    per_class = tables.per_class(cells)
+    return {**_charts(names, frames), **_pictures(prepared, cells, names, frames["comparison"])}
+
+
+def _charts(names: Names, frames: Mapping[str, pd.DataFrame]) -> dict[str, Picture]:
+    comparison, per_class = frames["comparison"], frames["per_class"]
+    several = bool(comparison["seeds"].max() > 1)
     drawn = {
         "comparison": Picture(
-            figures.comparison(comparison),
-            "Mean mIoU of every method, ± its sample standard deviation over the seeds, and the difference "
-            "to the undistilled student (none), where the stems start. The scale does not start at 0.",
+            figures.comparison(comparison, names),
+            f"mIoU of every method{', mean over the seeds' * several}, the best first. "
+            f"A stem starts at the student without distillation. {_interval(comparison)}",
         ),
         "sizes": Picture(
-            figures.sizes(comparison),
-            "Mean mIoU, ± its standard deviation, over the number of parameters and the multiply-adds "
-            "of an image. Both are the same for all methods of a student, which are drawn beside each other.",
+            figures.sizes(comparison, names),
+            "mIoU over the multiply-adds of an image. An arrow leads from the student without distillation "
+            "to the same student with AttnFD; what it costs in use does not change.",
         ),
         "curves": Picture(
-            figures.curves(curves, rivals),
-            "Training cross-entropy and validation mIoU over the epochs, mean over the seeds with their "
-            "range as a band. Named are none, AttnFD and its runner-up.",
+            figures.curves(frames["curves"], runners_up(comparison), names),
+            "Training loss and validation mIoU over the epochs. Solid: cross-entropy; dotted: the method's "
+            "own terms, as they enter the loss."
+            + " Lines are means over the seeds, bands their range."
+            * several,
         ),
         "per_class": Picture(
-            figures.per_class(per_class),
-            "IoU of every class in per cent, mean over the seeds. An empty cell is below 0.5, or the class "
-            "occurs neither in the ground truth nor in the prediction.",
+            figures.per_class(per_class, names),
+            "IoU of every class in per cent. Classes that gain most from AttnFD come first. An empty cell is "
+            "below 0.5, or its class does not occur.",
         ),
     }
-    if not ablation.empty:
+    if not frames["ablation"].empty:
         drawn["ablation"] = Picture(
-            figures.ablation(ablation),
-            "Mean mIoU, ± its standard deviation, of AttnFD's variants. The dots stand for backbone, encoder "
-            "and decoder; a full one is distilled. The scale does not start at 0.",
+            figures.ablation(frames["ablation"], names),
+            f"mIoU of AttnFD by the layers that it distils. {_interval(frames['ablation'])}",
         )
-    if not settings.empty:
+    if not frames["settings"].empty:
         drawn["settings"] = Picture(
-            figures.settings(settings),
-            "Mean mIoU, ± its standard deviation, of AttnFD with the settings of the table changed, and the "
-            "difference to AttnFD as it is, where the stems start. The scale does not start at 0.",
+            figures.settings(frames["settings"], names),
+            "mIoU of AttnFD with other settings, the best first. A stem starts at AttnFD with its own "
+            f"settings; the table says what each variant changes. {_interval(frames['settings'])}",
         )
-    if "attnfd" in set(comparison["method"]) and rivals:
+    if "tuning" in frames:
+        drawn["tuning"] = Picture(
+            figures.tuning(frames["tuning"], names),
+            "Trials: mean mIoU on training images that were held out, over the factor of each method's "
+            "weight. A ring marks the factor that attnfd choose takes.",
+        )
+    if _both(comparison):
         drawn["gains"] = Picture(
-            figures.gains(per_class, rivals),
-            "IoU of AttnFD minus that of its runner-up, the other method with the best mean mIoU of that "
-            "student: mean over the seeds and, as a line, ± the standard deviation of the difference. "
-            f"Of more than {style.MANY} classes those that gain most, then those that gain least.",
+            figures.gains(per_class, names),
+            "IoU of every class by AttnFD minus that without distillation, the largest gain first. Hatched: "
+            f"losses.{' The line is ± the standard deviation over the seeds.' * several} Of more than "
+            f"{style.MANY} classes those that gain most and least.",
         )
-    drawn["confusion"] = _confusion(prepared, cells, comparison)
+    return drawn
+
+
+def _interval(frame: pd.DataFrame) -> str:
+    over = "seeds and images" if frame["seeds"].max() > 1 else "images"
+    return f"The band is the 95 % interval of the difference, over {over}. The scale does not start at 0."
+
+
+def _both(comparison: pd.DataFrame) -> bool:
+    """Whether a student has both AttnFD and no distillation."""
+    found = comparison.groupby("student")["method"].agg(set)
+    return any({"none", "attnfd"} <= methods for methods in found)
+
+
+def _pictures(
+    prepared: Prepared, cells: Sequence[Cell], names: Names, comparison: pd.DataFrame
+) -> dict[str, Picture]:
+    rivals = runners_up(comparison)
+    drawn = {"confusion": _confusion(prepared, cells, names, comparison)}
     for student in dict.fromkeys(cell.student for cell in cells if cell.student and not cell.variant):
-        chosen = [
-            cell
-            for method in dict.fromkeys(("none", rivals.get(student), "attnfd"))
-            if (cell := _first(cells, student, method))
-        ]
-        drawn[f"overlays_{student}"] = _overlays(prepared, [*chosen, cells[0]])
+        methods = dict.fromkeys(("none", rivals.get(student), "attnfd"))
+        chosen = [cell for method in methods if (cell := _first(cells, student, method))]
+        drawn[f"predictions_{student}"] = _predictions(prepared, [*chosen, cells[0]], names)
         if chosen[-1].method == "attnfd":
-            drawn[f"attention_{student}"] = _attention(prepared, chosen[-1])
+            for name, picture in _attention(prepared, chosen[-1], names):
+                drawn[f"{name}_{student}"] = picture
     return drawn
 
 
@@ -106,67 +132,100 @@ def runners_up(comparison: pd.DataFrame) -> dict[str, str]:
     return dict(zip(best["student"], best["method"], strict=True))
 
 
-def _confusion(prepared: Prepared, cells: Sequence[Cell], comparison: pd.DataFrame) -> Picture:
+def _confusion(prepared: Prepared, cells: Sequence[Cell], names: Names, comparison: pd.DataFrame) -> Picture:
     """The best student's confusions beside the teacher's."""
     students = comparison[comparison["student"] != TEACHER]
     best = students.sort_values("miou", ascending=False, kind="stable").iloc[0]
+    wanted = best["student"], best["method"], None
+    of_best = [cell for cell in cells if (cell.student, cell.method, cell.variant) == wanted]
     matrices = {
-        f"{best['student']}, {best['method']}": np.add.reduce(
-            [
-                _matrix(cell)
-                for cell in cells
-                if (cell.student, cell.method, cell.variant) == (best["student"], best["method"], None)
-            ]
+        f"{names.student(best['student'])}, {names.method(best['method'])}": np.add.reduce(
+            [_matrices(cell).matrices.sum(0, dtype=np.int64) for cell in of_best]
         ),
-        TEACHER: _matrix(cells[0]),
+        f"{names.student(TEACHER)}, {TEACHER}": _matrices(cells[0]).matrices.sum(0, dtype=np.int64),
     }
     return Picture(
         pictures.confusion(matrices, prepared.card.classes),
-        "What the pixels of a class are taken for, in per cent of the class, by the student and method with "
-        "the best mean mIoU, its seeds together, and by the teacher.",
+        "What the pixels of a class are taken for, in per cent of the class. Left: the student and method "
+        f"with the best mIoU{', all seeds together' * (len(of_best) > 1)}; right: the teacher.",
     )
 
 
-def _overlays(prepared: Prepared, chosen: Sequence[Cell]) -> Picture:
-    """Predictions of a student's methods and of the teacher, on images that a rule picks."""
-    ids = list(_arrays(chosen[-1], paths.PREDICTIONS, ()))
-    maps = {cell.method or TEACHER: _arrays(cell, paths.PREDICTIONS, ids) for cell in chosen}
-    kept = examples.read(prepared, list(maps[TEACHER]))
-    preds = {title: np.stack([of_cell[id] for id in kept.ids]) for title, of_cell in maps.items()}
-    even = examples.evenly(EVEN, len(kept.ids))
-    of_methods = [pred for title, pred in preds.items() if title != TEACHER]
-    count = DIFFERENT if len(of_methods) > 1 else 0
-    different = examples.most_different(of_methods, kept.targets, count, besides=even)
-    at = [*even, *different]
-    figure = pictures.overlays(
-        kept.at(at),
-        {title: pred[at] for title, pred in preds.items()},
+def _predictions(prepared: Prepared, chosen: Sequence[Cell], names: Names) -> Picture:
+    """Predictions of a student's methods, the last one AttnFD's if there is one, and of the teacher."""
+    *students, teacher = chosen
+    kept = list(_arrays(teacher, paths.PREDICTIONS, ()))
+    mious = {cell: _mious(cell, kept) for cell in chosen}
+    none = next((mious[cell] for cell in students[:-1] if cell.method == "none"), None)
+    images = selection.choose(mious[students[-1]], none)
+    shown = examples.read(prepared, [image.id for image in images])
+    columns = {}
+    for cell in chosen:
+        maps = _arrays(cell, paths.PREDICTIONS, kept)
+        title = names.method(cell.method or "")
+        of_cell = mious[cell].loc[shown.ids].tolist()
+        columns[title] = panels.Column(np.stack([maps[id] for id in shown.ids]), of_cell)
+    judged = names.method(str(students[-1].method))
+    figure = panels.predictions(
+        shown,
+        columns,
+        judged,
+        [image.reason for image in images],
         prepared.card.classes,
         prepared.card.palette,
-        [*["evenly\nspread"] * len(even), *["most\ndifferent"] * len(different)],
     )
-    caption = (
-        f"Predictions of {chosen[0].student}, seed {chosen[0].seed}, and of the teacher. Rows: {len(even)} "
-        f"of {len(kept.ids)} validation images, evenly spread"
+    split = "test" if prepared.reported == "test" else "validation"
+    return Picture(
+        figure,
+        f"Predictions of {names.student(str(students[0].student))} and of the teacher. Of the {len(kept)} "
+        f"{split} images that evaluate kept: two that are typical of {judged}, the largest gains and the "
+        "largest loss against no distillation, and the lowest score; an image is shown once. Below each "
+        f"prediction is the mIoU of this image. Right: pixels that {judged} gets wrong. Seed "
+        f"{students[0].seed}.",
     )
-    if different:
-        caption += f"; then {len(different)} more, on which these methods disagree most, right or wrong"
-    return Picture(figure, f"{caption}.")
 
 
-def _attention(prepared: Prepared, cell: Cell) -> Picture:
-    """What the attention of the teacher and of its student looks at."""
+def _mious(cell: Cell, ids: Sequence[str]) -> pd.Series:
+    """mIoU of single images, by id."""
+    found = _matrices(cell)
+    mious = pd.Series([scores(matrix)["miou"] for matrix in found.matrices], index=found.ids.tolist())
+    with reading((cell.results / paths.CONFUSION).as_posix()):
+        need(ids, mious.index)
+    return mious.loc[list(ids)]
+
+
+def _attention(prepared: Prepared, cell: Cell, names: Names) -> Iterator[tuple[str, Picture]]:
+    """What the attention of the teacher and of its student looks at: the last layer, then all of them."""
     maps = _arrays(cell, paths.ATTENTION, ("ids",))
     shown = examples.read(prepared, maps.pop("ids").tolist())
-    return Picture(
-        pictures.attention(shown.images, maps),
-        f"Energy (mean square over the channels) of the features of the teacher and of {cell.student} "
-        f"taught by AttnFD, seed {cell.seed}: raw, and refined by attention, which the student has in "
-        "training only; each map from its own 2nd percentile (dark) to its 98th (bright). Agreement: the "
-        "cosine of both networks' refined features at every position, from 0 (dark) to 1 (bright). With "
-        "normalize: channel that is all that the loss sees: energies need not agree, and spatial gates "
-        "behind the connector learn nothing.",
+    found = {name.split("/")[1] for name in maps}
+    layers = [layer for layer in LAYERS if layer in found]
+    student = names.student(str(cell.student))
+    caption = (
+        "Energy (mean square over the channels) of the features of the teacher and of "
+        f"{student} with AttnFD, raw and refined by attention"
     )
+    figure = panels.attention(shown.images, maps, layers[-1:], student)
+    yield (
+        "attention",
+        Picture(
+            figure,
+            f"{caption}, at the {layers[-1]}. Each map has its own scale, from its 2nd to its 98th "
+            "percentile. Agreement is the cosine between the refined features of both networks: it is all "
+            "that the loss sees with normalize: channel, so energies need not agree. The student has "
+            "attention in training only.",
+        ),
+    )
+    if len(layers) > 1:
+        yield (
+            "attention_all",
+            Picture(
+                panels.attention(shown.images, maps, layers, student),
+                f"{caption}, at every layer. With normalize: channel the spatial gates of the student get no "
+                "gradient, so its refined maps keep their random weights.",
+                folded=True,
+            ),
+        )
 
 
 def _first(cells: Sequence[Cell], student: str, method: str | None) -> Cell | None:
@@ -175,9 +234,9 @@ def _first(cells: Sequence[Cell], student: str, method: str | None) -> Cell | No
     return next((cell for cell in cells if (cell.student, cell.method, cell.variant) == wanted), None)
 
 
-def _matrix(cell: Cell) -> NDArray[np.int64]:
+def _matrices(cell: Cell) -> statistics.Evaluation:
     file = tables.existing(cell, cell.results / paths.CONFUSION)
-    return statistics.read(file, file.as_posix()).matrices.sum(0, dtype=np.int64)
+    return statistics.read(file, file.as_posix())
 
 
 def _arrays(cell: Cell, name: str, needed: Sequence[str]) -> dict[str, Any]:

@@ -1,18 +1,23 @@
-"""A page as one HTML file that needs no other: pictures and style are in it."""
+"""A page as one HTML file that needs no other: pictures, style and all that it offers to save are in it."""
 
 from base64 import b64encode
 from collections.abc import Mapping
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
-from attnfd.report.layout import Page
+from attnfd.report import vector
+from attnfd.report.layout import Page, Picture
+
+KINDS = {"csv": "text/csv", "tex": "application/x-tex", "pdf": "application/pdf"}
 
 
-def write(page: Page, pictures: Mapping[str, bytes]) -> str:
+def write(page: Page, files: Mapping[str, bytes]) -> str:
     """The whole page.
 
     Args:
-        pictures: PNG files by the names of the page's pictures.
+        files: what the page shows and offers to save, by path: `figures/<name>.svg` of every picture, and
+            its `pdf/<name>.pdf`; `tables/<name>.csv`, `.tex` and `_full.tex` of every table.
     """
     environment = Environment(
         loader=PackageLoader("attnfd.report", "."),
@@ -22,5 +27,16 @@ def write(page: Page, pictures: Mapping[str, bytes]) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    encoded = {name: b64encode(content).decode("ascii") for name, content in pictures.items()}
-    return environment.get_template("page.html.j2").render(page=page, pictures=encoded)
+
+    def drawn(picture: Picture) -> Markup:
+        return Markup(vector.inline(files[f"figures/{picture.name}.svg"], picture.alt))
+
+    def offers(*paths: str) -> list[tuple[str, str]]:
+        """Name and address of those files that there are."""
+        return [(path.rpartition("/")[2], _address(path, files[path])) for path in paths if path in files]
+
+    return environment.get_template("page.html.j2").render(page=page, drawn=drawn, offers=offers)
+
+
+def _address(path: str, content: bytes) -> str:
+    return f"data:{KINDS[path.rpartition('.')[2]]};base64,{b64encode(content).decode('ascii')}"

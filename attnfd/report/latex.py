@@ -1,9 +1,12 @@
-"""A table in LaTeX, for `\\input` into a paper that has `\\usepackage{booktabs,graphicx}`."""
+"""A table in LaTeX, for `\\input` into a paper that has `\\usepackage{booktabs,multirow}`."""
+
+from collections.abc import Iterator
 
 from attnfd.report.layout import Table, Value
 
 ALIGN = {"left": "l", "center": "c", "right": "r"}
-FIT = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}"
+WIDE = 7
+"""Columns of a table that takes the whole width of a page with two columns, in small letters."""
 MARKS = {"best": r"\textbf{%s}", "second": r"\underline{%s}"}
 SPECIAL = {
     **{character: f"\\{character}" for character in "&%$#_{}"},
@@ -15,6 +18,8 @@ SPECIAL = {
     "[": "{[}",  # after a line's end it would be an option
     "±": r"$\pm$",
     "−": r"$-$",
+    "×": r"$\times$",
+    "Δ": r"$\Delta$",
     "✓": r"$\bullet$",
     "–": "--",
     "…": r"\dots{}",
@@ -22,21 +27,24 @@ SPECIAL = {
 
 
 def write(table: Table, label: str) -> str:
-    """The whole `table` environment, labelled `tab:<label>`, never wider than the line."""
-    rows = [" \\\\\n".join(_row(row) for row in group) + " \\\\\n" for group in table.rows]
+    """The whole `table` environment, labelled `tab:<label>`; a name of several rows is written once."""
+    rows = [" \\\\\n".join(_group(group, table.headed)) + " \\\\\n" for group in table.rows]
+    wide = len(table.columns) >= WIDE
+    environment = "table*" if wide else "table"
     return (
-        "% \\usepackage{booktabs,graphicx}\n"
-        "\\begin{table}\n"
+        "% \\usepackage{booktabs,multirow}\n"
+        f"\\begin{{{environment}}}[t]\n"
         "\\centering\n"
-        f"\\caption{{{escape(table.caption)}}}\n"
+        + "\\footnotesize\n\\setlength{\\tabcolsep}{4pt}\n"
+        * wide
+        + f"\\caption{{{escape(table.caption)}}}\n"
         f"\\label{{tab:{label}}}\n"
-        f"{FIT}{{%\n"
         f"\\begin{{tabular}}{{{''.join(ALIGN[column.align] for column in table.columns)}}}\n"
         "\\toprule\n"
         f"{' & '.join(escape(column.title) for column in table.columns)} \\\\\n"
         "\\midrule\n" + "\\midrule\n".join(rows) + "\\bottomrule\n"
-        "\\end{tabular}}\n"
-        "\\end{table}\n"
+        "\\end{tabular}\n"
+        f"\\end{{{environment}}}\n"
     )
 
 
@@ -50,8 +58,15 @@ def escape(text: str) -> str:
     return "".join(SPECIAL.get(character, character) for character in text)
 
 
-def _row(values: list[Value]) -> str:
-    return " & ".join(
-        MARKS[value.mark] % escape(value.text) if value.text and value.mark in MARKS else escape(value.text)
-        for value in values
-    )
+def _group(rows: list[list[Value]], headed: bool) -> Iterator[str]:
+    """The lines of a group; the first column of a headed table stands beside all of them."""
+    for number, row in enumerate(rows):
+        cells = [_cell(value) for value in row]
+        if headed and len(rows) > 1:
+            cells[0] = "" if number else f"\\multirow{{{len(rows)}}}{{*}}{{{cells[0]}}}"
+        yield " & ".join(cells)
+
+
+def _cell(value: Value) -> str:
+    text = escape(value.text)
+    return MARKS[value.mark] % text if text and value.mark in MARKS else text

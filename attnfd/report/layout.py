@@ -3,6 +3,7 @@
 All text is plain: the writers escape it.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -40,12 +41,24 @@ class Table:
         rows = iter(zip(*(column.values for column in self.columns), strict=True))
         return [[list(next(rows)) for _ in range(count)] for count in self.groups]
 
+    @property
+    def headed(self) -> bool:
+        """Whether the first column names the groups, with one text in each."""
+        first = [{row[0].text for row in group} for group in self.rows]
+        return max(self.groups, default=0) > 1 and all(len(texts) == 1 for texts in first)
+
 
 class Picture(NamedTuple):
-    """`figures/<name>.png`, and what it shows."""
+    """`figures/<name>.svg`, and what it shows; a folded one shows when the reader opens it."""
 
     name: str
     caption: str
+    folded: bool = False
+
+    @property
+    def alt(self) -> str:
+        """What it shows in a sentence: the first of its caption."""
+        return re.split(r"(?<=[.:]) ", self.caption, maxsplit=1)[0].rstrip(".:")
 
 
 class Finding(NamedTuple):

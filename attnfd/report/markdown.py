@@ -5,12 +5,13 @@ import re
 from attnfd.report.layout import Finding, Page, Section, Table, Value
 
 RULES = {"left": ":--", "center": ":-:", "right": "--:"}
-MARKS = {"best": ("**", "**"), "second": ("<ins>", "</ins>")}
+MARKS = {"best": ("**", "**"), "second": ("*", "*")}
 
 
 def write(page: Page) -> str:
     """The whole page."""
-    parts = [f"# {escape(page.title)}", escape(page.subtitle), *map(_section, page.sections)]
+    link = "The same with every figure, in one file: [report.html](report.html)"
+    parts = [f"# {escape(page.title)}", escape(page.subtitle), link, *map(_section, page.sections)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -40,7 +41,7 @@ def _section(section: Section) -> str:
         parts.append("\n".join(_finding(found) for found in section.findings))
     parts += map(table, section.tables)
     for picture in section.pictures:
-        parts += [f"![{escape(picture.name)}](figures/{picture.name}.png)", f"*{escape(picture.caption)}*"]
+        parts += [f"![{escape(picture.alt)}](figures/{picture.name}.svg)", f"*{escape(picture.caption)}*"]
     return "\n\n".join(parts)
 
 

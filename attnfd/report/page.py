@@ -1,54 +1,64 @@
 """The report of a dataset: what it found, in sentences, and the tables that show it."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import pandas as pd
 
-from attnfd.analysis.statistics import sentence
+from attnfd.analysis.statistics import Difference, sentence
 from attnfd.analysis.tables import difference, percent, signed, spread
 from attnfd.config.schema import LAYERS
 from attnfd.data.prepared import per_cent
 from attnfd.paths import TEACHER
 from attnfd.report.gallery import runners_up
 from attnfd.report.layout import Align, Column, Finding, Page, Picture, Section, Table, Value
+from attnfd.report.names import Names
+from attnfd.results.style import plain
 
 COMPARISON, ABLATION, SETTINGS, NETWORKS = "Comparison", "Distilled layers", "Other settings", "Networks"
-DATA = "Data"
+DATA, TUNING, MADE = "Data", "Tuning", "How this was made"
 SECTIONS = {
     "comparison": COMPARISON,
     "ablation": ABLATION,
     "settings": SETTINGS,
+    "tuning": TUNING,
     "curves": "Learning curves",
-    "per_class": "Classes",
     "gains": "Classes",
+    "per_class": "Classes",
     "confusion": "Classes",
-    "overlays": "Predictions",
+    "predictions": "Predictions",
     "attention": "Attention",
     "sizes": NETWORKS,
     "networks": NETWORKS,
     "data": DATA,
+    "recipe": MADE,
 }
 """In their order, the section of a table or picture by what its name starts with."""
 
 READING = (
-    "Scores are in per cent, at the images' original size, from one confusion matrix over the whole split; "
-    "void pixels count nowhere. mIoU is the mean over the classes that occur in the ground truth of the "
-    "split, the same ones for every method.",
-    "± is the sample standard deviation over the seeds; n/a where one seed has none. In bold: the best of a "
-    "student; underlined: the second.",
-    "Differences are paired: the same seeds, the same images. Their 95 % interval is a bootstrap over the "
-    "images, with Student's t over the seeds; better and worse mean that it leaves out 0. Every interval "
-    "stands for itself: of twenty, one misses by chance alone.",
+    "Scores are in per cent, at the original size of the images, from one confusion matrix over the whole "
+    "split; void pixels do not count. mIoU is the mean over the classes that occur in the ground truth, the "
+    "same classes for every method.",
+    "Bold marks the best score of a student; an underline, or italics in Markdown, marks the second.",
+    "Differences are paired: the same seeds, the same images. Their 95 % interval comes from a bootstrap of "
+    "the images, and with several seeds from Student's t as well. Intervals are not corrected for multiple "
+    "comparisons.",
+)
+SEEDS = (
+    "± is the sample standard deviation over the seeds. Better and worse mean that the interval leaves out 0."
+)
+TEST = (
+    "Scores are of the test split, which decides nothing. mIoU on val is of the split on which the epochs "
+    "are chosen."
 )
 PAPER = "The paper's numbers come from its own training; epochs, crops and weights of this recipe may differ."
 ONE_SEED = (
-    "One seed each: the intervals cover the chance of the images, not that of training, and ± is not "
-    "available. More: run.seeds in params.yaml."
+    "One seed: each difference compares two trained networks, not two methods. Its interval reflects the "
+    "choice of images, not the randomness of training. For more seeds, set run.seeds in params.yaml."
 )
 IN_USE = (
-    "Of the network in use: the teacher keeps its attention, a student has connectors and attention in "
-    "training only. Multiply-adds are those of the first validation image. How long they take depends on the "
-    "machine: attnfd benchmark measures it; the report's run in MLflow holds its mIoU over latency."
+    "These are the networks in use. The teacher keeps its attention; a student has connectors and attention "
+    "in training only. Multiply-adds are those of the first image that is scored. Latency depends on the "
+    "machine: attnfd benchmark models measures it, and the report's run in MLflow shows mIoU over latency."
 )
 
 
@@ -57,83 +67,123 @@ def page(
     subtitle: str,
     found: pd.DataFrame,
     frames: Mapping[str, pd.DataFrame],
-    captions: Mapping[str, str],
+    names: Names,
+    *,
+    pictures: Sequence[Picture] = (),
     warnings: Iterable[str] = (),
+    made: Iterable[str] = (),
 ) -> Page:
     """The page of a dataset.
 
     Args:
         found: of `attnfd.analysis.tables.results`.
         frames: by name, of the functions `comparison`, `ablation`, `settings`, `networks` and `data` of that
-            module.
-        captions: of the pictures, by name; `SECTIONS` tells where each stands.
+            module, `recipe` of `attnfd.report.provenance`, and, if there are trials, `tuning` of
+            `attnfd.analysis.trials`.
+        pictures: `SECTIONS` says where each goes.
         warnings: of `prepare`.
+        made: sentences on how the report was made.
     """
-    tables = list(_tables(frames))
-    pictures = [Picture(*item) for item in captions.items()]
+    tables = list(_tables(frames, names))
+    texts = {NETWORKS: (IN_USE,), MADE: tuple(made)}
     sections = (
         Section(
             title,
-            text=(IN_USE,) if title == NETWORKS else (),
+            text=texts.get(title, ()),
             tables=tuple(table for table in tables if _section(table.name) == title),
             pictures=tuple(picture for picture in pictures if _section(picture.name) == title),
         )
         for title in dict.fromkeys(SECTIONS.values())
     )
     comparison = frames["comparison"]
-    notes = (*READING, PAPER) if "paper_miou" in comparison else READING
+    notes = [*READING]
+    if comparison["seeds"].max() > 1:
+        notes.append(SEEDS)
+    if _tested(comparison):
+        notes.append(TEST)
+    if "paper_miou" in comparison:
+        notes.append(PAPER)
     return Page(
         title,
         subtitle,
         (
-            Section("Findings", findings=(*_findings(found, comparison), *_doubts(warnings))),
+            Section("Findings", findings=(*_findings(found, comparison, names), *_doubts(warnings))),
             *(section for section in sections if section.tables or section.pictures),
-            Section("Notes", text=notes),
+            Section("Notes", text=tuple(notes)),
         ),
     )
+
+
+def for_a_paper(frame: pd.DataFrame, names: Names) -> Table:
+    """The comparison as a paper prints it: method, mIoU, the gain over no distillation, parameters."""
+    scores = map(spread, frame["miou"], frame["miou_std"])
+    columns = (
+        _column("Student", "left", frame["student"].map(names.student)),
+        _column("Method", "left", frame["method"].map(names.method)),
+        Column("mIoU (%)", "right", _ranked(frame, "miou", scores)),
+        _column("Δ", "right", frame["difference"].map(signed)),
+        _column("Params (M)", "right", frame["parameters"].map(lambda count: f"{count / 1e6:.1f}")),
+    )
+    caption = "mIoU of every method, and its difference Δ to the student without distillation."
+    return Table("comparison", caption, columns, _groups(frame))
 
 
 def _section(name: str) -> str:
     return next(section for start, section in SECTIONS.items() if name.startswith(start))
 
 
-def _tables(frames: Mapping[str, pd.DataFrame]) -> Iterator[Table]:
-    yield _comparison(frames["comparison"])
+def _tables(frames: Mapping[str, pd.DataFrame], names: Names) -> Iterator[Table]:
+    yield _comparison(frames["comparison"], names)
     if not frames["ablation"].empty:
-        yield _ablation(frames["ablation"])
+        yield _ablation(frames["ablation"], names)
     if not frames["settings"].empty:
-        yield _settings(frames["settings"])
-    yield _networks(frames["networks"])
+        yield _settings(frames["settings"], names)
+    if "tuning" in frames:
+        yield _tuning(frames["tuning"], names)
+    yield _networks(frames["networks"], names)
     yield _data(frames["data"])
+    yield _recipe(frames["recipe"])
 
 
-def _findings(found: pd.DataFrame, comparison: pd.DataFrame) -> Iterator[Finding]:
+def _findings(found: pd.DataFrame, comparison: pd.DataFrame, names: Names) -> Iterator[Finding]:
     distilled = found[found["variant"] == ""]
+    ours = names.method("attnfd")
     teacher = comparison.loc[comparison["student"] == TEACHER, "miou"].item()
-    for student, rows in comparison[comparison["student"] != TEACHER].groupby("student", sort=False):
+    for key, rows in comparison[comparison["student"] != TEACHER].groupby("student", sort=False):
+        student = names.student(str(key))
         miou = rows.set_index("method")["miou"]
-        rivals = {"none": "none (no distillation)"}
-        if str(student) in runners_up(comparison):
-            rival = runners_up(comparison)[str(student)]
-            rivals.setdefault(rival, f"{rival} (the best other method)")
+        rivals = {"none": names.method("none")}
+        if str(key) in runners_up(comparison):
+            rival = runners_up(comparison)[str(key)]
+            rivals.setdefault(rival, f"{names.method(rival)} (the best other method)")
         for rival, called in rivals.items():
-            pair = difference(distilled, "method", str(student), rival, "attnfd")
-            if pair:
-                yield Finding(pair.verdict, f"{student}: {sentence(pair, called, 'attnfd')}.")
-        if "none" in miou and len(miou) > 2:
-            yield Finding("note", f"{student}, beside none: {_verdicts(rows)}.")
+            pair = difference(distilled, "method", str(key), rival, "attnfd")
+            if pair and pair.seeds > 1:
+                yield Finding(pair.verdict, f"{student}: {sentence(pair, called, ours)}.")
+            elif pair:
+                yield Finding("note", f"{student}: {_gain(pair, called, ours)}.")
+        if "none" in miou and (verdicts := _verdicts(rows, names)):
+            yield Finding("note", f"{student}, compared with {names.method('none')}: {verdicts}.")
         if miou.get("none", 0) > teacher:
             undistilled = percent(miou["none"])
             yield Finding(
-                "warning", f"The teacher ({percent(teacher)}) is behind {student} without it ({undistilled})."
+                "warning",
+                f"The teacher ({percent(teacher)}) scores lower than {student} without distillation "
+                f"({undistilled}).",
             )
     for cell in found.loc[found["collapsed"], "cell"]:
         yield Finding(
             "warning",
-            f"Collapsed: {cell} predicts one class everywhere; its scores say nothing of its method.",
+            f"Collapsed: {cell} predicts one class everywhere; its scores say nothing about its method.",
         )
     if distilled.loc[distilled["student"] != TEACHER, "seed"].nunique() == 1:
         yield Finding("warning", ONE_SEED)
+
+
+def _gain(pair: Difference, rival: str, ours: str) -> str:
+    """A difference without a verdict: one pair of trainings."""
+    interval = _interval(pair.low, pair.high)
+    return f"{ours} differs from {rival} by {signed(pair.mean)} mIoU (95 % interval over images {interval})"
 
 
 def _doubts(warnings: Iterable[str]) -> Iterator[Finding]:
@@ -141,52 +191,71 @@ def _doubts(warnings: Iterable[str]) -> Iterator[Finding]:
         yield Finding("warning", warning)
 
 
-def _verdicts(rows: pd.DataFrame) -> str:
-    """`better: lad, attnfd; worse: cwd`."""
+def _verdicts(rows: pd.DataFrame, names: Names) -> str:
+    """`better: LAD, AttnFD; worse: CWD`, where there are several methods; empty with one seed."""
     by_verdict = {
-        verdict: rows.loc[rows["verdict"] == verdict, "method"]
+        verdict: rows.loc[rows["verdict"] == verdict, "method"].map(names.method)
         for verdict in ("better", "not distinguishable", "worse")
     }
-    return "; ".join(f"{verdict}: {', '.join(names)}" for verdict, names in by_verdict.items() if len(names))
+    if sum(map(len, by_verdict.values())) < 2:
+        return ""
+    return "; ".join(
+        f"{verdict}: {', '.join(called)}" for verdict, called in by_verdict.items() if len(called)
+    )
 
 
-def _comparison(frame: pd.DataFrame) -> Table:
+def _comparison(frame: pd.DataFrame, names: Names) -> Table:
     columns = (
-        _column("student", "left", frame["student"]),
-        _column("method", "left", frame["method"]),
-        *_scores(frame, "none"),
+        _column("student", "left", frame["student"].map(names.student)),
+        _column("method", "left", frame["method"].map(names.method)),
+        *_scores(frame),
         _column("parameters", "right", frame["parameters"].map(_millions)),
     )
-    return Table(
-        "comparison", "Every method, beside the student without distillation.", columns, _groups(frame)
-    )
+    caption = "Every method; Δ is the difference to the student without distillation."
+    return Table("comparison", caption, columns, _groups(frame))
 
 
-def _ablation(frame: pd.DataFrame) -> Table:
+def _ablation(frame: pd.DataFrame, names: Names) -> Table:
     columns = (
-        _column("student", "left", frame["student"]),
+        _column("student", "left", frame["student"].map(names.student)),
         *(_column(layer, "center", frame[layer].map({True: "✓", False: ""})) for layer in LAYERS),
-        *_scores(frame, "none"),
+        *_scores(frame),
     )
-    caption = "AttnFD by the layers that it distils, beside the student without distillation."
+    caption = "AttnFD by the layers that it distils; Δ is the difference to the student without distillation."
     return Table("ablation", caption, columns, _groups(frame))
 
 
-def _settings(frame: pd.DataFrame) -> Table:
+def _settings(frame: pd.DataFrame, names: Names) -> Table:
     columns = (
-        _column("student", "left", frame["student"]),
-        _column("variant", "left", frame["variant"]),
+        _column("student", "left", frame["student"].map(names.student)),
+        _column("variant", "left", frame["variant"].map(names.method)),
+        *_scores(frame),
         _column("changed", "left", frame["changed"]),
-        *_scores(frame, "attnfd"),
     )
-    return Table(
-        "settings", "AttnFD with these settings changed, beside AttnFD as it is.", columns, _groups(frame)
-    )
+    caption = "AttnFD with other settings; Δ is the difference to AttnFD with its own."
+    return Table("settings", caption, columns, _groups(frame))
 
 
-def _networks(frame: pd.DataFrame) -> Table:
+def _tuning(frame: pd.DataFrame, names: Names) -> Table:
+    scored = zip(frame["miou"].map(percent), frame["chosen"], strict=True)
     columns = (
-        _column("network", "left", frame["network"]),
+        _column("method", "left", frame["method"].map(names.method)),
+        _column("factor", "right", frame["factor"].map(str)),
+        _column("weight", "right", frame["weight"].map("{:g}".format)),
+        Column("mIoU", "right", [Value(text, "best" if taken else "") for text, taken in scored]),
+        _column("trials", "right", frame["trials"].map(str)),
+    )
+    caption = (
+        "Trials of the weight of every method: mean mIoU on training images that were held out. Bold is what "
+        "attnfd choose takes."
+    )
+    return Table("tuning", caption, columns, tuple(frame.groupby("method", sort=False).size()))
+
+
+def _networks(frame: pd.DataFrame, names: Names) -> Table:
+    called = [names.student(key) + " (teacher)" * (key == TEACHER) for key in frame["network"]]
+    columns = (
+        _column("network", "left", called),
         _column("parameters", "right", frame["parameters"].map(_millions)),
         _column("of the teacher's", "right", frame["parameters_share"].map(_share)),
         _column("multiply-adds", "right", frame["multiply_adds"].map(_billions)),
@@ -195,33 +264,43 @@ def _networks(frame: pd.DataFrame) -> Table:
     return Table("networks", "Size of the networks, and their work on one image.", columns, (len(frame),))
 
 
+def _recipe(frame: pd.DataFrame) -> Table:
+    columns = tuple(_column(str(name), "left", frame[name]) for name in frame)
+    caption = "Settings of the trainings, as params.yaml names them, beside the paper's (sec. 4.2)."
+    return Table("recipe", caption, columns, (len(frame),))
+
+
 def _data(frame: pd.DataFrame) -> Table:
     splits = [name.removesuffix("_share") for name in map(str, frame) if name.endswith("_share")]
     columns = (
-        _column("class", "left", frame["class"]),
+        _column("class", "left", frame["class"].map(plain)),
         *(_column(f"{split}, %", "right", frame[f"{split}_share"].map(per_cent)) for split in splits),
     )
-    caption = "Pixels of every class, as prepare counted them, in per cent of all pixels of a split."
+    caption = "Pixels of every class in per cent of all pixels of a split, as prepare counted them."
     return Table("data", caption, columns, (len(frame) - 1, 1))
 
 
-def _scores(frame: pd.DataFrame, baseline: str) -> Iterator[Column]:
-    """The columns that follow from `attnfd.analysis.tables.aggregate`."""
-    spreads = [
-        f"{percent(mean)} ± n/a" if pd.isna(std) else spread(mean, std)
-        for mean, std in zip(frame["miou"], frame["miou_std"], strict=True)
-    ]
-    yield Column("mIoU", "right", _ranked(frame, "miou", spreads))
-    yield _column(f"vs. {baseline}", "right", frame["difference"].map(signed))
+def _scores(frame: pd.DataFrame) -> Iterator[Column]:
+    """The columns that follow from `attnfd.analysis.tables.aggregate`; the headline first."""
+    yield Column("mIoU", "right", _ranked(frame, "miou", map(spread, frame["miou"], frame["miou_std"])))
+    yield _column("Δ", "right", frame["difference"].map(signed))
     yield _column("95 % interval", "center", map(_interval, frame["low"], frame["high"]))
-    yield Column("verdict", "left", [_verdict(verdict) for verdict in frame["verdict"]])
+    if frame["verdict"].any():
+        yield Column("verdict", "left", [_verdict(verdict) for verdict in frame["verdict"]])
     accuracy = frame["mean_accuracy"]
     yield Column("mean class accuracy", "right", _ranked(frame, "mean_accuracy", accuracy.map(percent)))
+    if _tested(frame):
+        yield _column("mIoU on val", "right", frame["val_miou"].map(percent))
     yield from _paper(frame)
-    runs = zip(frame["seeds"], frame["collapsed"], strict=True)
-    yield _column(
-        "seeds", "right", [f"{seeds}, {down} collapsed" if down else f"{seeds}" for seeds, down in runs]
-    )
+    if frame["seeds"].max() > 1 or frame["collapsed"].any():
+        runs = zip(frame["seeds"], frame["collapsed"], strict=True)
+        texts = [f"{seeds}, {down} collapsed" if down else f"{seeds}" for seeds, down in runs]
+        yield _column("seeds", "right", texts)
+
+
+def _tested(frame: pd.DataFrame) -> bool:
+    """Whether the scores are of a test split."""
+    return bool((frame["split"] == "test").all())
 
 
 def _paper(frame: pd.DataFrame) -> Iterator[Column]:
@@ -249,7 +328,7 @@ def _ranked(frame: pd.DataFrame, column: str, texts: Iterable[str]) -> list[Valu
 
 
 def _interval(low: float, high: float) -> str:
-    return "" if pd.isna(low) else f"{signed(low)} … {signed(high)}"
+    return "" if pd.isna(low) else f"[{signed(low)}, {signed(high)}]"
 
 
 def _verdict(verdict: str) -> Value:

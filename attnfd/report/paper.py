@@ -53,6 +53,11 @@ def ablation(table: pd.DataFrame, reader: str) -> pd.DataFrame:
     return _beside(table, ["student", *LAYERS], scores)
 
 
+def training(reader: str) -> dict[str, str]:
+    """The paper's training (sec. 4.2) by setting; on data that it has not, that on VOC."""
+    return {**TRAINING, **OTHER_TRAINING.get(reader, {})}
+
+
 def _beside(table: pd.DataFrame, by: list[str], scores: Mapping[tuple[Any, ...], Score]) -> pd.DataFrame:
     if not scores:
         return table
@@ -60,6 +65,16 @@ def _beside(table: pd.DataFrame, by: list[str], scores: Mapping[tuple[Any, ...],
     printed = pd.DataFrame([scores.get(key, Score()) for key in keys], index=table.index, dtype=float)
     return table.join((printed / 100).add_prefix("paper_"))
 
+
+TRAINING: Mapping[str, str] = {
+    "backbone": "resnet101", "weights": "imagenet", "epochs": "120", "batch_size": "6", "lr": "0.007",
+    "weight_decay": "0.0005", "momentum": "0.9", "schedule": "cosine", "crop": "513, 513", "scale": "0.5, 2",
+    "flip": "0.5",
+}  # fmt: skip
+OTHER_TRAINING: Mapping[str, Mapping[str, str]] = {
+    "cityscapes": {"epochs": "50", "batch_size": "4", "lr": "0.01", "crop": "512, 1024"},
+}
+"""The trainings of sec. 4.2, as `attnfd.report.provenance` writes settings."""
 
 COMPARISON: Mapping[str, Mapping[str, list[Score]]] = {
     "voc": {

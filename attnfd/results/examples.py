@@ -1,4 +1,4 @@
-"""The validation images that the pictures show."""
+"""The images of the reported split that the pictures show."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from attnfd.data.images import decode_image, read_classes
-from attnfd.data.labels import VOID, label_table
+from attnfd.data.labels import label_table
 from attnfd.data.prepared import Prepared
 
 
@@ -30,8 +30,8 @@ class Examples(NamedTuple):
 
 
 def choose(prepared: Prepared, count: int) -> list[str]:
-    """Ids of `count` validation images, spread evenly over those of the commonest size."""
-    rows = prepared.split("val")
+    """Ids of `count` images of the reported split, spread evenly over those of the commonest size."""
+    rows = prepared.split(prepared.reported)
     sizes = list(zip(rows["height"], rows["width"], strict=True))
     commonest = Counter(sizes).most_common(1)[0][0]
     ids = [id for id, size in zip(rows["id"], sizes, strict=True) if size == commonest]
@@ -39,8 +39,8 @@ def choose(prepared: Prepared, count: int) -> list[str]:
 
 
 def read(prepared: Prepared, ids: Sequence[str]) -> Examples:
-    """Images and ground truth of validation images of one size, in the order of `ids`."""
-    rows = prepared.split("val").set_index("id").loc[list(ids)]
+    """Images and ground truth of images of the reported split, of one size, in the order of `ids`."""
+    rows = prepared.split(prepared.reported).set_index("id").loc[list(ids)]
     table = label_table(prepared.card.labels)
     return Examples(
         ids=list(ids),
@@ -64,21 +64,3 @@ def evenly(count: int, total: int) -> list[int]:
     """
     count = min(count, total)
     return [(2 * part + 1) * total // (2 * count) for part in range(count)]
-
-
-def most_different(
-    preds: Sequence[NDArray[np.uint8]], targets: NDArray[np.uint8], count: int, *, besides: Sequence[int]
-) -> list[int]:
-    """Positions of the `count` images on which several networks differ the most, the most different first.
-
-    What counts is the number of pixels, void ones aside, of which not all networks say the same; who is right
-    plays no part. Of equals the first is taken.
-
-    Args:
-        preds: class maps (B, H, W) of every network.
-        targets: ground truth (B, H, W).
-        besides: positions that are not to be chosen.
-    """
-    differ = (np.stack(preds) != preds[0]).any(0) & (targets != VOID)
-    ranked = np.argsort(-differ.sum((1, 2)), kind="stable").tolist()
-    return [position for position in ranked if position not in set(besides)][:count]

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from attnfd.data.labels import VOID
 from attnfd.results.examples import Examples
-from attnfd.results.style import INK, MANY, OTHERS, OURS, QUIET, WIDTH, short, styled
+from attnfd.results.style import DARK, INK, MANY, OTHERS, OURS, QUIET, WIDTH, short, styled
 
 VOID_COLOUR = (255, 255, 255)
 RIGHT, WRONG = (205, 222, 235), (213, 94, 0)
@@ -38,14 +38,12 @@ def overlays(
     preds: Mapping[str, NDArray[np.uint8]],
     classes: Sequence[str],
     palette: Sequence[Sequence[int]],
-    rows: Sequence[str] = (),
 ) -> Figure:
     """A row per image: image, ground truth, a column per prediction; for a single one also its errors.
 
     Args:
         preds: class maps (B, H, W) by the title of their column.
         palette: an RGB colour per class.
-        rows: what to write beside each row.
     """
     columns = {"image": shown.images, "ground truth": paint(shown.targets, palette)}
     for title, pred in preds.items():
@@ -53,26 +51,26 @@ def overlays(
     if len(preds) == 1:
         columns["errors"] = errors(pred, shown.targets)
 
-    handles = _legend(np.stack([shown.targets, *preds.values()]), classes, palette)
+    handles = class_handles(np.stack([shown.targets, *preds.values()]), classes, palette)
     widest = 0.6 + 0.07 * max((len(str(handle.get_label())) for handle in handles), default=0)
     a_row = max(1, min(len(columns), int(TILE * len(columns) / widest)))
     figure, axes = _grid(
         shown.images,
         len(columns),
-        left=0.3 if rows else 0,
+        left=0,
         bottom=0.1 + 0.2 * math.ceil(len(handles) / a_row),
     )
     for column, (title, images) in enumerate(columns.items()):
         axes[0, column].set_title(title)
         for row, image in enumerate(images):
             axes[row, column].imshow(image, interpolation="nearest")
-    for axis, label in zip(axes[:, 0], rows, strict=False):
-        axis.set_ylabel(label, size=7.5)
     figure.legend(handles=handles, loc="outside lower center", ncols=a_row)
     return figure
 
 
-def _legend(maps: NDArray[np.uint8], classes: Sequence[str], palette: Sequence[Sequence[int]]) -> list[Patch]:
+def class_handles(
+    maps: NDArray[np.uint8], classes: Sequence[str], palette: Sequence[Sequence[int]]
+) -> list[Patch]:
     """The classes that occur in class maps; of more than a legend names, those with most pixels."""
     pixels = np.bincount(maps.ravel(), minlength=VOID + 1)[:VOID]
     largest = np.argsort(-pixels, kind="stable")[: min(NAMED, np.count_nonzero(pixels))]
@@ -129,9 +127,9 @@ def shade(
     axes.grid(False)
     axes.spines[:].set_visible(False)
     for row, column in np.argwhere(values >= 0.5) if numbered else ():
-        colour = "white" if values[row, column] > 55 else INK
+        colour = "white" if values[row, column] > 50 else DARK
         axes.text(column, row, f"{values[row, column]:.0f}", ha="center", va="center", color=colour, size=7)
-    return axes.imshow(values, cmap="Blues", vmin=0, vmax=100, aspect=aspect)
+    return axes.imshow(values, cmap="Blues", vmin=0, vmax=100, aspect=aspect, interpolation="none")
 
 
 @styled

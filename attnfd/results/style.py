@@ -12,11 +12,15 @@ from PIL import Image
 INK = "#222222"
 QUIET = "#8a8f98"
 PALE = "#d9dce1"
+EDGE = "#c4c8ce"
+GRID = "#e7e9ec"
+DARK = "#14181d"
+"""Of text on a light cell of a heat map, which stays light where a page turns dark."""
 BASELINE = "#6b7280"
 OURS = "#d55e00"
 OTHERS = (
     "#0072b2", "#009e73", "#cc79a7", "#56b4e9", "#e69f00",
-    "#6a4c93", "#8c6d31", "#4d9221", "#1b3a6b", "#c51b7d",
+    "#8b62c7", "#8c6d31", "#4d9221", "#1597a5", "#c51b7d",
 )  # fmt: skip
 """`OURS` and the first five are Okabe and Ito's, for the colour-blind; markers tell apart as well."""
 
@@ -24,7 +28,8 @@ _MARKERS = "^vDPX<>*pd"
 
 _STYLE = {
     "axes.axisbelow": True,
-    "axes.edgecolor": "#c4c8ce",
+    "axes.edgecolor": EDGE,
+    "axes.facecolor": "none",
     "axes.grid": True,
     "axes.labelcolor": INK,
     "axes.labelsize": 9,
@@ -36,10 +41,13 @@ _STYLE = {
     "figure.constrained_layout.use": True,
     "font.family": "DejaVu Sans",
     "font.size": 9,
-    "grid.color": "#e7e9ec",
+    "grid.color": GRID,
     "legend.fontsize": 8.5,
     "legend.frameon": False,
     "lines.linewidth": 1.6,
+    # PDF with fonts that a printer takes, SVG with text that a reader can search.
+    "pdf.fonttype": 42,
+    "svg.fonttype": "none",
     "text.color": INK,
     # The name of a class may have dollar signs.
     "text.parse_math": False,
@@ -82,9 +90,19 @@ def markers(methods: Sequence[str]) -> dict[str, str]:
     return {method: fixed.get(method) or next(others) for method in methods}
 
 
+def plain(name: str) -> str:
+    """A name on one line, with spaces in place of underscores.
+
+    Example:
+        >>> plain("striped_disc")
+        'striped disc'
+    """
+    return " ".join(name.replace("_", " ").split())
+
+
 def short(name: str) -> str:
-    """The name of a class on a line, cut to what a label has room for."""
-    line = " ".join(name.split())
+    """A plain name, cut to what a label has room for."""
+    line = plain(name)
     return line if len(line) <= LONGEST else f"{line[: LONGEST - 1]}…"
 
 

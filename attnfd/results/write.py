@@ -19,7 +19,7 @@ from attnfd.config.schema import Evaluate
 from attnfd.data.loaders import eval_loader
 from attnfd.data.prepared import Prepared
 from attnfd.evaluation.inference import classify, confusion, evaluating
-from attnfd.evaluation.metrics import averages, collapsed, scores
+from attnfd.evaluation.metrics import SCORES, averages, collapsed, scores
 from attnfd.evaluation.tiles import Tiles, describe
 from attnfd.results import examples, pictures, style
 from attnfd.results.cost import count_parameters, multiply_adds
@@ -40,26 +40,34 @@ class Evaluated(NamedTuple):
     images: Tensor
 
 
-def evaluate(model: nn.Module, prepared: Prepared, config: Evaluate, folder: Path) -> Evaluated:
-    """Evaluate a network on the validation split, on the device that it is on, and write the results.
+def evaluate(model: nn.Module, prepared: Prepared, config: Evaluate, folder: str | Path) -> Evaluated:
+    """Evaluate a network on the reported split, on the device that it is on, and write the results.
 
+    Beside it, `val` of `metrics.json` has the main scores on the validation split, which may be the same one.
     The folder gets `metrics.json` (its `multiply_adds` are those of the split's first image),
     `per_class.csv`, `confusion.npz` (`ids`, and uint32 `matrices`, one per image), `confusion.png`,
     `predictions.npz` (class map by id, of the images that are kept) and `overlays.png` (of those that are
     drawn).
     """
+    folder = Path(folder)
     device = next(model.parameters()).device
     classes = prepared.card.classes
-    first = prepared.split("val").iloc[0]
-    batches = eval_loader(prepared, "val", config.batch_size, device=device)
+    split = prepared.reported
+    first = prepared.split(split).iloc[0]
+    batches = eval_loader(prepared, split, config.batch_size, device=device)
     tiles = None if config.tile is None else Tiles(size=config.tile, overlap=config.overlap)
     if tiles is not None:
-        rows = prepared.split("val")
+        rows = prepared.index[prepared.index["split"].isin([split, "val"])]
         sizes = list(zip(rows["height"].tolist(), rows["width"].tolist(), strict=True))
         Console(soft_wrap=True, highlight=False).print(describe(model, len(classes), tiles, sizes))
     matrices = confusion(model, track(batches, "Evaluating"), len(classes), device=device, tiles=tiles)
+    found = summary(matrices, classes)
     metrics = {
-        **summary(matrices, classes),
+        "split": split,
+        **found,
+        "val": {name: found[name] for name in SCORES}
+        if split == "val"
+        else _validate(model, prepared, config, tiles),
         "parameters": count_parameters(model),
         "multiply_adds": _multiply_adds(model, int(first["height"]), int(first["width"]), tiles),
     }
@@ -115,7 +123,7 @@ def write_numbers(
         }
     )
     per_class.to_csv(folder / paths.PER_CLASS, index=False, lineterminator="\n")
-    ids = prepared.split("val")["id"].to_numpy(dtype=str)
+    ids = prepared.split(prepared.reported)["id"].to_numpy(dtype=str)
     np.savez_compressed(folder / paths.CONFUSION, ids=ids, matrices=matrices.astype(np.uint32))
 
 
@@ -155,6 +163,17 @@ def _multiply_adds(model: nn.Module, height: int, width: int, tiles: Tiles | Non
         return multiply_adds(model.eval(), (height, width))
     count = len(tiles.starts(height)) * len(tiles.starts(width))
     return count * multiply_adds(model.eval(), (min(height, tiles.size), min(width, tiles.size)))
+
+
+def _validate(
+    model: nn.Module, prepared: Prepared, config: Evaluate, tiles: Tiles | None
+) -> dict[str, float]:
+    """The main scores on the validation split."""
+    device = next(model.parameters()).device
+    batches = eval_loader(prepared, "val", config.batch_size, device=device)
+    shown = track(batches, "Evaluating on val")
+    matrices = confusion(model, shown, len(prepared.card.classes), device=device, tiles=tiles)
+    return averages(scores(matrices.sum(0)))
 
 
 def _predict(

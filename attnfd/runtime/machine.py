@@ -17,7 +17,7 @@ from attnfd.paths import main_root
 
 
 class Machine(BaseSettings):
-    """`ATTNFD_DEVICE`, `ATTNFD_WORKERS`, `ATTNFD_CHECKPOINT_SECONDS`."""
+    """`ATTNFD_DEVICE`, `ATTNFD_WORKERS`, `ATTNFD_CHECKPOINT_SECONDS`, `ATTNFD_PROJECT`."""
 
     model_config = SettingsConfigDict(env_prefix="ATTNFD_", extra="ignore", frozen=True)
 
@@ -25,6 +25,11 @@ class Machine(BaseSettings):
     workers: int | None = Field(default=None, ge=0, description="loader processes; unset: from the cores")
     checkpoint_seconds: float = Field(
         default=60, ge=0, description="least time between two checkpoints of a training; 0: after every epoch"
+    )
+    project: str | None = Field(
+        default=None,
+        pattern=r"^[\w-]*$",
+        description="what names on an MLflow server begin with; unset: from Git's origin, or the folder",
     )
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from attnfd.data.labels import VOID
-from attnfd.data.prepared import Card, per_cent
+from attnfd.data.prepared import SCORED, Card, per_cent
 from attnfd.readers.base import original
 from attnfd.scan.files import Finding
 from attnfd.scan.likeness import lookalikes
@@ -21,13 +21,14 @@ def doubts(card: Card, findings: Sequence[Finding]) -> list[str]:
     splits: dict[str, list[Finding]] = {name: [] for name in card.splits}
     for finding in findings:
         splits[finding.row["split"]].append(finding)
-    learned = [finding for name, found in splits.items() if name != "val" for finding in found]
+    learned = [finding for name, found in splits.items() if name not in SCORED for finding in found]
+    scored = [name for name in SCORED if name in splits]
     return [
         *_classes(card),
         *_void(card),
         *(line for name, found in splits.items() for line in _light(name, found)),
-        *_copies(learned, splits["val"]),
-        *_alike(learned, splits["val"]),
+        *(line for name in scored for line in _copies(learned, name, splits[name])),
+        *(line for name in scored for line in _alike(learned, name, splits[name])),
     ]
 
 
@@ -38,13 +39,15 @@ def _classes(card: Card) -> Iterator[str]:
         if split.has_masks
     }
     anywhere = set[str]().union(*have.values())
-    trained = set[str]().union(*(found for name, found in have.items() if name != "val"))
+    trained = set[str]().union(*(found for name, found in have.items() if name not in SCORED))
     if absent := [name for name in card.classes if name not in anywhere]:
         yield f"No mask has a pixel of {listed(absent)}."
     if unlearned := [name for name in card.classes if name in anywhere - trained]:
-        yield f"Only the split val has pixels of {listed(unlearned)}: no training shows them to a network."
+        only = [name for name in SCORED if have.get(name, set()) & set(unlearned)]
+        where = f"split {only[0]} has" if len(only) == 1 else f"splits {' and '.join(only)} have"
+        yield f"Only the {where} pixels of {listed(unlearned)}: no training shows them to a network."
     for split, found in have.items():
-        wanted = anywhere if split == "val" else trained
+        wanted = anywhere if split in SCORED else trained
         if lacking := [name for name in card.classes if name in wanted - found]:
             yield f"The split {split} has no pixel of {listed(lacking)}."
 
@@ -63,27 +66,27 @@ def _light(name: str, found: Sequence[Finding]) -> Iterator[str]:
         yield f"Every image of the split {name} ({len(found)}) is dark: no value is above {highest} of 255."
 
 
-def _copies(learned: Sequence[Finding], val: Sequence[Finding]) -> Iterator[str]:
+def _copies(learned: Sequence[Finding], split: str, scored: Sequence[Finding]) -> Iterator[str]:
     """Copies of one original in two splits, which a list of images can bring about."""
     originals = {original(path): path for path in _images(learned)}
-    copies = [path for path in _images(val) if original(path) in originals]
+    copies = [path for path in _images(scored) if original(path) in originals]
     if copies:
         first = originals[original(copies[0])]
         yield (
-            f"Copies of a training image's original, by name: {len(copies)} of the {len(val)} images in the "
-            f"split val, such as {copies[0]} (beside {first}). The scores will be too good."
+            f"Copies of a training image's original, by name: {len(copies)} of the {len(scored)} images in "
+            f"the split {split}, such as {copies[0]} (beside {first}). The scores will be too good."
         )
 
 
-def _alike(learned: Sequence[Finding], val: Sequence[Finding]) -> Iterator[str]:
-    found = lookalikes(*(np.stack([finding.looks for finding in side]) for side in (val, learned)))
+def _alike(learned: Sequence[Finding], split: str, scored: Sequence[Finding]) -> Iterator[str]:
+    found = lookalikes(*(np.stack([finding.looks for finding in side]) for side in (scored, learned)))
     if found:
         pairs = " and ".join(
-            f"{val[row].row['image']} (like {learned[column].row['image']})" for row, column in found[:2]
+            f"{scored[row].row['image']} (like {learned[column].row['image']})" for row, column in found[:2]
         )
         yield (
-            f"Almost like a training image: {len(found)} of the {len(val)} images in the split val, such as "
-            f"{pairs}. Put frames of one video, and copies, into one split."
+            f"Almost like a training image: {len(found)} of the {len(scored)} images in the split {split}, "
+            f"such as {pairs}. Put frames of one video, and copies, into one split."
         )
 
 

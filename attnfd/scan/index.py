@@ -1,14 +1,14 @@
 """The index and the card of a dataset, and what makes a dataset unusable as a whole."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import pandas as pd
 
 from attnfd.config.schema import Prepare
 from attnfd.data.depth import Depth
 from attnfd.data.labels import VOID
-from attnfd.data.prepared import COLUMNS, SPLITS, Card, Split, to_csv
+from attnfd.data.prepared import COLUMNS, SCORED, SPLITS, Card, Split, to_csv
 from attnfd.errors import UserError
 from attnfd.readers.base import Reader
 from attnfd.scan.files import Finding
@@ -17,8 +17,13 @@ SHOWN = 20
 """Faults that a message lists."""
 
 
-def to_index(findings: Sequence[Finding], reader: Reader, name: str) -> pd.DataFrame:
+def to_index(
+    findings: Sequence[Finding], reader: Reader, name: str, splits: Iterable[str] = ()
+) -> pd.DataFrame:
     """The index of a dataset without fault, sorted by split and id.
+
+    Args:
+        splits: those that the reader found, which need an image each, as `SPLITS` do.
 
     Raises:
         UserError: a split is empty, all masks have colours while the classes have numbers, or files are
@@ -37,13 +42,19 @@ def to_index(findings: Sequence[Finding], reader: Reader, name: str) -> pd.DataF
         more = [f"and {len(faults) - SHOWN} more"] if len(faults) > SHOWN else []
         lines = "".join(f"\n  {line}" for line in [*faults[:SHOWN], *more])
         raise UserError(f"{name}: faults in {reader.root} ({len(faults)}); fix or unlist these files:{lines}")
-    for split in SPLITS:
+    for split in dict.fromkeys((*SPLITS, *splits)):
         if split not in set(rows["split"]):
             raise UserError(
                 f"{name}: split {split}: found no image among the {len(rows)} of {reader.root}; at least one "
-                "is needed: list some for it, or add images, or change the share that validates"
+                f"is needed: list some for it, or add images, {_without(split)}"
             )
     return rows.sort_values(["split", "id"], ignore_index=True)
+
+
+def _without(split: str) -> str:
+    if split in SPLITS:
+        return "or change the share that validates"
+    return f"or take the split away: its list, or prepare.{split} of the recipe"
 
 
 def _repeated(rows: pd.DataFrame) -> list[str]:
@@ -55,18 +66,24 @@ def _repeated(rows: pd.DataFrame) -> list[str]:
 
 
 def _leaked(rows: pd.DataFrame) -> list[str]:
-    val = rows[rows["split"] == "val"]
-    train = rows[rows["split"] != "val"]
-    # An image that is listed in both splits has been named already.
-    both = val[~val["id"].isin(train["id"])].merge(
-        train.dropna(subset="image_sha256").drop_duplicates("image_sha256"),
-        on="image_sha256",
-        suffixes=("_val", "_train"),
-    )
-    return [
-        f"{leak.image_val}: same content as {leak.image_train}, so validation would see a training image"
-        for leak in both.itertuples()
-    ]
+    """Images of a split that is scored, whose content is in a split that decides something before it."""
+    before = {"val": rows[~rows["split"].isin(SCORED)], "test": rows[rows["split"] != "test"]}
+    leaks = []
+    for split, others in before.items():
+        scored = rows[rows["split"] == split]
+        # An image that is listed in both splits has been named already.
+        both = scored[~scored["id"].isin(others["id"])].merge(
+            others.dropna(subset="image_sha256").drop_duplicates("image_sha256"),
+            on="image_sha256",
+            suffixes=("_scored", "_other"),
+        )
+        seen = "validation" if split == "val" else "the test"
+        leaks += [
+            f"{leak.image_scored}: same content as {leak.image_other}, so {seen} would see a "
+            f"{'validation' if leak.split_other == 'val' else 'training'} image"
+            for leak in both.itertuples()
+        ]
+    return leaks
 
 
 def describe(name: str, settings: Prepare, reader: Reader, index: pd.DataFrame, depth: Depth | None) -> Card:

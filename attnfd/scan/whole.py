@@ -12,6 +12,7 @@ from attnfd.config.schema import Prepare
 from attnfd.data.depth import FEW, LARGEST, Depth, one_level, used
 from attnfd.data.images import read_pixels
 from attnfd.data.labels import VOID
+from attnfd.data.prepared import SCORED
 from attnfd.readers.base import Reader
 from attnfd.scan.files import Finding
 
@@ -32,7 +33,7 @@ def choose_depth(settings: Prepare, root: Path, findings: Sequence[Finding]) -> 
         return None
     if settings.percentiles is not None:
         # Those of the training images alone, unless only validation has such images.
-        files = [root / finding.row["image"] for finding in deep if finding.row["split"] != "val"]
+        files = [root / finding.row["image"] for finding in deep if finding.row["split"] not in SCORED]
         low, high = _percentiles(
             files or [root / finding.row["image"] for finding in deep], settings.percentiles
         )

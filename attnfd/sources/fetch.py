@@ -73,7 +73,7 @@ SOURCES: dict[str, Archive | Steps] = {
 }
 
 
-def fetch(name: str, to: Path | None = None) -> str:
+def fetch(name: str, to: str | Path | None = None) -> str:
     """Put a dataset below `to`, by default where its recipe looks for it; returns what to tell the user.
 
     A download that broke off goes on where it stopped, and an archive is unpacked whole or not at all.
@@ -83,7 +83,7 @@ def fetch(name: str, to: Path | None = None) -> str:
     """
     discovery.one_of(name, tuple(SOURCES), "data fetch")
     source = SOURCES[name]
-    to = to or Path(source.into)
+    to = Path(to or source.into)
     if isinstance(source, Steps):
         return source.text.format(into=to)
     if (to / source.holds).exists():

@@ -22,9 +22,10 @@ from attnfd import discovery
 from attnfd.config.section import validate
 from attnfd.data.images import FORMATS, IMAGES, ORIENTATION, UNREADABLE, orientation
 from attnfd.data.labels import VOID
+from attnfd.data.strata import stratify
 from attnfd.errors import UserError
 from attnfd.imports.base import Canvas, Export, Importer, Sample, Size
-from attnfd.readers.base import original, stratify
+from attnfd.readers.base import original
 from attnfd.readers.folder import Classes
 
 PACKAGE = "imports"

@@ -31,8 +31,7 @@ def make_student(cell: Cell, settings: Settings, classes: int, teacher: NetInfo,
         weights: of the student's backbone, see `attnfd.models.backbones.build`.
     """
     assert settings.student is not None
-    backbone, dropout = settings.student.backbone, settings.student.dropout
-    student = DeepLabV3Plus(backbone, classes, dropout=dropout, weights=weights)
+    student = DeepLabV3Plus(**dict(settings.student), classes=classes, weights=weights)
     return student, _distiller(cell, settings, student.info, teacher)
 
 

@@ -12,12 +12,14 @@ import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from copy import copy
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attnfd.errors import UserError, full_disk
+from attnfd.sweep.changed import files_with
 
 if TYPE_CHECKING:
     from dvc.stage import Stage
@@ -68,11 +70,14 @@ class Job:
 class Graph:
     """The jobs of `dvc repro` in the working directory, those waited for first.
 
+    Args:
+        params: a text to read in place of that of `params.yaml`; such a graph is there to look at alone.
+
     Raises:
         UserError: at construction, if DVC is missing, this is no DVC repository, or `dvc.yaml` does not hold.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, params: str | None = None) -> None:
         if not Path(PIPELINE).exists():
             raise UserError(f"{PIPELINE}: not found; run this from the repository's root")
         with errors():
@@ -81,7 +86,8 @@ class Graph:
 
             # DVC would draw bars of its own over ours.
             logging.getLogger("dvc").setLevel(logging.CRITICAL)
-            self._repo = Repo(_wait_for_lock=True)
+            files = None if params is None else files_with(params)
+            self._repo = Repo(fs=files, _wait_for_lock=True)
             edges = get_active_graph(self._repo.index.graph)
             stages = plan_repro(edges, list(self._repo.stage.collect(PIPELINE)))
         self._stages: dict[str, Stage] = {stage.addressing: stage for stage in stages}
@@ -132,9 +138,10 @@ class Graph:
 
         stage = self._stages[name]
         with errors(), self._locked():
-            stage.save_deps(allow_missing=True)
+            if not all(dep.exists for dep in stage.deps):
+                return False
             try:
-                self._repo.stage_cache.restore(stage, dry=True)
+                self._repo.stage_cache.restore(_unrecorded(stage), dry=True)
             except RunCacheNotFoundError:
                 return False
         return True
@@ -258,6 +265,21 @@ def _since(pid: int) -> str:
 def _command(stage: "Stage") -> str:
     commands = stage.cmd if isinstance(stage.cmd, list) else (stage.cmd or "").splitlines()
     return " && ".join(commands)
+
+
+def _unrecorded(stage: "Stage") -> "Stage":
+    """A copy of a stage with its deps as they are now, and without the outs of its last run.
+
+    With these, DVC would answer from `dvc.lock` and not from the run-cache; and a dry look-up saves no deps.
+    """
+    from dvc_data.hashfile.hash_info import HashInfo
+
+    bare = copy(stage)
+    bare.deps, bare.outs = [copy(dep) for dep in stage.deps], [copy(out) for out in stage.outs]
+    bare.save_deps()
+    for out in bare.outs:
+        out.hash_info = HashInfo()
+    return bare
 
 
 def _record(stage: "Stage") -> None:

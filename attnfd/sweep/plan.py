@@ -1,17 +1,19 @@
 """What would run, why, and for how long: told before it does, from what trainings before it took."""
 
 import json
+import math
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import mean
 from typing import TYPE_CHECKING, NamedTuple
 
-from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
-from attnfd.config.params import Params, load_params
+from attnfd.config.params import Params
 from attnfd.paths import Cell
 from attnfd.sweep.graph import Graph, Job
 
@@ -21,8 +23,10 @@ if TYPE_CHECKING:
 
 SECONDS = "speed/training_seconds"
 CACHED = "in the run-cache"
+AFTER = "after "
+COLUMNS = ("stage", "dataset", "student", "method", "seed", "h:mm")
 # Stages that train, with the section of params that says how much.
-TRAINS = {"train_teacher": "train_teacher", "distill": "distill", "ablate": "distill"}
+TRAINS = {"train_teacher": "train_teacher", "distill": "distill", "ablate": "distill", "tune": "distill"}
 # What a training has in common with one that was measured, from the same kind to the merely similar.
 KINDS = (
     ("stage", "dataset", "student", "method", "variant"),
@@ -57,13 +61,12 @@ class Stale:
     expected: Expected | None
 
 
-def plan(graph: Graph) -> list[Stale]:
+def plan(graph: Graph, params: Params) -> list[Stale]:
     """The jobs that `dvc repro` would run, with all that waits for them: fewer run if outs come out the same.
 
     Raises:
         UserError: the params do not hold, or the store does not answer.
     """
-    params = load_params()
     why = reasons(graph)
     trained = {name: cell for name in why if (cell := _cell(graph.jobs[name]))}
     measured = measurements({cell.dataset for cell in trained.values()})
@@ -87,15 +90,15 @@ def reasons(graph: Graph) -> dict[str, str]:
             cached = not upstream and graph.is_cached(name)
             why[name] = CACHED if cached else ", ".join(changes)
         elif upstream:
-            why[name] = f"after {', '.join(upstream)}"
+            why[name] = AFTER + ", ".join(upstream)
     return why
 
 
 def work(params: Params, cell: Cell) -> float:
-    """What a training's time grows with: its epochs times the pixels of a crop."""
+    """What a training's time grows with: its epochs, the pixels of a crop, its part of the images."""
     settings = params.resolve(cell)
     training = settings.distill or settings.train_teacher
-    return _work(training.epochs, training.crop)
+    return _work(training.epochs, training.crop, settings.tune.share if settings.tune else 0)
 
 
 def measurements(datasets: set[str]) -> list[Measured]:
@@ -104,13 +107,14 @@ def measurements(datasets: set[str]) -> list[Measured]:
     Raises:
         UserError: the store does not answer.
     """
-    from attnfd.tracking import store
+    from attnfd.tracking import names, store
 
     if not datasets or store.is_new():
         return []
     with store.errors():
         client = store.connect_to_read("measured trainings")
-        experiments = [client.get_experiment_by_name(dataset) for dataset in sorted(datasets)]
+        wanted = [names.experiment(dataset, local=store.is_local()) for dataset in sorted(datasets)]
+        experiments = [client.get_experiment_by_name(name) for name in wanted]
         runs = client.search_runs(
             [experiment.experiment_id for experiment in experiments if experiment],
             f"metrics.`{SECONDS}` > 0 and attributes.status = 'FINISHED'",
@@ -130,25 +134,45 @@ def expect(cell: Cell, work: float, measured: Sequence[Measured]) -> Expected | 
 
 
 def show(found: Sequence[Stale], console: Console) -> None:
-    """Print what `plan` found: cells, then stages."""
+    """Print what `plan` found: cells by their cause, then stages."""
     if not found:
         console.print("Nothing is stale: dvc repro would run nothing.")
         return
-    cells = _table("cell", "why", "expected")
-    for stale in found:
-        cells.add_row(stale.job.name, stale.why, _shown([stale]))
-    stages = _table("stage", "cells", "expected")
+    cells = [(_cause(stale), (*_names(stale.job), _shown([stale]))) for stale in found]
+    widths = [max(map(len, column)) for column in zip(COLUMNS, *(row for _, row in cells), strict=True)]
+    console.print(_table(widths, [COLUMNS], style="bold"))
+    for cause in dict.fromkeys(cause for cause, _ in cells):
+        console.print(Text(cause, style="cyan"))
+        console.print(_table(widths, [row for why, row in cells if why == cause]))
     by_stage: dict[str, list[Stale]] = {}
     for stale in found:
         by_stage.setdefault(stale.job.stage, []).append(stale)
-    for stage, jobs in by_stage.items():
-        stages.add_row(stage, str(len(jobs)), _shown(jobs))
-    stages.add_row("all", str(len(found)), _shown(found), style="bold")
-    console.print(cells, stages)
+    rows = [(stage, str(len(jobs)), _shown(jobs)) for stage, jobs in by_stage.items()]
+    rows = [("stage", "cells", "h:mm"), *rows, ("all", str(len(found)), _shown(found))]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    console.print()
+    console.print(_table(widths, rows[:1], style="bold"), _table(widths, rows[1:]))
     console.print(
-        "Hours of training on this machine, one cell after another. ≈: from similar trainings, or another "
-        "machine; unknown: nothing similar is in the MLflow store; –: only trainings are measured."
+        "\nHours and minutes of the trainings on this machine, one cell after another. ≈: from similar "
+        "trainings, or another machine; unknown: nothing similar is in the MLflow store; –: not measured, as "
+        "it does not train."
     )
+
+
+def _cause(stale: Stale) -> str:
+    """Why a job would run; of jobs before it only their stages."""
+    if not stale.why.startswith(AFTER):
+        return stale.why
+    jobs = stale.why.removeprefix(AFTER).split(", ")
+    return AFTER + ", ".join(dict.fromkeys(job.partition("@")[0] for job in jobs))
+
+
+def _names(job: Job) -> tuple[str, ...]:
+    """The cells of a job's row; a job of another pipeline has its name alone."""
+    named = job.options
+    taught = named.get("method") or named.get("variant", "")
+    stage = job.stage if "dataset" in named else job.name
+    return stage, named.get("dataset", ""), named.get("student", ""), taught, named.get("seed", "")
 
 
 def _cell(job: Job) -> Cell | None:
@@ -160,17 +184,20 @@ def _cell(job: Job) -> Cell | None:
 
 
 def _measured(run: "Run") -> Measured:
+    from attnfd.tracking import store
+
     tags, params = run.data.tags, run.data.params
     cell = Cell.of_tags(tags)
     section = TRAINS[cell.stage]
-    done = _work(int(params[f"{section}.epochs"]), json.loads(params[f"{section}.crop"]))
-    here = tags.get("process", "").partition(" ")[0] == socket.gethostname()
+    held_out = float(params.get("tune.share", 0))
+    done = _work(int(params[f"{section}.epochs"]), json.loads(params[f"{section}.crop"]), held_out)
+    here = tags.get(store.PROCESS, "").partition(" ")[0] == socket.gethostname()
     return Measured(cell, run.data.metrics[SECONDS], done, here)
 
 
-def _work(epochs: int, crop: Sequence[int]) -> float:
+def _work(epochs: int, crop: Sequence[int], held_out: float) -> float:
     height, width = crop
-    return epochs * height * width
+    return epochs * height * width * (1 - held_out)
 
 
 def _alike(one: Cell, other: Cell, kind: tuple[str, ...]) -> bool:
@@ -179,20 +206,24 @@ def _alike(one: Cell, other: Cell, kind: tuple[str, ...]) -> bool:
     return all(getattr(one, name) == getattr(other, name) for name in kind)
 
 
-def _table(*columns: str) -> Table:
-    table = Table(box=box.SIMPLE)
-    for name in columns:
-        table.add_column(name, justify="left" if name in ("cell", "why", "stage") else "right")
+def _table(widths: Sequence[int], rows: Sequence[Sequence[str]], style: str = "") -> Table:
+    """Rows in columns of these widths, the last one to the right."""
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 1, 0, 0))
+    for place, width in enumerate(widths):
+        last = place == len(widths) - 1
+        table.add_column(justify="right" if last else "left", overflow="fold", width=width)
+    for row in rows:
+        table.add_row(*map(escape, row), style=style)
     return table
 
 
 def _shown(jobs: Sequence[Stale]) -> str:
-    """The time of some jobs, `≈` before it unless measured, `+ unknown` behind it if some are."""
+    """Hours and minutes of some jobs: `≈` before them unless measured, `+ unknown` behind if some are."""
     known = [stale.expected for stale in jobs if stale.expected]
     unknown = any(stale.expected is None and stale.job.stage in TRAINS for stale in jobs)
     if not known:
         return "unknown" if unknown else "–"
-    hours = sum(expected.seconds for expected in known) / 3600
-    time = f"{hours:.1f} h" if hours >= 1 else f"{60 * hours:.1f} min"
+    seconds = sum(expected.seconds for expected in known)
+    hours, minutes = divmod(math.ceil(seconds / 60), 60)
     sign = "" if all(expected.measured for expected in known) else "≈ "
-    return f"{sign}{time}{' + unknown' if unknown else ''}"
+    return f"{sign}{hours}:{minutes:02}{' + unknown' if unknown else ''}"

@@ -20,7 +20,7 @@ POLL_SECONDS = 0.5
 BUSY_SECONDS = 2
 SHARED = ("dataset", "seed")
 """Options that jobs must have in common for one command to do them with one teacher."""
-TAUGHT = ("distill", "ablate")
+TAUGHT = ("distill", "ablate", "tune")
 PARTLY = f"exit status {PartlyError.status}:"
 
 

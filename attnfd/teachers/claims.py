@@ -10,7 +10,6 @@ from attnfd import paths
 from attnfd.errors import UserError
 from attnfd.models import weight_file
 
-STRIDE = 16
 STRIDES = ("output_stride", "out_stride")
 SCORES = ("best_pred", "best_miou", "best_mIoU", "best_score", "val_miou", "miou", "mIoU")
 """Names under which checkpoints keep the output stride, and the mIoU as a share or in per cent."""
@@ -21,28 +20,30 @@ FAR = 0.03
 logger = logging.getLogger(__name__)
 
 
-def check_stride(file: Path) -> None:
-    """See that a checkpoint was not trained at another output stride, if it names one.
+def check_stride(file: Path, wanted: int) -> None:
+    """See that a checkpoint was trained at the output stride `wanted`, if it names one.
 
     Raises:
-        UserError: it was.
+        UserError: it was not.
     """
     for key, value in _entries(weight_file.beside(file)):
         stride = weight_file.number(value)
-        if key in STRIDES and stride not in (None, STRIDE):
+        if key in STRIDES and stride not in (None, wanted):
             raise UserError(
-                f"{file}: {key} is {stride:g}; allowed: {STRIDE}, at which the network computes something "
-                f"else; give a teacher that was trained at {STRIDE}"
+                f"{file}: {key} is {stride:g}; allowed: {wanted}, train_teacher.output_stride, at which "
+                "the network computes something else; change that, or give a teacher that was trained at "
+                f"{wanted}"
             )
 
 
-def compare(file: Path, classes: Sequence[str], miou: float) -> None:
+def compare(file: Path, classes: Sequence[str], miou: float, output_stride: int) -> None:
     """Warn where an imported teacher differs from what its file says, or where the file says nothing.
 
     Args:
         file: the checkpoint, or the `model.safetensors` in a folder of ours.
         classes: of the dataset.
         miou: of the teacher as it came, on the validation split.
+        output_stride: of the teacher here.
     """
     said = _card(file) if file.name == paths.MODEL else weight_file.beside(file)
     theirs = said.get("classes")
@@ -64,7 +65,7 @@ def compare(file: Path, classes: Sequence[str], miou: float) -> None:
         logger.warning(
             "%s: the teacher has mIoU %.1f %% here, but %.1f %% according to its file; it may have been "
             "trained at an output stride other than %d, on other classes, or on images that were normalised "
-            "in another way", file, 100 * miou, 100 * claimed, STRIDE,
+            "in another way", file, 100 * miou, 100 * claimed, output_stride,
         )  # fmt: skip
 
 

@@ -58,7 +58,7 @@ def import_teacher(config: TrainTeacher, classes: int) -> Imported:
     """
     found, state = _read(config, classes)
     attention = found.attention or config.attention
-    model = DeepLabV3Plus(config.backbone, classes, dropout=found.dropout, attention=attention)
+    model = DeepLabV3Plus(**{**dict(found), "attention": attention})
     model.load_state_dict(state, strict=False)  # `_read` has compared them
     if found.attention is None and attention.learned:
         _make_identity(model)
@@ -85,7 +85,7 @@ def fingerprint(config: TrainTeacher) -> str:
 
 def compare(config: TrainTeacher, classes: Sequence[str], miou: float) -> None:
     """Warn where the teacher differs from what its file says; see `attnfd.teachers.claims.compare`."""
-    claims.compare(_file(config), classes, miou)
+    claims.compare(_file(config), classes, miou, config.output_stride)
 
 
 def _file(config: TrainTeacher) -> Path:
@@ -117,6 +117,9 @@ def _read_any(config: TrainTeacher) -> tuple[Architecture, Mapping[str, Tensor]]
     if model.architecture.backbone != config.backbone:
         found = model.architecture.backbone
         raise UserError(f"{file}: has the backbone {found}; set train_teacher.backbone: {found}")
+    if model.architecture.output_stride != config.output_stride:
+        stride = model.architecture.output_stride
+        raise UserError(f"{file}: has the output stride {stride}; set train_teacher.output_stride: {stride}")
     weight_file.check_finite(model.state_dict(), str(file))
     return model.architecture, model.state_dict()
 
@@ -132,14 +135,18 @@ def _read_published(file: Path, config: TrainTeacher) -> tuple[Architecture, Map
             "(docs/bring-your-teacher.md)"
         )
     architecture = Architecture(
-        backbone=config.backbone, classes=len(given[CLASSIFIER]), dropout=config.dropout, attention=None
+        backbone=config.backbone,
+        classes=len(given[CLASSIFIER]),
+        dropout=config.dropout,
+        attention=None,
+        output_stride=config.output_stride,
     )
     with torch.device("meta"):
         needed = DeepLabV3Plus(**dict(architecture)).state_dict()
     published = {key: _published(key) for key in needed}
     network = f"the published DeepLabV3+ on {config.backbone}"
     weight_file.check(given, {published[key]: value for key, value in needed.items()}, str(file), network)
-    claims.check_stride(file)
+    claims.check_stride(file, config.output_stride)
     return architecture, {key: given[name] for key, name in published.items() if name in given}
 
 

@@ -1,18 +1,22 @@
 """A logged model as MLflow's Python function: it segments images, and refuses anything else in a sentence.
 
-This file is copied into every logged model and runs from there, without this package.
+Every logged model has a copy of this module and of all that it imports; see `attnfd.tracking.exported`.
 """
 
 import json
+import os
+from pathlib import Path
 from typing import Any
 
-import mlflow.pytorch
 import numpy as np
+import torch
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 
-SMALLEST = 17
-"""Side of an image in pixels: an exported graph is not for feature maps of a single position."""
+from attnfd.evaluation.inference import ClassMap
+from attnfd.models.restore import restore
+
+CARD, WEIGHTS = "card.json", "model.safetensors"
 
 
 class Refused(MlflowException):
@@ -30,11 +34,17 @@ class Refused(MlflowException):
 class ClassMaps:
     """RGB images (B, H, W, 3) of whole numbers from 0 to 255 → class of every pixel (B, H, W), uint8."""
 
-    def __init__(self, model: Any) -> None:
-        self.model = model
+    def __init__(self, model: ClassMap, device: str) -> None:
+        self._model = model.to(device)
+        self._device = device
 
     def predict(self, inputs: Any, params: Any = None) -> np.ndarray:
-        return self.model.predict(images(inputs))
+        with torch.inference_mode():
+            return self._model(torch.from_numpy(images(inputs)).to(self._device)).cpu().numpy()
+
+    def get_raw_model(self) -> ClassMap:
+        """The network as a `torch.nn.Module`; MLflow's model has a method of the same name."""
+        return self._model
 
 
 def images(inputs: Any) -> np.ndarray:
@@ -44,10 +54,8 @@ def images(inputs: Any) -> np.ndarray:
         Refused: they are none.
     """
     shape = np.shape(inputs)
-    if not isinstance(inputs, np.ndarray) or len(shape) != 4 or shape[0] == 0 or shape[3] != 3:
+    if not isinstance(inputs, np.ndarray) or len(shape) != 4 or 0 in shape or shape[3] != 3:
         raise Refused(f"the shape {shape}", "RGB images of one size, (images, height, width, 3)")
-    if min(shape[1:3]) < SMALLEST:
-        raise Refused(f"{shape[1]}×{shape[2]} pixels", f"at least {SMALLEST} pixels a side")
     numbers = "whole numbers from 0 to 255"
     # What JSON brings is an array of objects: a server that made bytes of them would turn 0.5 into 0.
     values = np.array(inputs.tolist()) if inputs.dtype == object else inputs
@@ -60,5 +68,9 @@ def images(inputs: Any) -> np.ndarray:
 
 
 def _load_pyfunc(path: str) -> ClassMaps:
-    """Called by MLflow. On the CPU, where the graph was exported: it runs on no other device."""
-    return ClassMaps(mlflow.pytorch._load_pyfunc(path, {"device": "cpu"}))
+    """Called by MLflow. On a GPU if there is one; `MLFLOW_DEFAULT_PREDICTION_DEVICE` names another device."""
+    folder = Path(path)
+    card = json.loads((folder / CARD).read_text(encoding="utf-8"))
+    network = restore(card, folder / WEIGHTS, str(folder / CARD))
+    device = os.environ.get("MLFLOW_DEFAULT_PREDICTION_DEVICE")
+    return ClassMaps(ClassMap(network).eval(), device or ("cuda" if torch.cuda.is_available() else "cpu"))

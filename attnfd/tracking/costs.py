@@ -5,8 +5,6 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 import pandas as pd
-from rich import box
-from rich.table import Table
 
 from attnfd.analysis import tables
 from attnfd.paths import Cell
@@ -64,19 +62,6 @@ def markdown(costs: pd.DataFrame) -> str:
     dashes = [":--" if name in TEXT else "--:" for name in columns]
     lines = [list(columns), dashes, *zip(*columns.values(), strict=True)]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
-def drawn(costs: pd.DataFrame) -> Table:
-    """`table` for the terminal."""
-    columns = _shown(costs)
-    drawn = Table(
-        title="Cost of training, from the tracked runs", title_justify="left", box=box.SIMPLE, padding=0
-    )
-    for name in columns:
-        drawn.add_column(name, justify="left" if name in TEXT else "right", no_wrap=True)
-    for row in zip(*columns.values(), strict=True):
-        drawn.add_row(*row)
-    return drawn
 
 
 def gaps(costs: pd.DataFrame) -> str:

@@ -41,7 +41,8 @@ def checkpoints(params: Params, cell: Cell) -> Checkpoints:
 
 def _code(cell: Cell) -> dict[str, str]:
     """SHA-256 of every module that the training of a cell imports, by name."""
-    modules = closure("stages.distill" if cell.student else "stages.train_teacher")
+    stage = cell.stage if cell.stage in ("train_teacher", "tune") else "distill"
+    modules = closure(f"stages.{stage}")
     if cell.method:
         modules |= closure(f"attnfd.distillers.{cell.method}")
     return {name: checkpoint.digest(file) for name, file in sorted(modules.items())}

@@ -9,8 +9,6 @@ import pandas as pd
 from attnfd.analysis.tables import percent
 from attnfd.paths import TEACHER, Cell
 
-# The tag that MLflow shows as a run's description.
-NOTE = "mlflow.note.content"
 # Of classes: the description of a registered model has 5000 characters at most.
 LONGEST_LIST = 4500
 
@@ -49,26 +47,31 @@ def registered(dataset: str, classes: Sequence[str]) -> str:
     )
 
 
-def version(cell: Cell, metrics: Mapping[str, Any], tags: Mapping[str, str]) -> str:
-    """The card of a registered version: what it is, how good, and from what it was made."""
+def version(cell: Cell, metrics: Mapping[str, Any], origin: Mapping[str, str]) -> str:
+    """The card of a registered version: what it is, how good, and from what it was made.
+
+    A table of versions shows its beginning as it is, so that the first line has no Markdown.
+    """
+    summary = title(cell).replace("**", "").removesuffix(".")
     return (
-        f"{title(cell)}\n\n{scores(metrics)}"
+        f"{summary}: mIoU {percent(metrics['miou'])} %\n\n{scores(metrics)}"
         "- chosen by its method's mean mIoU over the seeds, then by its own, on the images that score it\n"
-        f"- data, SHA-256: `{tags['data_sha256']}`\n"
-        f"- weights, SHA-256: `{tags['weights_sha256']}`\n"
-        f"- trained at git commit: `{tags['git_commit']}`\n"
+        f"- data, SHA-256: `{origin['data']}`\n"
+        f"- weights, SHA-256: `{origin['weights']}`\n"
+        f"- trained at git commit: `{origin['commit']}`\n"
     )
 
 
 def scores(metrics: Mapping[str, Any]) -> str:
     """The main numbers of `metrics.json`, and the classes at both ends."""
     # A class without a pixel in the split has no IoU.
+    called = "test" if metrics["split"] == "test" else "validation"
     known = {name: value for name, value in metrics["iou"].items() if pd.notna(value)}
     best, worst = max(known, key=known.__getitem__), min(known, key=known.__getitem__)
     return (
         f"- mIoU **{percent(metrics['miou'])}**, mean class accuracy {percent(metrics['mean_accuracy'])}, "
         f"pixel accuracy {percent(metrics['pixel_accuracy'])}, in per cent\n"
         f"- best class {best} ({percent(known[best])}), worst {worst} ({percent(known[worst])})\n"
-        f"- {metrics['images']} validation images at their original size\n"
+        f"- {metrics['images']} {called} images at their original size\n"
         f"- {metrics['parameters'] / 1e6:.1f} M parameters\n"
     )

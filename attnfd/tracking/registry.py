@@ -1,4 +1,4 @@
-"""The best students of a dataset as versions of the registered model `attnfd-<dataset>`."""
+"""The best students of a dataset as versions of its registered model, such as `attnfd-shapes`."""
 
 import json
 import logging
@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from attnfd import paths
+from attnfd.analysis.tables import percent
 from attnfd.paths import TEACHER, Cell
-from attnfd.tracking import notes, runs
+from attnfd.tracking import names, notes, runs, store
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -41,7 +42,7 @@ def register(client: "MlflowClient", experiment: str, chosen: Sequence[Cell], fo
         found: `tables.results(chosen)`.
     """
     cells = [chosen[place] for place in best(found).index]
-    name = f"attnfd-{cells[0].dataset}"
+    name = names.registered(cells[0].dataset, local=store.is_local())
     for cell in cells:
         version = _version(client, experiment, cell, name)
         if version is None:
@@ -63,22 +64,25 @@ def _version(client: "MlflowClient", experiment: str, cell: Cell, name: str) -> 
     run, model = logged
     data = json.loads((paths.prepared(cell.dataset) / paths.CARD).read_bytes())
     metrics = json.loads((cell.results / paths.METRICS).read_bytes())
+    origin = {
+        "data": data["sha256"],
+        "weights": json.loads((cell.model / paths.CARD).read_bytes())["sha256"],
+        "commit": run.data.tags.get("mlflow.source.git.commit", "unknown"),
+    }
     tags = {
         **{key: value for key, value in cell.tags.items() if key != "stage"},
-        "miou": f"{metrics['miou']:.4f}",
-        "data_sha256": data["sha256"],
-        "weights_sha256": run.data.tags["model"],
-        "git_commit": run.data.tags.get("mlflow.source.git.commit", "unknown"),
+        "miou": percent(metrics["miou"]),
+        **{f"attnfd.{key}": store.short(value) for key, value in origin.items()},
     }
     _ensure(client, name, notes.registered(cell.dataset, data["classes"]))
-    query = f"name = '{name}' AND tags.weights_sha256 = '{tags['weights_sha256']}'"
+    query = f"name = '{name}' AND tags.`attnfd.weights` = '{tags['attnfd.weights']}'"
     versions = client.search_model_versions(query) or [
         client.create_model_version(name, model.model_uri, run.info.run_id, model_id=model.model_id)
     ]
     version = str(versions[0].version)
     for key, value in tags.items():
         client.set_model_version_tag(name, version, key, value)
-    client.update_model_version(name, version, notes.version(cell, metrics, tags))
+    client.update_model_version(name, version, notes.version(cell, metrics, origin))
     return version
 
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from attnfd import paths
 from attnfd.errors import StoppedError, UserError
 from attnfd.paths import CARD, HISTORY, Cell
-from attnfd.tracking import keys, notes, store
+from attnfd.tracking import datasets, keys, notes, scores, store, views
 from attnfd.tracking.exported import log_model
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     import numpy as np
     from mlflow import MlflowClient
     from mlflow.entities import Metric
-    from torch import nn
 
     from attnfd.data.prepared import Card
     from attnfd.results.write import Evaluated
@@ -38,8 +37,6 @@ FIRST_PAUSE_SECONDS = 60.0
 BATCH = 1000
 LONGEST_PARAM = 6000
 EXAMPLE_SIDE = 64
-INPUTS = "inputs"
-"""Tag of a training's run: the key of its checkpoints."""
 
 Name = TypeVar("Name", str, keys.Names)
 
@@ -55,18 +52,29 @@ class Run:
     Args:
         again: how to log what was lost after all; ends the warning about it.
         resumed: whether the run has been open before.
+        ended: when its training ended, in milliseconds. The run then keeps that end, so that its duration is
+            the training's, and the machine is not watched.
     """
 
     def __init__(
-        self, client: "MlflowClient", run_id: str, cell: Cell, *, again: str, resumed: bool = False
+        self,
+        client: "MlflowClient",
+        run_id: str,
+        cell: Cell,
+        *,
+        again: str,
+        resumed: bool = False,
+        ended: int | None = None,
     ) -> None:
         from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
         # By the client rather than as MLflow's active run: of those there is one at a time.
         if resumed:
             client.update_run(run_id, status="RUNNING")
-        self._monitor = SystemMetricsMonitor(run_id, resume_logging=resumed)
-        self._monitor.start()
+        self._monitor = None if ended else SystemMetricsMonitor(run_id, resume_logging=resumed)
+        if self._monitor:
+            self._monitor.start()
+        self._ended = ended
         self._is_open = True
         self.id = run_id
         self._cell = cell
@@ -79,12 +87,12 @@ class Run:
         self._lost: Counter[str] = Counter()
         self._reason = ""
         self._no_room: str | None = None
-        self._weights: str | None = None
+        self._model: str | None = None
         self._logged: dict[str, int] = {}
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
-        """Log metrics by names such as `step/loss`; see `attnfd.tracking.keys`."""
-        self._log({tuple(name.split("/")): value for name, value in values.items()}, step)
+        """Log metrics by names such as `step/loss`; see `attnfd.tracking.keys` and `scores`."""
+        self._log(scores.of_training(values), step)
 
     def _log(self, values: Mapping[keys.Names, float], step: int) -> None:
         from mlflow.entities import Metric
@@ -97,9 +105,10 @@ class Run:
             self.flush()
 
     def data(self, card: "Card") -> None:
-        """Log what `prepare` counted: images, void pixels and pixels per class of every split."""
+        """Name the dataset, and log what `prepare` counted in every split: images, void, pixels per class."""
         counts = {name: split.model_dump() for name, split in card.splits.items()}
         self._log(_numbers(keys.leaves(counts, "data")), step=0)
+        self._give_up_on("dataset", lambda: self._client.log_inputs(self.id, datasets.inputs(card)))
 
     def go_on(self) -> None:
         """Leave out from now on what a training logged between its last checkpoint and its end."""
@@ -118,33 +127,36 @@ class Run:
         That tag is set when the run ends, and only if nothing was lost: a run with gaps is not resumed, so
         that evaluating the model logs it anew.
         """
-        self._weights = weights
+        self._model = store.short(weights)
         self._paused_until = 0.0  # The last chance of these files: the store may be back.
         for name in (HISTORY, CARD):
             self._log_file(self._cell.model / name, "training")
 
     def evaluated(self, evaluated: "Evaluated") -> None:
-        """Log the results of the cell's model, its pictures, and the model itself."""
-        from attnfd.models import checkpoint
+        """Log the results of the cell's model, its pictures, and the model itself.
 
-        self._log(_numbers(keys.leaves(evaluated.metrics, "val")), step=0)
+        Pictures are not in a folder: *Compare* shows only those of the top.
+        """
+        self._log(_numbers(scores.of_evaluation(evaluated.metrics)), step=0)
         note = f"{notes.title(self._cell)}\n\n{notes.scores(evaluated.metrics)}"
-        self._give_up_on("tag", lambda: self._client.set_tag(self.id, notes.NOTE, note))
+        self._give_up_on("tag", lambda: self._client.set_tag(self.id, views.NOTE, note))
         for file in sorted(self._cell.results.iterdir()):
-            if file.suffix != ".safetensors":  # An ablation's weights lie beside its results.
+            if file.suffix == ".png":
+                self._log_file(file)
+            elif file.suffix != ".safetensors":  # An ablation's weights are beside its results.
                 self._log_file(file, "evaluation")
-        network, _ = checkpoint.load(self._cell.model)
-        corners = evaluated.images[[0, -1], :, :EXAMPLE_SIDE, :EXAMPLE_SIDE]
-        self.model(network, corners.permute(0, 2, 3, 1).numpy())
+            if file.suffix == ".png" and file.stem in views.PICTURES:
+                self._log_chart(file)
+        corner = evaluated.images[:1, :, :EXAMPLE_SIDE, :EXAMPLE_SIDE]
+        self.model(corner.permute(0, 2, 3, 1).numpy())
 
-    def model(self, network: "nn.Module", example: "np.ndarray") -> None:
-        """Log a network so that it can be loaded without this package; see `ClassMap`.
+    def model(self, example: "np.ndarray") -> None:
+        """Log the cell's network so that it can be loaded without this package; see `ClassMaps`.
 
         Args:
-            example: RGB images (B, H, W, 3), uint8, B ≥ 2 (torch.export takes a size of 1 for a constant).
+            example: RGB images (B, H, W, 3), uint8.
         """
-        assert len(example) >= 2
-        self._give_up_on("model", lambda: log_model(self.id, network, example))
+        self._give_up_on("model", lambda: log_model(self.id, self._cell.name, self._cell.model, example))
 
     def close(self, status: str) -> None:
         """End the run, unless it has ended, and say in one line what was lost, if anything.
@@ -161,11 +173,12 @@ class Run:
         done = status == "FINISHED"
         if self._no_room and self._lost.total():
             status = "FAILED"
-        if self._weights and not self._lost.total():
-            self._give_up_on("tag", lambda: self._client.set_tag(self.id, "model", self._weights))
+        if self._model and not self._lost.total():
+            self._give_up_on("tag", lambda: self._client.set_tag(self.id, store.MODEL, self._model))
         try:
-            self._monitor.finish()
-            self._client.set_terminated(self.id, status)
+            if self._monitor:
+                self._monitor.finish()
+            self._client.set_terminated(self.id, status, self._ended)
         except Exception as error:
             self._lost["end of the run"] += 1
             self._reason = self._reason or store.reason(error)
@@ -177,7 +190,14 @@ class Run:
             where = store.shown(store.address())
             logger.warning("MLflow at %s: %s; not logged: %s; %s", where, self._reason, lost, self._again)
 
-    def _log_file(self, path: Path, folder: str) -> None:
+    def _log_chart(self, path: Path) -> None:
+        from PIL import Image
+
+        with Image.open(path, formats=("PNG",)) as image:
+            picture = image.convert("RGB")
+        self._give_up_on("picture", lambda: self._client.log_image(self.id, picture, key=path.stem, step=0))
+
+    def _log_file(self, path: Path, folder: str | None = None) -> None:
         if not path.exists():
             raise UserError(f"{path}: not found; write it anew with `dvc repro`, or fetch it with `dvc pull`")
         self._give_up_on("file", lambda: self._client.log_artifact(self.id, str(path), folder))
@@ -245,16 +265,18 @@ def open_run(cell: Cell, params: Mapping[str, Any], checkpoints: "Checkpoints") 
     with store.errors():
         client, experiment = store.connect(cell.dataset)
         for left in store.search(client, experiment, cell.tags, "attributes.status = 'RUNNING'"):
-            if _process_is_gone(left.data.tags.get("process", "")):
+            if _process_is_gone(left.data.tags.get(store.PROCESS, "")):
                 client.set_terminated(left.info.run_id, "KILLED")
         again = "evaluating the model logs it anew"
         begun = _begun(client, experiment, cell, checkpoints)
         if begun:
-            client.set_tag(begun, "process", _process())
+            client.set_tag(begun, store.PROCESS, _process())
             run = Run(client, begun, cell, again=again, resumed=True)
             run.go_on()
         else:
-            run = _create(client, experiment, cell, params, again, {INPUTS: checkpoints.key})
+            run = _create(
+                client, experiment, cell, params, again, {store.INPUTS: store.short(checkpoints.key)}
+            )
     with _ending(run):
         yield run
 
@@ -279,9 +301,10 @@ def resume_run(cell: Cell, params: Mapping[str, Any]) -> Iterator[Run]:
     again = f"run `dvc repro --force --single-item {stage}` to log it" if stage else "evaluate it again"
     with store.errors():
         client, experiment = store.connect(cell.dataset)
-        found = store.search(client, experiment, {**cell.tags, "model": weights})
+        found = store.search(client, experiment, {**cell.tags, store.MODEL: store.short(weights)})
         if found:
-            run = Run(client, found[0].info.run_id, cell, again=again, resumed=True)
+            info = found[0].info
+            run = Run(client, info.run_id, cell, again=again, resumed=True, ended=info.end_time)
         else:
             run = _create(client, experiment, cell, params, again, {})
     with _ending(run):
@@ -297,14 +320,14 @@ def resume_run(cell: Cell, params: Mapping[str, Any]) -> Iterator[Run]:
 def find(client: "MlflowClient", experiment: str, cell: Cell) -> list["mlflow.entities.Run"]:
     """Complete runs of the model in a cell's folder, the newest first."""
     card = json.loads((cell.model / CARD).read_bytes())
-    return store.search(client, experiment, {**cell.tags, "model": card["sha256"]})
+    return store.search(client, experiment, {**cell.tags, store.MODEL: store.short(card["sha256"])})
 
 
 def _begun(client: "MlflowClient", experiment: str, cell: Cell, checkpoints: "Checkpoints") -> str | None:
     """Id of the run in which a training with checkpoints began."""
     if not checkpoints.files():
         return None
-    tags = {**cell.tags, INPUTS: checkpoints.key}
+    tags = {**cell.tags, store.INPUTS: store.short(checkpoints.key)}
     runs = store.search(client, experiment, tags, "attributes.status != 'FINISHED'")
     return runs[0].info.run_id if runs else None
 
@@ -318,10 +341,9 @@ def _create(
     more: Mapping[str, str],
 ) -> Run:
     from mlflow.entities import Param
-    from mlflow.tracking.context.registry import resolve_tags
 
-    tags = {**cell.tags, **store.origin(), "process": _process(), notes.NOTE: notes.title(cell), **more}
-    created = client.create_run(experiment, tags=resolve_tags(tags), run_name=cell.name)
+    tags = {**cell.tags, store.PROCESS: _process(), views.NOTE: notes.title(cell), **more}
+    created = client.create_run(experiment, tags=store.described(tags), run_name=cell.name)
     settings = [
         Param(key, _text(value)[:LONGEST_PARAM])
         for key, value in keys.encode(keys.leaves(params), ".").items()

@@ -11,11 +11,10 @@ import socket
 import sqlite3
 import ssl
 import subprocess
-import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -23,9 +22,11 @@ from urllib.parse import urlsplit
 
 from attnfd.errors import UserError, full_disk
 from attnfd.paths import main_root
+from attnfd.tracking import moved, names, views
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Experiment
 
 # MLflow reads these when it is imported; what the user has set stands.
 ENVIRONMENT = {
@@ -38,15 +39,17 @@ ENVIRONMENT = {
     # A run shorter than one interval leaves no system metrics.
     "MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL": "2",
 }
-# Shows an experiment as training runs, not as traces of language models, mIoU first among its charts.
+# Says that an experiment has training runs, not traces of language models.
 EXPERIMENT = {
     "mlflow.experimentKind": "custom_model_development",
-    "mlflow.experiment.primaryMetric.name": "val/miou",
+    "mlflow.experiment.primaryMetric.name": "miou",
     "mlflow.experiment.primaryMetric.greaterIsBetter": "True",
 }
 SQLITE = "sqlite:///"
 DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 PROBE_SECONDS = 3
+# Tags of runs: the first characters of SHA-256, and who runs it.
+MODEL, INPUTS, CONTENT, PROCESS = (f"attnfd.{name}" for name in ("model", "inputs", "content", "process"))
 
 
 def check() -> None:
@@ -59,31 +62,17 @@ def check() -> None:
         _probe(address())
 
 
-def ui(port: int) -> None:
-    """Become MLflow's server of the store's pages, on this machine only.
-
-    Raises:
-        UserError: there is no store yet, or it is a server with pages of its own.
-    """
-    uri = address()
-    if urlsplit(uri).scheme.startswith("http"):
-        raise UserError(f"MLFLOW_TRACKING_URI: {shown(uri)} serves pages itself; open it in a browser")
-    if is_new():
-        raise UserError(f"{_database(uri)}: not found; nothing is tracked yet, run `dvc repro` first")
-    # By the environment, because a command line is open for every user of the machine to read.
-    environment = {**ENVIRONMENT, **os.environ, "MLFLOW_BACKEND_STORE_URI": uri}
-    environment["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
-    command = [sys.executable, "-m", "mlflow", "server"]
-    command += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    os.execve(sys.executable, command, environment)
-
-
 def address() -> str:
     """URI of the store. A relative SQLite path starts at the main root, as temporary clones do not last."""
     uri = os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}mlflow.db"
     if uri.startswith(SQLITE):
         return SQLITE + str(main_root().absolute() / uri.removeprefix(SQLITE))
     return uri
+
+
+def is_local() -> bool:
+    """Whether the store is a file, which is this project's own."""
+    return address().startswith(SQLITE)
 
 
 def is_new() -> bool:
@@ -117,19 +106,32 @@ def _database(uri: str) -> Path:
     return Path(uri.removeprefix(SQLITE))
 
 
-def connect(dataset: str) -> tuple["MlflowClient", str]:
-    """Client of the store and id of the data set's experiment, both created where missing."""
-    from filelock import FileLock
+def connect(name: str, *, models: bool = True) -> tuple["MlflowClient", str]:
+    """Client of the store and id of an experiment, both created where missing.
 
+    Args:
+        name: of the experiment, without the project; of a dataset's models that is the dataset.
+        models: whether it has a dataset's models, and so their views.
+    """
     uri = address()
     _probe(uri)
     mlflow = library()
     mlflow.set_tracking_uri(uri)
     # Two processes that create the tables of one SQLite file at once leave it broken.
-    lock = FileLock(f"{_database(uri)}.lock", timeout=60) if uri.startswith(SQLITE) else nullcontext()
-    with lock:
+    with alone() if is_local() else nullcontext():
         client = mlflow.MlflowClient()
-        return client, _experiment(client, dataset, uri)
+        return client, _experiment(client, name, uri, models)
+
+
+def alone() -> AbstractContextManager[object]:
+    """Keeps the other processes of this project out of what must happen once."""
+    from filelock import FileLock
+
+    if is_local():
+        return FileLock(f"{_database(address())}.lock", timeout=60)
+    folder = main_root() / ".attnfd"
+    folder.mkdir(exist_ok=True)
+    return FileLock(folder / "mlflow.lock", timeout=60)
 
 
 def connect_to_read(wanted: str) -> "MlflowClient":
@@ -159,6 +161,8 @@ def _probe(uri: str) -> None:
                 database.execute("PRAGMA schema_version").fetchone()
         if not os.access(path if path.exists() else path.parent, os.W_OK):
             raise PermissionError(f"cannot write {path}")
+        if path.exists():
+            moved.follow(path)
     elif parts.scheme in ("http", "https"):
         try:
             urllib.request.urlopen(f"{shown(uri).rstrip('/')}/health", timeout=PROBE_SECONDS).close()
@@ -176,29 +180,36 @@ def _probe(uri: str) -> None:
             socket.create_connection((parts.hostname, port), PROBE_SECONDS).close()
 
 
-def _experiment(client: "MlflowClient", dataset: str, uri: str) -> str:
-    from mlflow.exceptions import MlflowException
-
-    found = client.get_experiment_by_name(dataset)
-    if found is None:
-        try:
-            return client.create_experiment(dataset, _artifacts(dataset, uri), EXPERIMENT)
-        except MlflowException:  # Another process may have been first on a server.
-            found = client.get_experiment_by_name(dataset)
-            if found is None:
-                raise
+def _experiment(client: "MlflowClient", name: str, uri: str, models: bool) -> str:
+    full = names.experiment(name, local=is_local())
+    found = client.get_experiment_by_name(full) or _made(client, full, uri)
     if found.lifecycle_stage == "deleted":
         restore = f"mlflow experiments restore --experiment-id {found.experiment_id}"
-        raise UserError(f"MLflow experiment {dataset!r}: it was deleted; run `{restore}`")
+        raise UserError(f"MLflow experiment {full!r}: it was deleted; run `{restore}`")
+    if models and found.tags.get(views.VERSION) != views.version():
+        for key, value in (EXPERIMENT | views.tags(name, found.experiment_id)).items():
+            client.set_experiment_tag(found.experiment_id, key, value)
     return found.experiment_id
 
 
-def _artifacts(dataset: str, uri: str) -> str | None:
+def _made(client: "MlflowClient", full: str, uri: str) -> "Experiment":
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return client.get_experiment(client.create_experiment(full, _artifacts(full, uri), EXPERIMENT))
+    except MlflowException:  # Another process may have been first on a server.
+        found = client.get_experiment_by_name(full)
+        if found is None:
+            raise
+        return found
+
+
+def _artifacts(experiment: str, uri: str) -> str | None:
     """Where files of an experiment go: a server decides itself; else absolute, MLflow would take the cwd."""
     if urlsplit(uri).scheme in ("http", "https", "databricks"):
         return None
     root = _database(uri).parent if uri.startswith(SQLITE) else main_root().absolute()
-    return (root / "mlruns" / dataset).as_uri()
+    return moved.files(root, experiment).as_uri()
 
 
 def origin() -> dict[str, str]:
@@ -212,9 +223,21 @@ def origin() -> dict[str, str]:
     return tags
 
 
+def described(tags: Mapping[str, str]) -> dict[str, str]:
+    """Tags of a new run, with where it comes from and who started it."""
+    from mlflow.tracking.context.registry import resolve_tags
+
+    return resolve_tags({**tags, **origin()})
+
+
+def short(sha256: str) -> str:
+    """What tags have of a SHA-256: of a whole one, a table shows nothing else."""
+    return sha256[:12]
+
+
 def search(client: "MlflowClient", experiment: str, tags: Mapping[str, str], *more: str) -> list[Any]:
     """Runs with these tags, the newest first."""
-    query = " and ".join([*(f"tags.{key} = '{value}'" for key, value in tags.items()), *more])
+    query = " and ".join([*(f"tags.`{key}` = '{value}'" for key, value in tags.items()), *more])
     return client.search_runs([experiment], query, order_by=["attributes.start_time DESC"])
 
 

@@ -12,7 +12,7 @@ from attnfd import paths
 from attnfd.analysis import tables
 from attnfd.config.schema import Run
 from attnfd.paths import Cell
-from attnfd.tracking import costs, keys, notes, registry, store
+from attnfd.tracking import costs, keys, names, notes, registry, seeds, store, views
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -22,13 +22,10 @@ NAME = "report"
 BENCHMARK = "benchmark"
 
 
-def publish(axes: Run, dataset: str) -> pd.DataFrame:
+def publish(axes: Run, dataset: str) -> None:
     """Log a dataset's report and its newest benchmark, unless a run has both, and register its best students.
 
     Within a DVC experiment nothing is registered: what it found is not the workspace's until it is applied.
-
-    Returns:
-        `costs.table` of all cells.
 
     Raises:
         UserError: the store does not answer.
@@ -38,14 +35,15 @@ def publish(axes: Run, dataset: str) -> pd.DataFrame:
     with store.errors():
         client, experiment = store.connect(dataset)
         cost = costs.table(costs.collect(client, experiment, chosen))
-        _log(client, experiment, dataset, notes.report(dataset, registry.best(found), found), cost)
+        seeds.group(client, experiment, chosen, found)
+        _, reports = store.connect(names.reports(dataset), models=False)
+        _log(client, reports, dataset, notes.report(dataset, registry.best(found), found), cost)
         if "dvc_experiment" not in store.origin():
             registry.register(client, experiment, chosen, found)
-    return cost
 
 
 def log_benchmark(dataset: str, content: Mapping[str, Any], figure: "Figure | None") -> None:
-    """Log what `attnfd benchmark` found as a run of its own, which the dataset's next report takes in.
+    """Log what `attnfd benchmark models` found as a run of its own, which the dataset's next report takes in.
 
     Args:
         content: of `attnfd.deploy.benchmark.describe`.
@@ -55,8 +53,8 @@ def log_benchmark(dataset: str, content: Mapping[str, Any], figure: "Figure | No
         UserError: the store does not answer.
     """
     with store.errors():
-        client, experiment = store.connect(dataset)
-        tags = {"stage": BENCHMARK, "dataset": dataset, **store.origin()}
+        client, experiment = store.connect(names.reports(dataset), models=False)
+        tags = store.described({"stage": BENCHMARK, "dataset": dataset})
         run = client.create_run(experiment, tags=tags, run_name=BENCHMARK).info.run_id
         client.log_dict(run, dict(content), "benchmark.json")
         if figure is not None:
@@ -74,15 +72,15 @@ def log_benchmark(dataset: str, content: Mapping[str, Any], figure: "Figure | No
 def _log(client: "MlflowClient", experiment: str, dataset: str, note: str, cost: pd.DataFrame) -> None:
     texts = {
         "tables/costs.csv": cost.to_csv(index=False, lineterminator="\n"),
-        "tables/costs.md": costs.markdown(cost),
+        "tables/costs.md": f"{costs.markdown(cost)}\n{costs.gaps(cost)}".rstrip() + "\n",
     }
     tags = {"stage": NAME, "dataset": dataset}
     benchmarks = store.search(client, experiment, {**tags, "stage": BENCHMARK})
     timed = benchmarks[0].info.run_id if benchmarks else ""
-    content = _hash(dataset, {**texts, BENCHMARK: timed})
-    if store.search(client, experiment, {**tags, "content": content}):
+    content = store.short(_hash(dataset, {**texts, BENCHMARK: timed}))
+    if store.search(client, experiment, {**tags, store.CONTENT: content}):
         return
-    run = client.create_run(experiment, tags={**tags, **store.origin(), notes.NOTE: note}, run_name=NAME)
+    run = client.create_run(experiment, tags=store.described({**tags, views.NOTE: note}), run_name=NAME)
     number = run.info.run_id
     try:
         client.log_artifacts(number, str(paths.report(dataset)))
@@ -99,12 +97,12 @@ def _log(client: "MlflowClient", experiment: str, dataset: str, note: str, cost:
         client.set_terminated(number, "FAILED")
         raise
     # Last, because a report with gaps is to be logged anew.
-    client.set_tag(number, "content", content)
+    client.set_tag(number, store.CONTENT, content)
     client.set_terminated(number)
 
 
 def _mious(dataset: str) -> dict[str, float]:
-    """Mean mIoU by `miou/teacher` and `miou/<student>/<method>`."""
+    """Mean mIoU in per cent, by `miou/teacher` and `miou/<student>/<method>`."""
     means = keys.leaves(json.loads(paths.summary(dataset).read_bytes()), "miou")
     return keys.encode({names[:-1]: mean for names, mean in means.items() if names[-1] == "miou"}, "/")
 

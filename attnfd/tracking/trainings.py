@@ -16,10 +16,11 @@ from attnfd.tracking import inputs, runs
 if TYPE_CHECKING:
     from attnfd.results.write import Evaluated
 
-Stage = Callable[[Sequence[Task]], "Sequence[str | tuple[str, Evaluated | None] | UserError]"]
-"""A stage that trains: it returns for each task the fingerprint of the weights, with an evaluation if it made
+Outcome = str | tuple[str, "Evaluated | None"] | UserError
+"""What a stage that trains returns for a task: the fingerprint of the weights, with an evaluation if it made
 one, or the error that ended the training.
 """
+Stage = Callable[[Sequence[Task]], Sequence[Outcome]]
 
 
 def train(tasks: Sequence[Task], stage: Stage) -> None:

@@ -32,8 +32,8 @@ class Checkpoints:
         folder: made when the first checkpoint is saved.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
 
     @property
     def key(self) -> str:

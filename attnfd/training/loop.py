@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import pandas as pd
 from lightning_fabric import Fabric
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from attnfd.config.schema import Training
 from attnfd.data.loaders import eval_loader, train_loader
@@ -13,6 +12,7 @@ from attnfd.data.transforms import normalize
 from attnfd.errors import UserError
 from attnfd.runtime import processes
 from attnfd.training.interrupts import Interrupt, interruptible
+from attnfd.training.progress import Bar
 from attnfd.training.state import Trainee, TrainState
 
 
@@ -21,8 +21,8 @@ def fit_together(
 ) -> list[pd.DataFrame | UserError]:
     """Train several networks side by side on the same batches: each gets the bits that `fit` would give it.
 
-    They take turns at every batch, each with random states of its own. One that is behind the others, after
-    an interruption, catches up first.
+    They take turns at every batch, each with random states and a number of epochs of its own. One that is
+    behind the others, after an interruption, catches up first.
 
     Returns:
         For each what `fit` returns, or the error that ended its training; the others continue.
@@ -38,11 +38,12 @@ def fit_together(
         TrainState(trainee, config, fabric, classes=classes, steps_per_epoch=len(train), alone=alone)
         for trainee in trainees
     ]
-    with interruptible() as interrupt, _progress_bar() as bar:
+    with interruptible() as interrupt, Bar(alone=alone) as bar:
         for state in states:
             state.show_on(bar)
-        for epoch in range(min(state.epoch for state in states), config.epochs):
-            active = [state for state in states if state.epoch == epoch and not state.error]
+        last = max(state.config.epochs for state in states)
+        for epoch in range(min(state.epoch for state in states), last):
+            active = [state for state in states if state.epoch == epoch and state.trains]
             if not active:
                 continue
             first = min(len(state.terms) for state in active)
@@ -57,11 +58,11 @@ def fit_together(
                         state.step(images, target)
                 done = epoch * len(train) + number + 1
                 interrupt.agree(done)
-                _stop_if_asked(interrupt, states, f"step {done} of {config.epochs * len(train)}")
+                _stop_if_asked(interrupt, states, f"step {done} of {last * len(train)}")
             for state in active:
                 state.end_epoch(validation)
             interrupt.agree()
-            _stop_if_asked(interrupt, states, f"epoch {epoch + 1} of {config.epochs}")
+            _stop_if_asked(interrupt, states, f"epoch {epoch + 1} of {last}")
     return [state.error or state.finish() for state in states]
 
 
@@ -91,8 +92,3 @@ def _stop_if_asked(interrupt: Interrupt, states: Sequence[TrainState], where: st
         if not state.error:
             state.save()
     interrupt.raise_if_asked(where)
-
-
-def _progress_bar() -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, TextColumn("{task.fields[note]}"), disable=processes.rank() > 0)

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import pandas as pd
 import torch
 from lightning_fabric import Fabric
-from rich.progress import Progress
 from torch import Tensor
 
 from attnfd.config.schema import Training
@@ -23,13 +22,14 @@ from attnfd.training.checkpoints import Checkpoints
 from attnfd.training.meter import Meter
 from attnfd.training.objective import Objective
 from attnfd.training.optimizer import make_optimizer, make_schedule
+from attnfd.training.progress import Bar, described
 from attnfd.training.randomness import RandomState, random_state, set_random_state
 
 
 class Trainee(NamedTuple):
     """A network to be trained, and what belongs to its training alone.
 
-    `random`: the random states that the training begins with.
+    `random`: the random states that the training begins with. `epochs`: unless they are the config's.
     """
 
     objective: Objective
@@ -37,6 +37,7 @@ class Trainee(NamedTuple):
     title: str
     checkpoints: Checkpoints
     random: RandomState
+    epochs: int | None = None
 
 
 class TrainState:
@@ -59,6 +60,7 @@ class TrainState:
         alone: bool,
     ) -> None:
         self.objective, self.log, self.title = trainee.objective, trainee.log, trainee.title
+        config = config.model_copy(update={"epochs": trainee.epochs or config.epochs})
         self.config, self.fabric, self.classes, self.alone = config, fabric, classes, alone
         self.steps_per_epoch, self.steps = steps_per_epoch, steps_per_epoch * config.epochs
         optimizer = make_optimizer(self.objective, config)
@@ -71,7 +73,7 @@ class TrainState:
         self.epoch = 0
         self.terms: list[dict[str, Tensor]] = []  # of the loss, of each step of this epoch
         self.history: list[dict[str, float]] = []
-        self.best: float = -1.0
+        self.best: float | None = None  # mIoU of the best validation
         self.best_weights: dict[str, Tensor] = {}
         self.random = trainee.random
         self.error: UserError | None = None
@@ -90,6 +92,11 @@ class TrainState:
         """Number of steps so far."""
         return self.epoch * self.steps_per_epoch + len(self.terms)
 
+    @property
+    def trains(self) -> bool:
+        """Whether there are epochs left, and no error ended them."""
+        return self.error is None and self.epoch < self.config.epochs
+
     @contextmanager
     def own_random(self) -> Iterator[None]:
         """Draw from the random states of this training, whatever was drawn for others meanwhile."""
@@ -97,8 +104,15 @@ class TrainState:
         yield
         self.random = random_state()
 
-    def show_on(self, bar: Progress) -> None:
-        self.bar, self.task = bar, bar.add_task(self.title, total=self.steps, completed=self.done, note="")
+    def show_on(self, bar: Bar) -> None:
+        self.bar, self.task = bar, bar.add(self.title, steps=self.steps, done=self.done)
+        self.bar.note(self.task, self.described(self.epoch + 1))
+
+    def described(self, epoch: int) -> str:
+        """Where the training is, with the terms of the last complete epoch."""
+        row = self.history[-1] if self.history else None
+        terms = row and {name: row[name] for name in row if name not in ("epoch", "lr", "miou")}
+        return described(epoch, self.config.epochs, terms, self.best)
 
     def step(self, images: Tensor, target: Tensor) -> None:
         """Forward pass, backward pass, update."""
@@ -110,11 +124,12 @@ class TrainState:
         self.schedule.step()
         self.terms.append({name: term.detach() for name, term in terms.items()})
         self.meter.count(len(target) * processes.count())
+        if len(self.terms) == 1 and self.epoch:
+            self.bar.note(self.task, self.described(self.epoch + 1))
         self.bar.advance(self.task)
 
     def end_epoch(self, validation: Any) -> None:
         """Read the epoch's terms, validate and save if it is time to, and log; what fails is the `error`."""
-        self.bar.update(self.task, note="validating")
         try:
             self._end_epoch(validation)
         except UserError as error:
@@ -132,12 +147,13 @@ class TrainState:
         row["lr"] = self.optimizer.param_groups[0]["lr"]
         last = self.epoch == self.config.epochs
         if self.epoch % self.config.validate_every == 0 or last:
+            self.bar.note(self.task, f"epoch {self.epoch}/{self.config.epochs} · validating")
             row["miou"] = validate(self.objective.model, validation, self.classes, self.fabric)
-            if row["miou"] > self.best:
+            if self.best is None or row["miou"] > self.best:
                 self.best, self.best_weights = row["miou"], deepcopy(self.objective.state_dict())
         self.log.metrics({f"epoch/{name}": value for name, value in row.items()}, self.epoch)
         self.history.append({"epoch": self.epoch, **row})
-        self.bar.update(self.task, note=f"loss {row['loss']:.3f}, best mIoU {100 * self.best:.1f} %")
+        self.bar.end_epoch(self.task, self.described(self.epoch), self.epoch, self.config.epochs)
         if last and self.alone:
             self.log.metrics({"speed/training_seconds": self.meter.seconds}, self.epoch)
         self.save_if_due()

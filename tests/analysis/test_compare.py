@@ -128,8 +128,40 @@ def test_colours_in_a_terminal() -> None:
 def test_equal_sides() -> None:
     text = shown(compare.compare("shapes/teacher", "shapes/teacher"))
     assert "no setting differs in prepare, train_teacher, evaluate" in text
-    assert "B is not distinguishable from A: +0.00 mIoU" in text
+    assert "B is identical to A on all" in text
+    assert "distinguishable" not in text
     assert "█" not in text
+
+
+def bars(text: str) -> list[str]:
+    """What is right of the signed gain of every class."""
+    rows = [line for line in text.split(" gain ")[1].splitlines() if "█" in line]
+    return [line[max(line.rfind(sign) for sign in "+−") :].partition(" ")[2] for line in rows]
+
+
+def test_a_loss_draws_its_bar_to_the_other_side() -> None:
+    gain, loss = (
+        ("shapes/resnet18/none/0", "shapes/resnet18/attnfd/0"),
+        (
+            "shapes/resnet18/attnfd/0",
+            "shapes/resnet18/none/0",
+        ),
+    )
+    gains, losses = (bars(shown(compare.compare(*pair))) for pair in (gain, loss))
+    assert gains
+    assert losses
+    half = compare.BAR // 2
+    assert all(len(bar) - len(bar.lstrip()) >= half for bar in gains)  # From the middle to the right.
+    assert all(len(bar.rstrip()) <= half + 2 for bar in losses)  # To the middle, and no further.
+
+
+def test_a_teacher_and_a_student_differ_in_their_settings() -> None:
+    text = shown(compare.compare("shapes/teacher", "shapes/resnet18/attnfd"))
+    assert "A is a teacher and B is a student: two kinds of model" in text
+    lines = [" ".join(line.split()) for line in text.splitlines()]
+    assert "model.backbone resnet101 resnet18" in lines
+    assert "method.weight — 1.0" in lines
+    assert "no setting differs" not in text
 
 
 Refused = Callable[[str, str], str]
@@ -224,6 +256,16 @@ def test_revisions_and_experiments(project: Path, refused: Refused) -> None:
     assert "shapes/resnet18/attnfd" in refused("shapes/resnet18/atnfd@HEAD", "shapes/teacher")
     shutil.rmtree(".dvc/cache")
     assert "dvc pull" in refused("shapes/teacher@HEAD", "shapes/teacher")
+
+
+def test_a_revision_without_a_lock_says_what_to_commit(project: Path, refused: Refused) -> None:
+    for command in (("git", "init", "--quiet"), ("dvc", "init", "--quiet")):
+        assert miniature.run(project, *command).returncode == 0
+    (project / ".gitignore").write_text("/results\n/ablation\n")
+    miniature.commit(project, "a fresh clone, before the first commit of its lock")
+    said = refused("shapes/resnet18/none@HEAD", "shapes/resnet18/none")
+    assert "results at HEAD: found none; it has no dvc.lock" in said
+    assert "git add dvc.lock && git commit" in said
 
 
 def test_scores_that_only_one_revision_knows_are_left_out(capsys: pytest.CaptureFixture[str]) -> None:

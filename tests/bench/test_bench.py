@@ -1,4 +1,4 @@
-"""`attnfd bench`: what it compares is what it says, and its numbers are kept."""
+"""`attnfd benchmark training`: what it compares is what it says, and its numbers are kept."""
 
 import json
 from functools import partial

@@ -1,23 +1,27 @@
 """The command line: instant help, examples in it, and bad input refused in a line before anything runs."""
 
+import io
+import platform
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from rich.console import Console
 
-from attnfd.cli import main
+from attnfd.cli import ending, main
 from attnfd.models import backbones
 from tests import miniature
 
 COMMANDS = (
     "check", "prepare", "train_teacher", "evaluate_teacher", "freeze", "distill", "evaluate", "ablate",
-    "report", "plan", "sweep", "compare", "predict", "export", "benchmark", "bench", "ui", "data fetch",
-    "data import",
+    "report", "plan", "sweep", "compare", "predict", "export", "benchmark models",
+    "benchmark training", "ui", "data fetch", "data import",
 )  # fmt: skip
 
 
@@ -30,6 +34,14 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     miniature.change(tmp_path, {"run": miniature.RUN, "recipes": {"shapes": miniature.SHAPES}})
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+def status(monkeypatch: pytest.MonkeyPatch, *words: str) -> object:
+    """Run a command; returns its exit status."""
+    monkeypatch.setattr(sys, "argv", ["attnfd", *words])
+    with pytest.raises(SystemExit) as stopped:
+        main.main()
+    return stopped.value.code
 
 
 Refused = Callable[..., str]
@@ -58,11 +70,51 @@ def refused(project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_has_an_example(command: str, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    monkeypatch.setattr(sys, "argv", ["attnfd", *command.split(), "--help"])
-    with pytest.raises(SystemExit) as stopped:
-        main.main()
-    assert stopped.value.code == 0
+    assert status(monkeypatch, *command.split(), "--help") == 0
     assert f"Example: attnfd {command}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--version"], ["attnfd 0."]),
+        (["plan", "-h"], ["Usage:", "--help"]),
+        (["train-teacher", "-h"], ["Example: attnfd train_teacher"]),
+        (["--help"], ["Stages", "Run", "Look", "Deploy", "Measure", "--install-completion"]),
+    ],
+)
+def test_what_a_command_line_has(
+    arguments: list[str], words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    assert status(monkeypatch, *arguments) == 0
+    told = capsys.readouterr().out
+    assert all(word in told for word in words)
+
+
+def test_the_report_ends_with_scores_and_intervals() -> None:
+    rows = [
+        {"student": "teacher", "method": "", "miou": 0.567, "difference": None, "low": None, "high": None},
+        {
+            "student": "resnet18",
+            "method": "none",
+            "miou": 0.336,
+            "difference": None,
+            "low": None,
+            "high": None,
+        },
+        {
+            "student": "resnet18",
+            "method": "kd",
+            "miou": 0.3,
+            "difference": -0.036,
+            "low": -0.05,
+            "high": 0.01,
+        },
+    ]
+    console = Console(file=io.StringIO(), width=80)
+    console.print(ending.scores(pd.DataFrame(rows)))
+    lines = [" ".join(line.split()) for line in console.file.getvalue().splitlines()]  # type: ignore[attr-defined]
+    assert lines[1:] == ["teacher 56.7", "resnet18 none 33.6", "resnet18 kd 30.0 -3.6 [-5.0, 1.0]"]
 
 
 def test_students_and_methods_come_in_pairs(refused: Refused) -> None:
@@ -121,11 +173,66 @@ def test_the_real_command_fails_without_a_traceback(project: Path) -> None:
 
 
 def test_check_accepts_the_miniature(project: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    monkeypatch.setattr(sys, "argv", ["attnfd", "check"])
-    with pytest.raises(SystemExit) as stopped:
-        main.main()
-    assert stopped.value.code == 0
-    assert "all good" in capsys.readouterr().out
+    monkeypatch.setenv("COLUMNS", "300")
+    assert status(monkeypatch, "check") == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "all good" in told
+    for words in (
+        "data of shapes drawn by prepare: 20 images (train 8, val 4, extra 8)",
+        "weights none to load",
+        f"torch {torch.__version__}",
+        f"Python {platform.python_version()}",
+        "precision auto: ",
+        "mlflow.db, new",
+        "GiB",
+        "stale cells not known, there is no dvc.yaml here",
+    ):
+        assert words in told
+
+
+def test_check_lists_every_problem_and_looks_at_the_data_first(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
+    monkeypatch.setenv("TORCH_HOME", str(project.parent / "empty"))
+    monkeypatch.setattr("torch.hub.download_url_to_file", downloads)
+    miniature.change(project, {"run": {"datasets": ["cityscapes", "shapes"]}})
+    assert status(monkeypatch, "check") == 2
+    told = capsys.readouterr()
+    first, second = told.err.strip().splitlines()
+    assert first.startswith("error: ")
+    assert "datasets/cityscapes" in first
+    assert "ATTNFD_CITYSCAPES_ROOT" in first
+    assert second.startswith("error: MLflow store http://127.0.0.1:1: ")
+    rows = " ".join(told.out.split())
+    assert "data of cityscapes a problem" in rows
+    assert "data of shapes drawn by prepare" in rows
+    assert "all good" not in rows
+
+
+def downloads(*args: object, **kwargs: object) -> None:
+    raise AssertionError("downloads")
+
+
+def test_check_downloads_no_weights_and_says_how_large_they_are(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(project.parent / "empty"))
+    monkeypatch.setattr("torch.hub.download_url_to_file", downloads)
+    miniature.change(project, {"recipes": {"shapes": {"training": {"weights": "imagenet"}}}})
+    assert status(monkeypatch, "check") == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "weights of mobilenetv2 imagenet: not on this disk yet, a download of 14 MB" in told
+    assert "weights of resnet18 imagenet: not on this disk yet, a download of 45 MB" in told
+
+
+def test_data_that_are_missing_come_before_weights(
+    refused: Refused, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.hub.download_url_to_file", downloads)
+    monkeypatch.setenv("TORCH_HOME", str(project.parent / "empty"))
+    message = refused("prepare", "--dataset", "voc", changes={"run": {"datasets": ["voc"]}})
+    assert "ATTNFD_VOC_ROOT" in message
 
 
 @pytest.mark.parametrize(
@@ -152,7 +259,7 @@ def test_check_names_what_does_not_hold(refused: Refused, changes: dict, words: 
     message = refused("check", changes=changes)
     for word in words:
         assert word in message
-    assert "\n" not in message
+    assert all(line.startswith("error: ") for line in message.splitlines())  # A line for each problem.
 
 
 def test_weights_of_another_network(refused: Refused, project: Path) -> None:
@@ -174,7 +281,12 @@ def test_imagenet_weights_without_a_network(
 
     monkeypatch.setenv("TORCH_HOME", str(project.parent / "empty"))
     monkeypatch.setattr("torch.hub.download_url_to_file", offline)
-    message = refused("check", changes={"recipes": {"shapes": {"training": {"weights": "imagenet"}}}})
+    message = refused(
+        "train_teacher",
+        "--dataset",
+        "shapes",
+        changes={"recipes": {"shapes": {"training": {"weights": "imagenet"}}}},
+    )
     assert "weights: none" in message
     assert "file" in message
 
@@ -279,3 +391,13 @@ def test_another_broken_connection_is_not_a_loaders(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(main, "app", app)
     with pytest.raises(EOFError):
         main.main()
+
+
+def test_a_library_that_no_active_recipe_needs_may_be_missing(
+    project: Path, monkeypatch: pytest.MonkeyPatch, refused: Refused
+) -> None:
+    monkeypatch.setitem(sys.modules, "timm", None)
+    # The recipe camvid_cpu has a backbone of timm, and is not active.
+    assert status(monkeypatch, "prepare", "--dataset", "shapes") == 0
+    miniature.change(project, {"students": {"mobilenetv2": {"backbone": "timm:mobilenetv3_small_100"}}})
+    assert "timm: not installed" in refused("prepare", "--dataset", "shapes")

@@ -181,3 +181,58 @@ def test_an_unknown_key_in_an_optional_section_is_named() -> None:
 
     with pytest.raises(UserError, match=r"card\.inner\.widht: unknown key; did you mean 'width'"):
         validate(Outer, {"inner": {"widht": 2}}, "card")
+
+
+def test_a_trial_has_the_general_weight_times_its_factor_in_fewer_epochs() -> None:
+    raw = changed("methods.cwd.on", {"shapes": {"weight": 50, "temperature": 2, "epochs": 9}})
+    raw["tune"] = {"factors": [0.1, 1, 3], "share": 0.25, "epochs_factor": 0.1}
+    params = Params(raw)
+    settings = params.resolve(Cell.trial("shapes", "resnet18", "cwd", "0.1", 0))
+    assert (settings.method.weight, settings.method.temperature) == (0.3, 2)
+    epochs = SHIPPED["recipes"]["shapes"]["distill"]["epochs"]
+    assert settings.distill.epochs == settings.distill.validate_every == epochs / 10
+    assert settings.of_the_model()["tune"] == {"share": 0.25}
+
+
+def test_what_trials_begin_from_has_nothing_that_is_chosen_from_them() -> None:
+    before = Params(changed("methods.cirkd.on", {"shapes": {"pixel_weight": 0.5}}))
+    after = Params(changed("methods.cirkd.on", {"shapes": {"pixel_weight": 0.5, "weight": 7, "epochs": 3}}))
+    assert after.method("cirkd", "shapes").weight == 7
+    assert after.untuned("cirkd", "shapes") == before.untuned("cirkd", "shapes")
+    assert after.untuned("cirkd", "shapes")["pixel_weight"] == 0.5
+    other = Params(changed("methods.cirkd.weight", 2))
+    assert other.untuned("cirkd", "shapes") != before.untuned("cirkd", "shapes")
+
+
+def test_epochs_of_a_method_replace_those_of_distill_and_of_nothing_else() -> None:
+    params = Params(changed("methods.attnfd.on", {"shapes": {"epochs": 7}}))
+    assert params.resolve(Cell.distilled("shapes", "resnet18", "attnfd", 0)).distill.epochs == 7
+    assert params.resolve(Cell.ablated("shapes", "resnet18", "with_kd", 0)).distill.epochs == 7
+    other = params.resolve(Cell.distilled("shapes", "resnet18", "kd", 0))
+    assert other.distill.epochs == SHIPPED["recipes"]["shapes"]["distill"]["epochs"]
+    assert "epochs" not in other.of_the_model()["method"]
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("tune.factors", [1, 0.3, 1.0], "tune.factors: found [1, 0.3, 1.0]; allowed: every value once"),
+        ("tune.factors", [0], "tune.factors.0: found 0; allowed: 0.0001 to 10000"),
+        ("tune.share", 1, "tune.share: found 1; allowed: less than 1"),
+        ("tune.epochs_factor", 2, "tune.epochs_factor: found 2; allowed: 0.01 to 1"),
+        ("run.tune.methods", ["kdd"], "run.tune.methods: unknown name 'kdd'; did you mean 'kd'?"),
+        ("methods.kd.epochs", 0, "methods.kd.epochs: found 0; allowed: greater than 0"),
+    ],
+)
+def test_tuning_that_cannot_run_is_named(path: str, value: Any, message: str) -> None:
+    with pytest.raises(UserError, match=re.escape(message)):
+        Params(changed(path, value)).method("kd", "shapes")
+
+
+def test_a_trial_is_where_dvc_writes_it() -> None:
+    params = Params(changed("tune.factors", [0.1, 1, 10]))
+    axes = params.run.tune.model_copy(update={"methods": ("kd",), "seeds": (2,)})
+    folders = [cell.model.as_posix() for cell in Cell.trials(axes, params.tune.factors, "shapes")]
+    assert folders == [f"tuning/shapes/mobilenetv2/kd/{factor}/2" for factor in ("0.1", "1", "10")]
+    cell = Cell.trial("shapes", "mobilenetv2", "kd", "0.1", 2)
+    assert Cell.of_tags(cell.tags) == cell

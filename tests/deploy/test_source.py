@@ -3,6 +3,7 @@ import re
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -25,6 +26,7 @@ METRICS = {
     "parameters": 7,
     "images": 2,
     "iou": {"a": 0.25, "b": 0.25},
+    "split": "val",
 }
 CELL = Cell(stage="distill", dataset="tiny", student="mobilenetv2", method="kd", seed=0)
 
@@ -61,6 +63,22 @@ def test_folders_and_cells(name: str) -> None:
     assert (model.name, model.legend, model.miou) == (name, LEGEND, 0.25)
     assert not model.network.training
     assert model.card["sha256"] == checkpoint.fingerprint(CELL.model)
+
+
+def test_a_path_is_a_name() -> None:
+    assert open_model(CELL.model).card == open_model("tiny/mobilenetv2/kd/0").card
+
+
+@pytest.mark.parametrize("name", [3, None, b"tiny/mobilenetv2/kd/0"])
+def test_what_is_no_name_says_what_to_pass(name: Any) -> None:
+    with pytest.raises(TypeError, match=r"model: found .*; pass a folder such as 'shapes/resnet18/attnfd/0'"):
+        open_model(name)
+
+
+def test_a_model_is_a_line_in_a_shell() -> None:
+    assert repr(open_model("tiny/mobilenetv2/kd/0")) == (
+        "Model('tiny/mobilenetv2/kd/0': red, green, blue; mIoU 25.00)"
+    )
 
 
 def test_model_far_from_its_results(tmp_path: Path) -> None:
@@ -143,14 +161,14 @@ def run_id(project: Path) -> str:
             run.evaluated(Evaluated(METRICS, ["a", "b"], images))
         import mlflow
 
-        mlflow.register_model(f"runs:/{run.id}/model", "attnfd-tiny")
+        mlflow.register_model(f"runs:/{run.id}/{CELL.name}", "attnfd-tiny")
         mlflow.MlflowClient().set_registered_model_alias("attnfd-tiny", "best", "1")
     return run.id
 
 
 @pytest.mark.skipif(find_spec("mlflow") is None, reason="without MLflow")
 class TestTracked:
-    @pytest.mark.parametrize("name", ["{run}", "attnfd-tiny"])
+    @pytest.mark.parametrize("name", ["{run}", "attnfd-tiny", "attnfd-tiny@best", "models:/attnfd-tiny@best"])
     def test_model_of_the_store_is_the_same_to_the_bit(self, name: str, run_id: str) -> None:
         model, local = open_model(name.format(run=run_id)), open_model("tiny/mobilenetv2/kd/0")
         assert (model.card, model.legend, model.miou) == (local.card, local.legend, 0.25)
@@ -168,7 +186,7 @@ class TestTracked:
         (described,) = Path("mlruns").rglob("MLmodel")
         folder = described.parent
         before = {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
-        weights = folder / "extra_files/model.safetensors"
+        weights = folder / "data/network/model.safetensors"
         for file in before:
             if file not in (described, weights):
                 file.write_bytes(TRAP)

@@ -76,6 +76,40 @@ def test_dilations(name, last_stage, dilations):
     assert all(conv.dilation == (1, 1) for conv in others)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_output_stride_8(name):
+    """The last two stages keep the size of the second, and see the same weights."""
+    outputs = backbones.build(name, output_stride=8).eval()(torch.randn(1, 3, 64, 33))
+    for stage, stride in zip(backbones.entry(name).stages, (4, 8, 8, 8), strict=True):
+        assert outputs[stage.pre_relu].shape == (1, stage.channels, -(-64 // stride), -(-33 // stride))
+    with torch.device("meta"):
+        shapes = [
+            {
+                key: value.shape
+                for key, value in backbones.build(name, output_stride=stride).state_dict().items()
+            }
+            for stride in (16, 8)
+        ]
+    assert shapes[0] == shapes[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "parts", "dilations"),
+    [
+        ("resnet18", ["layer3", "layer4"], [2] * 4 + [4] * 4),
+        ("resnet50", ["layer3", "layer4"], [2] * 6 + [4, 8, 16]),
+        ("mobilenetv2", [f"features.{i}" for i in range(7, 18)], [1] * 4 + [2] * 6 + [4]),
+        ("mobilenetv3_large", [f"features.{i}" for i in range(7, 16)], [2] * 6 + [4] * 3),
+        ("efficientnet_b0", [f"features.{i}" for i in range(4, 8)], [1, 2, 2, 2, 2, 2, 2, 4, 4, 4, 4]),
+    ],
+)
+def test_dilations_at_output_stride_8(name, parts, dilations):
+    backbone = backbones.build(name, output_stride=8)
+    convs = [conv for part in parts for conv in spatial_convs(backbone.get_submodule(part))]
+    assert [conv.dilation for conv in convs] == [(d, d) for d in dilations]
+    assert all(conv.stride == (1, 1) for conv in convs)
+
+
 def test_dilated_mobilenetv3_is_torchvisions():
     theirs = torchvision.models.get_model("mobilenet_v3_large", weights=None, dilated=True)
     ours = backbones.build("mobilenetv3_large")

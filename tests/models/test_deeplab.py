@@ -58,6 +58,18 @@ def test_shapes(name, size):
     assert net.info.margins is None
 
 
+def test_output_stride_8():
+    net = network("mobilenetv2", attention=ATTENTION, output_stride=8).train()
+    logits, taps = net(images(size=65), all_taps(net))
+    assert logits.shape == (2, 5, 65, 65)
+    strides = {"stage1": 4, "stage2": 8, "stage3": 8, "backbone": 8, "encoder": 8, "decoder": 4}
+    for tap, feature in taps.items():
+        assert feature.shape[-1] == -(-65 // strides[tap.layer]), tap
+    rates = [branch.conv.dilation[0] for branch in net.aspp.atrous]
+    assert rates == [12, 24, 36]
+    assert net.architecture.output_stride == 8
+
+
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("attention", [None, ATTENTION])
 def test_points_of_a_layer(name, attention):

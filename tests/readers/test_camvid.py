@@ -26,6 +26,13 @@ def test_lists_are_read_with_and_without_the_authors_folder(tmp_path: Path) -> N
     }
 
 
+def test_a_test_list_is_read_if_it_is_there(tmp_path: Path) -> None:
+    reader = reader_of(tmp_path, "train/a.png trainannot/a.png\n")
+    assert list(reader.pairs()) == ["train", "val"]
+    (tmp_path / "test.txt").write_text("/SegNet/CamVid/test/c.png /SegNet/CamVid/testannot/c.png\n")
+    assert reader.pairs()["test"] == [Pair(Path("test/c.png"), Path("testannot/c.png"))]
+
+
 def test_a_line_that_is_no_pair_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"train.txt, line 2: found 'train/c.png'"):
         reader_of(tmp_path, "train/a.png trainannot/a.png\ntrain/c.png\n").pairs()

@@ -145,6 +145,30 @@ def test_a_split_by_share_follows_its_seed_alone(root: Path) -> None:
     assert first != ids(prepared(root, val=0.25, seed=1), "val")
 
 
+def test_a_third_part_tests(root: Path) -> None:
+    paint(root, [Image.fromarray(np.array([[0, 10, 20]] * 2, dtype=np.uint8))] * 6)
+    (root / "train.txt").unlink()
+    (root / "val.txt").unlink()
+    found = prepared(root, val=0.34, test=0.34)
+    parts = [set(ids(found, split)) for split in ("train", "val", "test")]
+    assert [len(part) for part in parts] == [2, 2, 2]
+    assert set().union(*parts) == set("012345")
+    assert parts[1] == set(ids(prepared(root, val=0.34), "val"))  # It does not depend on the other share.
+
+
+def test_a_list_of_test_images_is_read(root: Path) -> None:
+    (root / "train.txt").write_text("0\n1\n2\n")
+    (root / "test.txt").write_text("3\n")
+    assert ids(prepared(root), "test") == ["3"]
+
+
+def test_a_list_of_no_test_images_is_refused(root: Path) -> None:
+    (root / "train.txt").write_text("0\n1\n2\n")
+    (root / "test.txt").write_text("\n")
+    with pytest.raises(UserError, match=r"split test: found no image among .*or take the split away"):
+        prepared(root)
+
+
 def test_rare_classes_are_shared_out_evenly() -> None:
     present = np.zeros((200, 4), dtype=bool)
     present[:, 0] = True
@@ -154,6 +178,11 @@ def test_rare_classes_are_shared_out_evenly() -> None:
     for seed in range(5):
         chosen = stratify(present, 0.2, seed)
         assert present[chosen].sum(0).tolist() == [40, 4, 2, 1]
+
+
+@pytest.mark.parametrize(("share", "chosen"), [(0.2, 2), (0.5, 5), (0.52, 5), (0.8, 8)])
+def test_images_without_a_common_class_are_shared_out_too(share: float, chosen: int) -> None:
+    assert stratify(np.eye(10, dtype=bool), share, 0).sum() == chosen
 
 
 def test_a_group_goes_to_one_side_as_a_whole() -> None:

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pydantic import ValidationError
 
 from attnfd.data.images import decode_image, decode_mask
+from attnfd.errors import UserError
 from attnfd.readers.shapes import OUTLINES, Options, Shapes, draw
 
 
@@ -105,5 +105,5 @@ def test_colour_tells_the_class_as_far_as_the_hint_goes(hint: float, tells: bool
     ],
 )
 def test_impossible_options_are_refused(changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValidationError, match=message):
+    with pytest.raises(UserError, match=message):
         small(**changes)

@@ -7,7 +7,9 @@ import pytest
 from attnfd import paths
 from attnfd.analysis import tables
 from attnfd.errors import UserError
-from attnfd.report import gallery
+from attnfd.report import gallery, panels
+from attnfd.report.names import Names
+from attnfd.results import pictures
 from tests.report import synthetic
 
 
@@ -16,12 +18,22 @@ def draw(settings, mious, change=lambda cells: None, images=4):
     cells = synthetic.results(settings, mious)
     change({cell.name: cell for cell in cells})
     found = tables.results(cells)
-    of_variants = tables.ablation(found, settings, "tiny"), tables.settings(found, settings)
-    return gallery.draw(prepared, cells, tables.comparison(found), *of_variants, tables.curves(cells))
+    frames = {
+        "comparison": tables.comparison(found),
+        "ablation": tables.ablation(found, settings, "tiny"),
+        "settings": tables.settings(found, settings),
+        "curves": tables.curves(cells),
+        "per_class": tables.per_class(cells),
+    }
+    return gallery.draw(prepared, cells, Names.of(settings, "tiny"), frames)
 
 
 def titles(picture, count):
     return [axes.get_title(loc="left") for axes in picture.figure.axes[:count]]
+
+
+def headings(picture):
+    return [text.get_text() for text in picture.figure.texts]
 
 
 def runners_up(*rows):
@@ -40,7 +52,7 @@ def test_every_figure_has_a_caption_and_stands_in_order():
     drawn = draw(synthetic.params(), synthetic.ONE_SEED)
     assert list(drawn) == [
         "comparison", "sizes", "curves", "per_class", "ablation", "gains", "confusion",
-        "overlays_resnet18", "attention_resnet18",
+        "predictions_resnet18", "attention_resnet18",
     ]  # fmt: skip
     assert all(picture.caption.endswith(".") for picture in drawn.values())
 
@@ -51,8 +63,9 @@ def test_one_method_alone_is_compared_with_nothing():
     }
     drawn = draw(synthetic.params(methods=["attnfd"]), only)
     assert "gains" not in drawn
-    assert titles(drawn["overlays_resnet18"], 4) == ["image", "ground truth", "attnfd", "teacher"]
-    assert "disagree" not in drawn["overlays_resnet18"].caption
+    assert headings(drawn["predictions_resnet18"]) == [
+        "image", "ground truth", "AttnFD", "teacher", "errors of AttnFD"
+    ]  # fmt: skip
 
 
 def test_confusion_is_of_the_best_student_and_all_its_seeds():
@@ -66,40 +79,82 @@ def test_confusion_is_of_the_best_student_and_all_its_seeds():
             )
 
     picture = draw(synthetic.params(seeds=[0, 1, 2]), synthetic.THREE_SEEDS, change)["confusion"]
-    assert titles(picture, 2) == ["resnet18, attnfd", "teacher"]
+    assert titles(picture, 2) == ["ResNet-18, AttnFD", "ResNet-101, teacher"]
     # 4 × (1 + 2 + 3) hits and 4 × 3 misses of the first class.
     assert picture.figure.axes[0].images[0].get_array()[0].tolist() == pytest.approx([200 / 3, 100 / 3, 0])
 
 
-def test_overlays_show_the_first_seed_of_three_methods_and_the_images_in_dispute():
+def test_predictions_are_of_typical_images_of_the_largest_changes_and_of_a_failure():
+    hits = {"none": [5, 5, 5, 5, 5, 5], "attnfd": [6, 7, 9, 8, 2, 3], "kd": [0] * 6}
+
     def change(cells):
+        ids = [f"image{number}" for number in range(6)]
         for cell in cells.values():
-            # Other seeds, and the teacher, say something else; nobody may ask them.
-            other = cell.seed != 0
-            maps = {f"image{number}": np.full(synthetic.SIZE, other, dtype=np.uint8) for number in range(8)}
-            if cell.name == "resnet18-kd-0":  # the runner-up contradicts the others here and there
-                maps["image5"][:, :4] = maps["image6"][:] = maps["image2"][:, :2] = 2
+            label = {"none": 0, "attnfd": 1, "kd": 2}.get(cell.method, 2)
+            maps = {id: np.full(synthetic.SIZE, label, dtype=np.uint8) for id in ids}
             np.savez(cell.results / paths.PREDICTIONS, **maps)
+            right = hits.get(cell.method, [10] * 6)
+            matrices = [[[hit, 10 - hit, 0], [0, 0, 0], [0, 0, 0]] for hit in right]
+            np.savez(cell.results / paths.CONFUSION, ids=ids, matrices=np.array(matrices, dtype=np.uint32))
 
-    mious = synthetic.THREE_SEEDS | {f"resnet18-kd-{seed}": 0.69 for seed in range(3)}
-    picture = draw(synthetic.params(seeds=[0, 1, 2]), mious, change, images=8)["overlays_resnet18"]
-    assert titles(picture, 6) == ["image", "ground truth", "none", "kd", "attnfd", "teacher"]
-    rows = [picture.figure.axes[start : start + 6] for start in range(0, 36, 6)]
-    assert [row[0].images[0].get_array()[0, 0, 0] // 10 for row in rows] == [1, 4, 6, 5, 2, 0]
-    assert [row[0].get_ylabel() for row in rows] == ["evenly\nspread"] * 3 + ["most\ndifferent"] * 3
-    painted = [axes.images[0].get_array()[3, 3].tolist() for axes in rows[3][2:]]
-    assert painted == [list(synthetic.PALETTE[index]) for index in (0, 2, 0, 1)]
-    assert "seed 0" in picture.caption
-    assert "3 of 8 validation images, evenly spread; then 3 more" in picture.caption
+    picture = draw(synthetic.params(), synthetic.ONE_SEED, change, images=6)["predictions_resnet18"]
+    assert headings(picture) == [
+        "image", "ground truth", "no distillation", "AttnFD", "teacher", "errors of AttnFD"
+    ]  # fmt: skip
+    axes = [axis for axis in picture.figure.axes if axis.images]
+    rows = [axes[start : start + 6] for start in range(0, 36, 6)]
+    lines = [row[0].texts[0].get_text() for row in rows]
+    assert lines == [
+        "typical: image0", "typical: image1", "largest gain: image2", "largest gain: image3",
+        "largest loss: image4", "lowest mIoU: image5",
+    ]  # fmt: skip
+    assert [row[3].get_xlabel() for row in rows] == [f"mIoU {10 * hit}.0" for hit in hits["attnfd"]]
+    painted = [axis.images[0].get_array()[3, 3].tolist() for axis in rows[0][2:5]]
+    assert painted == [list(synthetic.PALETTE[index]) for index in (0, 1, 2)]
+    wrong = rows[0][5].images[0].get_array()
+    # The mask is class 1 left of the diagonal and ground to the right of it.
+    assert wrong[3, 3].tolist() == list(pictures.RIGHT)
+    assert wrong[3, 5].tolist() == list(pictures.WRONG)
+    assert "Seed 0" in picture.caption
 
 
-def test_attention_shows_the_images_that_the_evaluation_stored():
+def test_attention_is_laid_over_the_images_that_the_evaluation_stored():
     picture = draw(synthetic.params(), synthetic.ONE_SEED)["attention_resnet18"]
-    image, teacher, student = picture.figure.axes
+    image, teacher, student = picture.figure.axes[:3]
     assert image.images[0].get_array()[0, 0].tolist() == [10, 10, 10]
-    assert titles(picture, 3) == ["image", "teacher\nraw", "student\nraw"]
-    assert np.unique(student.images[0].get_array()).tolist() == [7]
+    assert headings(picture) == ["image", "teacher:\nraw", "ResNet-18:\nraw"]
+    assert image.texts[0].get_text() == "encoder"
+    blended = panels.blend(np.full((6, 8, 3), 10, dtype=np.uint8), np.full((2, 2), 7, dtype=np.uint8))
+    np.testing.assert_array_equal(student.images[0].get_array(), blended)
     assert teacher.get_visible()
+
+
+def test_the_grid_of_all_layers_is_folded_away_behind_the_decoder():
+    def change(cells):
+        level = np.full((1, 2, 2), 7, dtype=np.uint8)
+        levels = {f"teacher/{layer}/raw": level for layer in ("backbone", "encoder", "decoder")}
+        np.savez(cells["resnet18-attnfd-0"].results / paths.ATTENTION, ids=["image1"], **levels)
+
+    drawn = draw(synthetic.params(), synthetic.ONE_SEED, change)
+    shown, grid = (drawn[f"{name}_resnet18"] for name in ("attention", "attention_all"))
+    layers = [
+        [axes.texts[0].get_text() for axes in picture.figure.axes if axes.texts] for picture in (shown, grid)
+    ]
+    assert layers == [["decoder"], ["backbone", "encoder", "decoder"]]
+    assert (shown.folded, grid.folded) == (False, True)
+
+
+def test_a_hot_place_stands_out_from_the_grey_image():
+    image = np.full((4, 4, 3), (0, 128, 0), dtype=np.uint8)
+    cold, hot = (
+        panels.blend(image, np.full((1, 1), level, dtype=np.uint8))[0, 0].astype(int) for level in (0, 255)
+    )
+    assert hot.sum() > cold.sum() + 200
+    assert panels.blend(image, np.zeros((1, 1), dtype=np.uint8)).shape == (
+        panels.SMALLEST,
+        panels.SMALLEST,
+        3,
+    )
 
 
 @pytest.mark.parametrize("name", [paths.CONFUSION, paths.PREDICTIONS, paths.ATTENTION])

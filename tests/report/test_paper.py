@@ -9,8 +9,11 @@ import pytest
 
 from attnfd import discovery
 from attnfd.analysis.tables import COMBINATIONS
+from attnfd.config.params import load_params
 from attnfd.config.schema import LAYERS
-from attnfd.report import paper
+from attnfd.models import backbones
+from attnfd.report import paper, provenance
+from tests.miniature import PROJECT
 
 
 def comparison(reader, *rows):
@@ -78,6 +81,20 @@ def test_the_rows_of_table_3():
     assert ["".join(layer[0] for layer in layers) for layers in COMBINATIONS] == [
         "", "b", "e", "d", "be", "bd", "ed", "bed",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("dataset", ["voc", "cityscapes"])
+def test_the_paper_s_training_is_that_of_its_recipes(dataset):
+    table = provenance.recipe(load_params(PROJECT / "params.yaml"), dataset).set_index("setting")
+    printed = table[table["paper"] != ""]
+    assert len(printed) == 11
+    assert list(printed["teacher"]) == list(printed["paper"])
+    assert list(printed["students"])[1:] == list(printed["paper"])[1:]  # the first is the teacher's backbone
+
+
+def test_what_ships_has_a_title():
+    assert all(discovery.component("distillers", name).title for name in discovery.names("distillers"))
+    assert all(entry.title for entry in backbones.BACKBONES.values())
 
 
 def test_methods_are_those_of_this_project():

@@ -2,17 +2,22 @@
 
 import json
 import re
+import subprocess
+import time
 from base64 import b64decode
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
 
 from attnfd import paths
-from attnfd.data.prepared import Prepared
+from attnfd.data.prepared import Prepared, open_prepared
+from attnfd.distillers.attnfd import AttnFD
 from attnfd.errors import UserError
+from attnfd.report import provenance, vector
+from attnfd.report.names import Names
 from attnfd.results import style
 from stages.report import report
 from tests import tasks
@@ -35,25 +40,29 @@ def test_the_folder():
     synthetic.dataset()
     synthetic.results(settings, synthetic.ONE_SEED | more)
     report(tasks.of(settings, "tiny"))
-    names = ("comparison", "ablation", "networks", "data")
-    assert {name for name in contents() if not name.startswith("figures/")} == {
-        "report.md", "report.html", "plots/curves.csv", "plots/per_class.csv", "plots/confusion.csv",
+    names = ("comparison", "ablation", "networks", "data", "recipe")
+    assert {name for name in contents() if not name.startswith(("figures/", "pdf/"))} == {
+        "report.md", "report.html", "tables/comparison_full.tex",
+        "plots/curves.csv", "plots/per_class.csv", "plots/confusion.csv",
         *(f"tables/{name}.{kind}" for name in names for kind in ("csv", "tex")),
     }  # fmt: skip
     text = (FOLDER / "report.md").read_text()
-    assert "resnet18: attnfd is better than none (no distillation) by +10.00 mIoU" in text
-    assert "mobilenetv2: attnfd is not distinguishable from none (no distillation): +0.00 mIoU" in text
-    assert "4 validation images of 3 classes" in text
+    assert "ResNet-18: AttnFD differs from no distillation by +10.00 mIoU" in text
+    assert "MobileNetV2: AttnFD differs from no distillation by +0.00 mIoU" in text
+    assert "](report.html)" in text
+    assert "<ins>" not in text
+    assert "tiny: 3 classes; 4 validation images" in text
     assert "- **Warning**: No mask has a pixel of class star." in text
     assert "| square | 0.001 |" in text
-    pictures = re.findall(r"\]\((.*?)\)", text)
+    pictures = re.findall(r"!\[.*?\]\((.*?)\)", text)
     figures = ["comparison", "sizes", "ablation", "curves", "per_class", "gains", "confusion"]
     for student in ("mobilenetv2", "resnet18"):
-        figures += [f"overlays_{student}", f"attention_{student}"]
-    assert sorted(pictures) == sorted(f"figures/{name}.png" for name in figures)
+        figures += [f"predictions_{student}", f"attention_{student}"]
+    assert sorted(pictures) == sorted(f"figures/{name}.svg" for name in figures)
     assert {name for name in contents() if name.startswith("figures/")} == set(pictures)
     for picture in pictures:
-        assert Image.open(FOLDER / picture).format == "PNG"
+        assert ElementTree.parse(FOLDER / picture).getroot().tag.endswith("svg")
+        assert (FOLDER / "pdf" / Path(picture).with_suffix(".pdf").name).read_bytes().startswith(b"%PDF")
     assert pd.read_csv(FOLDER / "tables/comparison.csv").loc[0, "student"] == "teacher"
 
 
@@ -62,9 +71,31 @@ def test_the_page_needs_no_other_file():
     synthetic.results(synthetic.params(), synthetic.ONE_SEED)
     report(tasks.of(synthetic.params(), "tiny"))
     text = (FOLDER / "report.html").read_text()
-    embedded = [b64decode(found) for found in re.findall(r'src="data:image/png;base64,([^"]*)"', text)]
-    assert sorted(embedded) == sorted(file.read_bytes() for file in (FOLDER / "figures").iterdir())
-    assert text.count("src=") == len(embedded)
+    drawn = re.findall(r'<svg [^>]*aria-label="([^"]*)"', text)
+    assert len(drawn) == len(list((FOLDER / "figures").iterdir()))
+    assert drawn[0] == "mIoU of every method, the best first"
+    offered = {
+        name: b64decode(content)
+        for content, name in re.findall(r'href="data:[^"]*?;base64,([^"]*)" download="([^"]*)"', text)
+    }
+    found = {file.name: file.read_bytes() for part in ("tables", "pdf") for file in (FOLDER / part).iterdir()}
+    assert offered == found
+    assert "src=" not in text
+    addresses = re.findall(r'href="([^"]*)"', text)
+    assert all(address.startswith(("#", "data:")) for address in addresses)
+
+
+def test_a_page_follows_the_mode_of_the_browser():
+    synthetic.dataset()
+    synthetic.results(synthetic.params(), synthetic.ONE_SEED)
+    report(tasks.of(synthetic.params(), "tiny"))
+    page, file = (FOLDER / "report.html").read_text(), (FOLDER / "figures/comparison.svg").read_text()
+    assert style.INK in file
+    drawn = re.sub(r'base64,[^"]*', "", "".join(re.findall("<svg.*?</svg>", page, re.DOTALL)))
+    assert not re.search("|".join(vector.THEMED), drawn)
+    assert set(re.findall(r"var\((--[a-z]+)\)", drawn)) <= set(re.findall(r"(--[a-z]+):", page))
+    ids = re.findall(r' id="([^"]*)"', page)
+    assert len(ids) == len(set(ids))  # parts of one figure are not those of another
 
 
 def test_the_metrics_are_one_number_per_student_and_method():
@@ -73,8 +104,8 @@ def test_the_metrics_are_one_number_per_student_and_method():
     report(tasks.of(synthetic.params(), "tiny"))
     found = json.loads(paths.summary("tiny").read_text())
     assert list(found) == ["teacher", "resnet18"]
-    assert found["resnet18"] == {method: {"miou": miou} for method, miou in (
-        ("none", 0.6), ("kd", 0.55), ("attnfd", 0.7),
+    assert found["resnet18"] == {method: {"miou": pytest.approx(miou)} for method, miou in (
+        ("none", 60), ("kd", 55), ("attnfd", 70),
     )}  # fmt: skip
 
 
@@ -83,7 +114,7 @@ def test_three_seeds():
     synthetic.dataset()
     synthetic.results(settings, synthetic.THREE_SEEDS)
     report(tasks.of(settings, "tiny"))
-    assert "| resnet18 | attnfd | **72.00 ± 2.65** | +10.00 |" in (FOLDER / "report.md").read_text()
+    assert "| ResNet-18 | AttnFD | **72.00 ± 2.65** | +10.00 |" in (FOLDER / "report.md").read_text()
     assert "& \\textbf{72.00 $\\pm$ 2.65} & +10.00 &" in (FOLDER / "tables/comparison.tex").read_text()
     table = pd.read_csv(FOLDER / "tables/comparison.csv").set_index("method")
     assert table.loc["attnfd", "miou_std"] == pytest.approx(np.std([0.70, 0.71, 0.75], ddof=1), abs=1e-12)
@@ -107,11 +138,50 @@ def test_equal_results_give_equal_bytes(monkeypatch):
     synthetic.results(settings, synthetic.ONE_SEED)
     report(tasks.of(settings, "tiny"))
     first = contents()
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 1e6)  # of the files' dates
     monkeypatch.setenv("MPLBACKEND", "svg")
     with style.matplotlib.rc_context({"font.size": 30, "axes.facecolor": "red"}):
         report(tasks.of(settings, "tiny"))
     assert contents() == first
     assert str(Path.cwd()).encode() not in b"".join(first.values())
+
+
+def git(*arguments):
+    author = ("-c", "user.name=tests", "-c", "user.email=tests@localhost")
+    return subprocess.run(["git", *author, *arguments], check=True, capture_output=True, text=True).stdout
+
+
+def test_the_commit_is_the_last_of_code_and_params():
+    assert provenance.commit() == "not in a Git repository"
+    git("init", "--quiet")
+    Path("params.yaml").write_text("a: 1\n")
+    git("add", ".")
+    git("commit", "--quiet", "--message", "params")
+    made = git("rev-parse", "HEAD").strip()
+    Path("dvc.lock").write_text("later\n")
+    git("add", ".")
+    git("commit", "--quiet", "--message", "lock")
+    assert provenance.commit() == f"commit {made}"
+    Path("params.yaml").write_text("a: 2\n")
+    assert provenance.commit() == f"commit {made}, with changes that are not committed"
+
+
+def test_the_page_says_how_it_was_made():
+    settings = synthetic.params()
+    synthetic.dataset()
+    synthetic.results(settings, synthetic.ONE_SEED)
+    settings.method = lambda method, dataset, variant=None: AttnFD.Config(weight=10, kd_weight=0)
+    settings.run = settings.run.model_copy(update={"methods": ("attnfd",)})
+    made = " ".join(provenance.facts(settings, open_prepared(settings, "tiny"), Names.of(settings, "tiny")))
+    assert "Command: dvc repro report@tiny" in made
+    assert "tiny, read by attnfd/readers/shapes.py; 4 images in val." in made
+    assert re.search("SHA-256 [0-9a-f]{64} of the index", made)
+    assert "differ from the defaults: AttnFD weight = 10 (default 1)." in made
+    table = provenance.recipe(settings, "tiny").set_index("setting")
+    assert tuple(table.loc["epochs"]) == ("120", "60", "120")
+    assert tuple(table.loc["crop"]) == ("64, 64", "64, 64", "513, 513")
+    assert tuple(table.loc["backbone"]) == ("resnet101", "", "resnet101")
 
 
 def test_only_none_is_enough():
@@ -136,8 +206,8 @@ def test_ablations_of_one_kind_are_enough():
     report(tasks.of(settings, "tiny"))
     assert list(pd.read_csv(FOLDER / "tables/settings.csv")["variant"]) == ["plain"]
     assert {name for name in contents() if "ablation" in name} == set()
-    assert Image.open(FOLDER / "figures/settings.png").format == "PNG"
-    assert "](figures/settings.png)" in (FOLDER / "report.md").read_text()
+    assert (FOLDER / "pdf/settings.pdf").exists()
+    assert "](figures/settings.svg)" in (FOLDER / "report.md").read_text()
 
 
 def test_a_missing_cell_writes_nothing():
@@ -228,7 +298,7 @@ def test_as_many_classes_as_there_can_be(monkeypatch):
         maps = {id: rng.integers(0, 254, synthetic.SIZE, dtype=np.uint8) for id in ("image1", "image3")}
         np.savez_compressed(cell.results / paths.PREDICTIONS, **maps)
     report(tasks.of(synthetic.params(), "tiny"))
-    sizes = {file.stem: np.prod(Image.open(file).size) for file in (FOLDER / "figures").iterdir()}
-    assert max(sizes.values()) < 25e6
-    assert {"confusion", "per_class", "gains", "overlays_resnet18"} <= sizes.keys()
+    sizes = {file.stem: file.stat().st_size for file in (FOLDER / "figures").iterdir()}
+    assert max(sizes.values()) < 2e6
+    assert {"confusion", "per_class", "gains", "predictions_resnet18"} <= sizes.keys()
     assert set(pd.read_csv(FOLDER / "plots/per_class.csv")["class"]) == set(names)

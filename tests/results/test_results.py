@@ -2,6 +2,7 @@
 
 import json
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -40,6 +41,20 @@ def evaluate(prepared, folder, **options):
     return write.evaluate(Constant(), prepared, config, Path(folder))
 
 
+def test_results_are_of_the_test_split_and_val_is_beside_them(prepared):
+    card = prepared.card
+    rows = prepared.index.copy()
+    first = rows.index[rows["split"] == "val"][0]
+    rows.loc[first, "split"] = "test"
+    splits = {**card.splits, "test": card.splits["val"]}
+    divided = replace(prepared, card=card.model_copy(update={"splits": splits}), index=rows)
+    whole, found = (evaluate(given, folder).metrics for given, folder in ((prepared, "a"), (divided, "b")))
+    assert (found["split"], found["images"], whole["images"]) == ("test", 1, 4)
+    assert found["val"]["miou"] == pytest.approx(whole["miou"])  # The images are alike.
+    with np.load("b/confusion.npz") as stored:
+        assert list(stored["ids"]) == [rows.loc[first, "id"]]
+
+
 def test_numbers_by_hand(prepared):
     # A mask of 6 × 8: 21 pixels on or below the diagonal, 1 void, 26 ground.
     found = evaluate(prepared, "out").metrics
@@ -51,6 +66,8 @@ def test_numbers_by_hand(prepared):
     assert found["fw_iou"] == pytest.approx(21 / 47 * 21 / 47)
     assert (found["collapsed"], found["images"], found["parameters"]) == (True, 4, 3)
     assert "resized" not in found
+    assert found["split"] == "val"
+    assert found["val"] == {name: found[name] for name in SCORES}
 
     table = pd.read_csv("out/per_class.csv").set_index("class")
     assert list(table["pixels"]) == [4 * 26, 4 * 21, 0]

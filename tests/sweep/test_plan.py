@@ -44,29 +44,63 @@ def test_this_machine_goes_before_others() -> None:
     assert plan.expect(student("none"), 10, [other]) == Expected(7, measured=False)
 
 
-def test_hours_per_stage_and_in_all() -> None:
-    def stale(name: str, why: str, expected: Expected | None) -> Stale:
-        return Stale(Job(name=name, command="", upstream=()), why, expected)
+def stale(job: str, why: str, expected: Expected | None = None, **options: object) -> Stale:
+    command = " ".join(f"--{key} {value}" for key, value in options.items())
+    return Stale(Job(name=job, command=command, upstream=()), why, expected)
 
-    found = [
-        stale("train_teacher@shapes", "training.lr", Expected(7200, measured=True)),
-        stale("distill@shapes-a", "never ran", Expected(1800, measured=True)),
-        stale("distill@shapes-b", "never ran", Expected(3600, measured=False)),
-        stale("distill@voc-a", "never ran", None),
-        stale("report@shapes", "after distill@shapes-a", None),
-    ]
-    console = Console(width=120, file=io.StringIO())
+
+def shown(*found: Stale, width: int = 80) -> list[str]:
+    console = Console(width=width, file=io.StringIO())
     plan.show(found, console)
-    lines = [" ".join(line.split()) for line in console.file.getvalue().splitlines()]
+    return console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+
+
+def test_cells_by_cause_and_time_per_stage_and_in_all() -> None:
+    student = {"dataset": "shapes", "student": "resnet18"}
+    found = [
+        stale("train_teacher@shapes", "training.lr", Expected(7200, measured=True), dataset="shapes"),
+        stale("distill@shapes-a", "never ran", Expected(1790, measured=True), **student, method="kd", seed=0),
+        stale(
+            "distill@shapes-b", "never ran", Expected(3600, measured=False), **student, method="at", seed=1
+        ),
+        stale("ablate@voc-b", "training.lr", dataset="voc", student="resnet18", variant="be", seed=0),
+        stale("evaluate@shapes-a", plan.CACHED, Expected(0, measured=True), **student, method="kd", seed=0),
+        stale("report@shapes", "after distill@shapes-a, distill@shapes-b, ablate@voc-b", dataset="shapes"),
+    ]
+    lines = [" ".join(line.split()) for line in shown(*found)]
+    assert lines[: lines.index("")] == [
+        "stage dataset student method seed h:mm",
+        "training.lr",
+        "train_teacher shapes 2:00",
+        "ablate voc resnet18 be 0 unknown",
+        "never ran",
+        "distill shapes resnet18 kd 0 0:30",
+        "distill shapes resnet18 at 1 ≈ 1:00",
+        "in the run-cache",
+        "evaluate shapes resnet18 kd 0 0:00",
+        "after distill, ablate",
+        "report shapes –",
+    ]
     for line in (
-        "train_teacher@shapes training.lr 2.0 h",
-        "distill@shapes-a never ran 30.0 min",
-        "distill@shapes-b never ran ≈ 1.0 h",
-        "distill@voc-a never ran unknown",
-        "report@shapes after distill@shapes-a –",
-        "train_teacher 1 2.0 h",
-        "distill 3 ≈ 1.5 h + unknown",
+        "train_teacher 1 2:00",
+        "distill 2 ≈ 1:30",
+        "ablate 1 unknown",
         "report 1 –",
-        "all 5 ≈ 3.5 h + unknown",
+        "all 6 ≈ 3:30 + unknown",
     ):
         assert line in lines
+
+
+def test_nothing_of_a_cell_is_cut_off_or_folded_at_80_columns() -> None:
+    longest = {"dataset": "camvid_small", "student": "mobilenetv3_large", "variant": "connector_after"}
+    teacher = stale("evaluate_teacher@camvid_small", "never ran", dataset="camvid_small")
+    lines = shown(
+        teacher, stale("ablate@a", "never ran", Expected(9e5, measured=False), **longest, seed=1000)
+    )
+    assert lines[2].split() == ["evaluate_teacher", "camvid_small", "–"]
+    assert lines[3].split() == ["ablate", *longest.values(), "1000", "≈", "250:00"]
+    assert max(map(len, lines)) <= 80
+
+
+def test_what_a_user_named_in_brackets_is_shown_as_it_is() -> None:
+    assert "data/[bold]x" in shown(stale("data/[bold]x.dvc", "data/[bold]x"), width=200)

@@ -17,7 +17,7 @@ from rich.console import Console
 from ruamel.yaml import YAML
 
 from attnfd.errors import UserError
-from attnfd.sweep import board, walk
+from attnfd.sweep import board, changed, plan, walk
 from attnfd.sweep.engine import Ray, Task, execute
 from attnfd.sweep.graph import BusyError, Graph
 from attnfd.sweep.walk import Outcome
@@ -373,6 +373,50 @@ def test_why_a_cell_is_stale(project: Path) -> None:
     assert graph.changes("half@x") == ["factor.x"]
     assert graph.changes("half@y") == []
     assert graph.changes("join") == ["joined (deleted)"]
+
+
+def test_only_what_ran_before_with_the_same_params_is_in_the_run_cache(project: Path) -> None:
+    sweep()
+    miniature.change(project, {"factor": {"x": 2}})
+    graph = Graph()
+    assert not graph.is_cached("half@x")
+    assert plan.reasons(graph) == {"half@x": "factor.x", "join": "after half@x"}
+    assert graph.changes("half@x") == ["factor.x"]  # Looking it up has changed nothing.
+    assert sweep(Threads(2)).ran == ["half@x"]
+
+    miniature.change(project, {"factor": {"x": 1}})
+    graph = Graph()
+    assert plan.reasons(graph) == {"half@x": plan.CACHED, "join": "after half@x"}
+    assert not graph.start("half@x")
+
+
+def test_other_params_are_looked_at_without_writing_them(project: Path) -> None:
+    sweep()
+    before = (project / "params.yaml").read_bytes(), (project / "dvc.lock").read_bytes()
+    text = before[0].decode()
+    assert plan.reasons(Graph(changed.change(text, ["factor.x=1"]))) == {}
+    graph = Graph(changed.change(text, ["factor.x=7"]))
+    assert plan.reasons(graph) == {"half@x": "factor.x", "join": "after half@x"}
+    both = Graph(changed.change(text, ["factor.x=7", "factor.y=[1, 2]"]))
+    assert set(plan.reasons(both)) == {"half@x", "half@y", "join"}
+    assert ((project / "params.yaml").read_bytes(), (project / "dvc.lock").read_bytes()) == before
+    assert plan.reasons(Graph()) == {}
+
+    # What ran with such a value is in the run-cache.
+    miniature.change(project, {"factor": {"x": 7}})
+    sweep()
+    miniature.change(project, {"factor": {"x": 1}})
+    sweep()
+    graph = Graph(changed.change(text, ["factor.x=7"]))
+    assert plan.reasons(graph)["half@x"] == plan.CACHED
+
+
+def test_a_dep_that_is_missing_is_in_no_run_cache(project: Path) -> None:
+    sweep()
+    (project / "seed.txt").unlink()
+    graph = Graph()
+    assert not graph.is_cached("first")
+    assert plan.reasons(graph)["first"] == "seed.txt (deleted)"
 
 
 def test_a_log_is_what_a_terminal_would_show(tmp_path: Path) -> None:

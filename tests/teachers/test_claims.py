@@ -12,7 +12,7 @@ from attnfd import paths
 from attnfd.errors import UserError
 from attnfd.models import weight_file
 from attnfd.teachers import claims
-from attnfd.teachers.imported import check_teacher
+from attnfd.teachers.imported import CLASSIFIER, check_teacher, import_teacher
 from tests.teachers.test_imported import published, settings
 
 CLASSES = ("sky", "sea")
@@ -59,6 +59,10 @@ def test_another_output_stride_is_refused(beside: dict[str, Any], key: str, tmp_
 
 def test_the_output_stride_of_ours_is_taken(tmp_path: Path) -> None:
     check_teacher(settings(saved(tmp_path / "teacher.pth.tar", args={"out_stride": 16})))
+    file = saved(tmp_path / "teacher.pth.tar", args={"out_stride": 8})
+    check_teacher(settings(file, output_stride=8))
+    model, _ = import_teacher(settings(file, output_stride=8), len(published().state_dict()[CLASSIFIER]))
+    assert model.architecture.output_stride == 8
 
 
 @pytest.mark.parametrize("claimed", [0.785, np.float64(0.785), 78.5])
@@ -66,9 +70,9 @@ def test_a_score_far_below_the_claim_is_told(
     claimed: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     file = saved(tmp_path / "teacher.pth.tar", best_pred=claimed)
-    claims.compare(file, CLASSES, 0.76)
+    claims.compare(file, CLASSES, 0.76, 16)
     assert not caplog.records
-    claims.compare(file, CLASSES, 0.75)
+    claims.compare(file, CLASSES, 0.75, 16)
     (line,) = said(caplog)
     assert "the teacher has mIoU 75.0 % here, but 78.5 % according to its file" in line
     assert "at an output stride other than 16" in line
@@ -78,7 +82,7 @@ def test_a_score_far_below_the_claim_is_told(
 def test_without_a_claim_the_score_is_told(
     beside: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    claims.compare(saved(tmp_path / "teacher.pth", **beside), CLASSES, 0.75)
+    claims.compare(saved(tmp_path / "teacher.pth", **beside), CLASSES, 0.75, 16)
     (line,) = said(caplog)
     assert "the teacher has mIoU 75.0 % here, and its file names no score" in line
 
@@ -86,9 +90,9 @@ def test_without_a_claim_the_score_is_told(
 def test_the_card_of_ours_names_score_and_classes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     card = {"val_miou": 0.5, "classes": ["sky", "sea"]}
     (tmp_path / paths.CARD).write_text(json.dumps(card))
-    claims.compare(tmp_path / paths.MODEL, CLASSES, 0.5)
+    claims.compare(tmp_path / paths.MODEL, CLASSES, 0.5, 16)
     assert not caplog.records
-    claims.compare(tmp_path / paths.MODEL, ("sea", "sky"), 0.25)
+    claims.compare(tmp_path / paths.MODEL, ("sea", "sky"), 0.25, 16)
     classes, score = said(caplog)
     assert "class 0 of the teacher is 'sky', that of the dataset is 'sea'" in classes
     assert "mIoU 25.0 % here, but 50.0 % according to its file" in score

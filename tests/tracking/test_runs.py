@@ -23,8 +23,10 @@ import pytest
 import torch
 
 from attnfd import paths
+from attnfd.config.schema import Attention
 from attnfd.data.prepared import Card, Split
 from attnfd.errors import StoppedError, UserError
+from attnfd.evaluation.inference import ClassMap
 from attnfd.models import checkpoint
 from attnfd.models.deeplab import DeepLabV3Plus
 from attnfd.paths import Cell
@@ -115,7 +117,7 @@ class TestRun:
             "seed": str(cell.seed),
             "dvc_experiment": "wide-cat",
             "mlflow.source.git.commit": head,
-            "model": hashlib.sha256(b"weights").hexdigest(),
+            "attnfd.model": hashlib.sha256(b"weights").hexdigest()[:12],
         }
         assert expected.items() <= found.data.tags.items()
         assert found.data.params == {"distill.lr": "0.5", "distill.crop": "[64, 32]", "method.on": "null"}
@@ -134,10 +136,10 @@ class TestRun:
     def test_is_resumed_with_what_it_had(self, cell: Cell) -> None:
         run_id = train(cell)
         with runs.resume_run(cell, {"other": 1}) as run:
-            run.metrics({"val/miou": 0.5}, step=0)
+            run.metrics({"val/pixel_accuracy": 0.5}, step=0)
         assert run.id == run_id
         assert curve(run_id, "step/loss") == [(1, 3.0)]
-        assert curve(run_id, "val/miou") == [(0, 0.5)]
+        assert curve(run_id, "val/pixel_accuracy") == [(0, 50)]
         assert read(run_id).status == "FINISHED"
 
     def test_newest_of_the_same_model_is_resumed(self, cell: Cell) -> None:
@@ -151,7 +153,7 @@ class TestRun:
         with runs.resume_run(cell, {"lr": 1}) as run:
             assert run.id != other
         assert curve(run.id, "epoch/loss") == [(1, 2.5), (2, 1.5)]
-        assert curve(run.id, "epoch/miou") == [(2, 0.25)]
+        assert curve(run.id, "epoch/miou") == [(2, 25)]
         assert curve(run.id, "data/train/images") == [(0, 3)]
         assert read(run.id).params == {"lr": "1"}
         with runs.resume_run(cell, {}) as again:
@@ -167,7 +169,7 @@ class TestRun:
             search_all_experiments=True, filter_string=f"tags.seed = '{cell.seed}'", output_format="list"
         )
         assert found.info.status == status
-        assert "model" not in found.data.tags
+        assert "attnfd.model" not in found.data.tags
         assert curve(found.info.run_id, "step/loss") == [(1, 3.0)]
 
     def break_off(self, cell: Cell, error: type[BaseException]) -> None:
@@ -183,7 +185,7 @@ class TestRun:
         left = {}
         for owner, pid in owners.items():
             left[owner] = train(cell)
-            client.set_tag(left[owner], "process", f"{socket.gethostname()} {pid}")
+            client.set_tag(left[owner], "attnfd.process", f"{socket.gethostname()} {pid}")
             client.update_run(left[owner], status="RUNNING")
         train(cell)
         assert read(left["dead"]).status == "KILLED"
@@ -191,8 +193,8 @@ class TestRun:
 
     def test_takes_any_class_name_for_a_metric(self, cell: Cell) -> None:
         with runs.open_run(cell, {}, FRESH) as run:
-            run.metrics({"iou/sky (blue), day": 0.5}, step=0)
-        assert curve(run.id, "iou/sky _x28_blue_x29__x2c_ day") == [(0, 0.5)]
+            run.metrics({"step/sky (blue), day": 0.5}, step=0)
+        assert curve(run.id, "step/sky _x28_blue_x29__x2c_ day") == [(0, 0.5)]
 
     def test_keeps_all_scores_and_settings_whatever_the_classes_are_called(
         self, cell: Cell, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
@@ -203,7 +205,7 @@ class TestRun:
         cell.results.mkdir(parents=True)
         iou = {name: number / 16 for number, name in enumerate(names)}
         averages = dict.fromkeys(("miou", "mean_accuracy", "pixel_accuracy"), 0.5)
-        scores = {**averages, "parameters": 9, "images": 4, "iou": iou}
+        scores = {**averages, "split": "val", "val": averages, "parameters": 9, "images": 4, "iou": iou}
         images = torch.zeros(2, 3, 8, 8, dtype=torch.uint8)
         classes = {name: number for number, name in enumerate(names)}
         with runs.open_run(cell, {"prepare": {"classes": classes}}, FRESH) as run:
@@ -211,10 +213,10 @@ class TestRun:
             run.trained("0" * 64)
         found = read(run.id)
         scored = {keys.decode(key, "/"): value for key, value in found.metrics.items() if "iou/" in key}
-        assert scored == {("val", "iou", name): value for name, value in iou.items()}
+        assert scored == {("val", "iou", name): 100 * value for name, value in iou.items()}
         assert {keys.decode(key, ".")[-1]: int(value) for key, value in found.params.items()} == classes
-        assert found.metrics["val/miou"] == 0.5
-        assert found.tags["model"] == "0" * 64
+        assert found.metrics["miou"] == 50
+        assert found.tags["attnfd.model"] == "0" * 12
         assert not caplog.records
 
     def test_watches_the_machine(self, cell: Cell, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -239,17 +241,17 @@ def test_evaluated_model_predicts_images_of_any_size(cell: Cell) -> None:
     images = torch.randint(0, 256, (1, 3, 72, 80), dtype=torch.uint8)
     metrics = {
         "miou": 0.5, "mean_accuracy": 0.625, "pixel_accuracy": 0.875, "parameters": 5_812_345, "images": 4,
-        "iou": {"sky": 0.75, "sea": float("nan"), "sand": 0.25}, "collapsed": ["sea"],
+        "iou": {"sky": 0.75, "sea": float("nan"), "sand": 0.25}, "collapsed": ["sea"], "split": "val",
+        "val": {"miou": 0.5},
     }  # fmt: skip
     with runs.open_run(cell, {}, FRESH) as run:
         run.evaluated(Evaluated(metrics, ["a"], images))
 
-    values = {name: value for name, value in read(run.id).metrics.items() if name.startswith("val/")}
-    assert {key: values[key] for key in values if "iou" in key} == {
-        "val/miou": 0.5,
-        "val/iou/sky": 0.75,
-        "val/iou/sand": 0.25,
-    }
+    values = {name: value for name, value in read(run.id).metrics.items() if not name.startswith("system/")}
+    assert values == {
+        "miou": 50, "mean_accuracy": 62.5, "val/pixel_accuracy": 87.5, "val/iou/sky": 75,
+        "val/iou/sand": 25, "model/parameters": 5_812_345, "data/val_images": 4,
+    }  # fmt: skip
     note = read(run.id).tags["mlflow.note.content"]
     assert f"**r18**, trained by **kd** on **toy**, seed {cell.seed}." in note
     for words in (
@@ -262,8 +264,9 @@ def test_evaluated_model_predicts_images_of_any_size(cell: Cell) -> None:
     files = mlflow.MlflowClient().list_artifacts(run.id, "evaluation")
     assert [file.path for file in files] == ["evaluation/per_class.csv"]
 
-    uri = f"runs:/{run.id}/model"
-    loaded, served = mlflow.pytorch.load_model(uri), mlflow.pyfunc.load_model(uri)
+    uri = f"runs:/{run.id}/{cell.name}"
+    served = mlflow.pyfunc.load_model(uri)
+    loaded = served.get_raw_model()
     mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
     for size in ((3, 33, 97), (1, 129, 50)):
         batch = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
@@ -279,6 +282,38 @@ def test_evaluated_model_predicts_images_of_any_size(cell: Cell) -> None:
         for found in (given.numpy(), served.predict(batch)):
             assert found.shape == size
             np.testing.assert_array_equal(found[sure], best.indices[:, 0].numpy()[sure])
+
+
+WITHOUT_THIS_PACKAGE = """
+import sys
+sys.modules["attnfd"] = None
+import mlflow
+import numpy as np
+uri, out = sys.argv[1:]
+model = mlflow.pyfunc.load_model(uri)
+np.save(out, model.predict(np.arange(40 * 50 * 3, dtype=np.uint8).reshape(1, 40, 50, 3)))
+"""
+
+
+def test_a_logged_model_runs_without_this_package_and_shares_its_weights(cell: Cell) -> None:
+    torch.manual_seed(0)
+    network = DeepLabV3Plus("mobilenetv2", classes=3, attention=Attention()).eval()
+    checkpoint.save(cell.model, network, {})
+    with runs.open_run(cell, {}, FRESH) as run:
+        run.model(np.zeros((1, 20, 20, 3), dtype=np.uint8))
+
+    (logged,) = mlflow.search_logged_models(
+        [mlflow.get_run(run.id).info.experiment_id], f"source_run_id = '{run.id}'", output_format="list"
+    )
+    location = Path(unquote(urlsplit(logged.artifact_location).path))
+    assert (location / "data/network/model.safetensors").samefile(cell.model / "model.safetensors")
+    command = [sys.executable, "-c", WITHOUT_THIS_PACKAGE, f"runs:/{run.id}/{cell.name}", "answer.npy"]
+    subprocess.run(command, check=True, env={**os.environ, "MLFLOW_TRACKING_URI": mlflow.get_tracking_uri()})
+    image = torch.arange(40 * 50 * 3).to(torch.uint8).reshape(1, 40, 50, 3)
+    with torch.no_grad():
+        expected = ClassMap(network)(image).numpy()
+    np.testing.assert_array_equal(np.load("answer.npy"), expected)
+    assert mlflow.pyfunc.load_model(str(location)).metadata.model_size_bytes > 23e6  # 5.8 M parameters
 
 
 @pytest.mark.parametrize("count", [2, pytest.param(8, marks=pytest.mark.slow)])

@@ -1,11 +1,13 @@
 """Where the store is, what is shown of its address, and the server of its pages."""
 
 import os
+import socket
+from pathlib import Path
 
 import pytest
 
 from attnfd.errors import UserError
-from attnfd.tracking import store
+from attnfd.tracking import store, ui
 from tests.tracking.conftest import PASSWORD
 
 
@@ -44,10 +46,13 @@ def test_store_lies_at_the_main_root(given: str, expected: str, monkeypatch: pyt
 class TestUi:
     def test_hides_the_address_from_the_command_line(self, monkeypatch: pytest.MonkeyPatch) -> None:
         calls = []
+        monkeypatch.setattr(ui, "page", lambda: "")
+        monkeypatch.setattr(ui.subprocess, "Popen", lambda command: calls.append((None, command, {})))
         monkeypatch.setattr(os, "execve", lambda *call: calls.append(call))
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"postgresql://me:{PASSWORD}@host/db")
-        store.ui(5123)
-        ((_, command, environment),) = calls
+        ui.serve(5123)
+        (_, waiting, _), (_, command, environment) = calls
+        assert PASSWORD not in " ".join(waiting)
         assert "--host 127.0.0.1 --port 5123" in " ".join(command)
         assert PASSWORD not in " ".join(command)
         assert environment["MLFLOW_BACKEND_STORE_URI"] == os.environ["MLFLOW_TRACKING_URI"]
@@ -55,11 +60,27 @@ class TestUi:
 
     @pytest.mark.parametrize(
         ("uri", "message"),
-        [("sqlite:///none.db", r"none\.db: not found"), (f"http://me:{PASSWORD}@host", "http://host serves")],
+        [
+            ("sqlite:///none.db", r"none\.db: not found"),
+            (f"http://me:{PASSWORD}@host", "MLflow store http://host: "),
+        ],
     )
     def test_says_why_there_is_nothing_to_show(
         self, uri: str, message: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
         with pytest.raises(UserError, match=message):
-            store.ui(5123)
+            ui.serve(5123)
+
+    def test_a_port_in_use_is_refused_with_one_that_is_free(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+        (tmp_path / "mlflow.db").touch()
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+            with pytest.raises(UserError, match=rf"^--port {port}: another program uses it") as error:
+                ui.serve(port)
+        advised = int(str(error.value).rpartition(" ")[2].rstrip("`"))
+        assert advised != port
+        socket.create_server(("127.0.0.1", advised)).close()

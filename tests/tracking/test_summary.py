@@ -42,7 +42,7 @@ def dataset() -> str:
     (folders[0] / paths.CARD).write_text(json.dumps({"sha256": DATA, "classes": ["sky", "sea"]}))
     (paths.report(name) / "report.md").write_text("# Report")
     (folders[1] / "comparison.csv").write_text("student,miou\n")
-    means = {"teacher": {"miou": 0.75, "fw_iou": 0.5}, "resnet18": {"kd": {"miou": 0.625}}}
+    means = {"teacher": {"miou": 75.0, "fw_iou": 0.5}, "resnet18": {"kd": {"miou": 62.5}}}
     paths.summary(name).write_text(json.dumps(means))
     return name
 
@@ -76,7 +76,7 @@ def train(cell: Cell, seconds: tuple[float, ...] = (), **peaks: float) -> str:
 
 def reports(dataset: str) -> list[Any]:
     client = mlflow.MlflowClient()
-    experiment = client.get_experiment_by_name(dataset).experiment_id
+    experiment = client.get_experiment_by_name(f"{dataset}-reports").experiment_id
     return client.search_runs([experiment], "tags.stage = 'report'")
 
 
@@ -94,7 +94,7 @@ class TestReport:
         (run,) = reports(dataset)
         assert run.info.run_name == "report"
         assert run.info.status == "FINISHED"
-        assert run.data.metrics == {"miou/teacher": 0.75, "miou/resnet18/kd": 0.625}
+        assert run.data.metrics == {"miou/teacher": 75, "miou/resnet18/kd": 62.5}
         note = run.data.tags["mlflow.note.content"]
         assert "- teacher: 75.00\n- resnet18: the best method is kd with 50.00" in note
         folder = Path(mlflow.artifacts.download_artifacts(run_id=run.info.run_id))
@@ -231,10 +231,13 @@ class TestRegistry:
         best = found["best"]
         tags = {
             "dataset": cells["teacher"].dataset, "student": "resnet18", "method": "kd", "seed": "0",
-            "miou": "0.6000", "data_sha256": DATA, "weights_sha256": "resnet18-kd-0", "git_commit": "unknown",
+            "miou": "60.00", "attnfd.data": DATA[:12], "attnfd.weights": "resnet18-kd-0"[:12],
+            "attnfd.commit": "unknown",
         }  # fmt: skip
         assert best.tags == tags
-        for words in ("**kd**", "mIoU **60.00**", DATA, "resnet18-kd-0"):
+        first = "resnet18, trained by kd on {dataset}, seed 0: mIoU 60.00 %".format(**best.tags)
+        assert best.description.splitlines()[0] == first
+        for words in ("mIoU **60.00**", DATA, "resnet18-kd-0"):
             assert words in best.description
         model = mlflow.MlflowClient().get_registered_model(best.name)
         assert "Classes: 0 sky, 1 sea." in model.description
@@ -282,7 +285,7 @@ def test_a_benchmark_is_a_run_and_enters_the_next_report(dataset: str) -> None:
     content = describe([cost], size=(32, 48), batch=1, rounds=2)
     summary.log_benchmark(dataset, content, trade_off([cost]))
     client = mlflow.MlflowClient()
-    experiment = client.get_experiment_by_name(dataset).experiment_id
+    experiment = client.get_experiment_by_name(f"{dataset}-reports").experiment_id
     (run,) = client.search_runs([experiment], "tags.stage = 'benchmark'")
     assert run.info.status == "FINISHED"
     assert run.data.metrics["p50_ms/models_x3a_/a_x40_best/PyTorch"] == 8

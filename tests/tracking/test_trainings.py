@@ -63,7 +63,7 @@ def status(cell: Cell) -> tuple[str, bool, float]:
         filter_string=f"tags.seed = '{cell.seed}' and tags.method = '{cell.method}'",
         output_format="list",
     )
-    return run.info.status, "model" in run.data.tags, run.data.metrics["epoch/loss"]
+    return run.info.status, "attnfd.model" in run.data.tags, run.data.metrics["epoch/loss"]
 
 
 def test_the_run_has_the_counts_of_the_data_from_its_start(cells: list[Cell]) -> None:

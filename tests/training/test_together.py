@@ -148,6 +148,17 @@ def test_one_that_diverges_ends_alone(prepared: Prepared, monkeypatch: pytest.Mo
         assert_same(trainee, alone[0])
 
 
+def test_each_trains_as_many_epochs_as_it_would_alone(prepared: Prepared) -> None:
+    together = trainees(Teacher(), "kd", "none", "fitnet")
+    together[1:] = [together[1]._replace(epochs=3), together[2]._replace(epochs=1)]
+    histories = fit(together, prepared)
+    assert [len(history) for history in histories] == [2, 3, 1]
+    for trainee, history in zip(together, histories, strict=True):
+        alone = trainees(Teacher(), trainee.title)[0]._replace(epochs=trainee.epochs)
+        pd.testing.assert_frame_equal(*fit([alone], prepared), history)
+        assert_same(trainee, alone)
+
+
 def test_costs_are_logged_only_of_one_that_trains_alone(prepared: Prepared) -> None:
     (alone,), company = trainees(Teacher(), "kd"), trainees(Teacher(), "kd", "cwd")
     fit([alone], prepared)

@@ -1,0 +1,57 @@
+"""What the shell offers after a tab: names of `params.yaml`, and folders of results and models.
+
+It reads files and imports nothing large; where they cannot be read it offers nothing.
+"""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from attnfd import paths
+
+Offer = Callable[[str], list[str]]
+"""Takes the beginning of a word, and returns the words to choose from."""
+
+
+def names(section: str) -> Offer:
+    """The names in a section of `params.yaml`."""
+
+    def offer(incomplete: str) -> list[str]:
+        return _starting(incomplete, _section(section))
+
+    return offer
+
+
+def cells(incomplete: str) -> list[str]:
+    """Cells with results, and methods, which stand for all of their seeds; as `compare` takes them."""
+    found = _folders(paths.METRICS, paths.RESULTS) + _folders(paths.METRICS, paths.ABLATION)
+    addresses = [folder.relative_to(folder.parts[0]) for folder in found]
+    of_all_seeds = [address.parent for address in addresses if address.name != paths.TEACHER]
+    return _starting(incomplete, (address.as_posix() for address in (*of_all_seeds, *addresses)))
+
+
+def models(incomplete: str) -> list[str]:
+    """Folders of trained models; those below `models/` without it, unless the word begins so."""
+    trained = [folder for folder in _folders(paths.MODEL, paths.MODELS) if folder.name != paths.FROZEN]
+    short = [folder.relative_to(paths.MODELS) for folder in trained]
+    own = [*short, *_folders(paths.MODEL, paths.ABLATION)]
+    whole = trained if incomplete.startswith(f"{paths.MODELS}/") else []
+    return _starting(incomplete, (folder.as_posix() for folder in (*own, *whole)))
+
+
+def _starting(incomplete: str, words: Iterable[str]) -> list[str]:
+    return sorted({word for word in words if word.startswith(incomplete)})
+
+
+def _folders(file: str, root: Path) -> list[Path]:
+    return [found.parent for found in root.rglob(file)]
+
+
+def _section(name: str) -> list[str]:
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    try:
+        section = YAML(typ="safe", pure=True).load(Path("params.yaml").read_text(encoding="utf-8"))[name]
+        return [str(key) for key in section]
+    except (OSError, ValueError, YAMLError, LookupError, TypeError):
+        return []

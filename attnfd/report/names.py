@@ -1,0 +1,39 @@
+"""What tables and figures call students and methods: the titles of the components behind them."""
+
+from collections.abc import Mapping
+from typing import NamedTuple, Self
+
+from attnfd import discovery
+from attnfd.config.params import Params
+from attnfd.models import backbones
+from attnfd.paths import TEACHER
+from attnfd.results.style import plain
+
+
+class Names(NamedTuple):
+    """Titles by key. A student that is called as its backbone has the backbone's title, any other its key."""
+
+    students: Mapping[str, str]
+    methods: Mapping[str, str]
+    teacher: str
+
+    @classmethod
+    def of(cls, params: Params, dataset: str) -> Self:
+        """Titles of all that runs on a dataset."""
+        students = dict.fromkeys((*params.run.students, *params.run.ablate.students))
+        methods = dict.fromkeys((*params.run.methods, "none", "attnfd"))
+        return cls(
+            students={
+                key: backbones.title(key) if key == params.student(key).backbone else key for key in students
+            },
+            methods={key: discovery.component("distillers", key).title or key for key in methods},
+            teacher=backbones.title(params.train_teacher(dataset).backbone),
+        )
+
+    def student(self, key: str) -> str:
+        """Of a student, or of the teacher's network."""
+        return plain(self.teacher if key == TEACHER else self.students.get(key, key))
+
+    def method(self, key: str) -> str:
+        """Of a method, of a variant of AttnFD, or `teacher` where there is none."""
+        return plain(self.methods.get(key, key) or TEACHER)

@@ -1,0 +1,62 @@
+"""`params.yaml` as it would be with other values; DVC reads it in place of the file, which stays as it is."""
+
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from ruamel.yaml import YAML
+
+from attnfd.config.params import PARAMS_FILE, load_yaml
+from attnfd.errors import UserError
+
+if TYPE_CHECKING:
+    from dvc.fs import LocalFileSystem
+
+OPTION = "--set"
+
+
+def change(text: str, changes: Sequence[str]) -> str:
+    """The text of a params file with other values, each given as `methods.attnfd.weight=3`.
+
+    Raises:
+        UserError: a change has no value, or its key leads into something that has no keys.
+    """
+    # Sections that share an alias must not change together.
+    raw = json.loads(json.dumps(load_yaml(text, PARAMS_FILE), default=str))
+    for given in changes:
+        key, equals, value = given.partition("=")
+        if not (equals and key):
+            raise UserError(f"{OPTION}: found {given!r}; allowed: KEY=VALUE, such as methods.attnfd.weight=3")
+        _put(raw, key, load_yaml(value, f"{OPTION} {key}"))
+    changed = io.StringIO()
+    YAML(typ="safe", pure=True).dump(raw, changed)
+    return changed.getvalue()
+
+
+def _put(raw: Any, key: str, value: Any) -> None:
+    *sections, last = key.split(".")
+    for done, name in enumerate(sections, start=1):
+        raw = raw.setdefault(name, {})
+        if not isinstance(raw, dict):
+            section = ".".join(sections[:done])
+            raise UserError(
+                f"{OPTION} {key}: {section} is {json.dumps(raw)}, and has no keys; change {section}"
+            )
+    raw[last] = value
+
+
+def files_with(text: str) -> "LocalFileSystem":
+    """The files on this disk, with this text in place of that of `params.yaml`."""
+    from dvc.fs import LocalFileSystem
+
+    params = Path(PARAMS_FILE).absolute()
+
+    class Changed(LocalFileSystem):
+        def open(self, path: Any, mode: str = "r", **options: Any) -> IO[Any]:
+            if Path(path).absolute() == params and mode == "r":
+                return io.StringIO(text)
+            return super().open(path, mode, **options)
+
+    return Changed()

@@ -1,0 +1,145 @@
+"""What MLflow's pages show of a dataset's experiment before anybody arranges anything.
+
+MLflow keeps all of it as tags of the experiment; a saved view is the state of the page, packed.
+"""
+
+import base64
+import hashlib
+import json
+import zlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+NOTE = "mlflow.note.content"
+"""The tag that MLflow shows as the description of a run or an experiment."""
+HEADLINE = "metrics.`miou`"
+SAVED = "mlflow.sharedViewState."
+VERSION = "attnfd.views"
+"""Tag that says which views an experiment has: a digest of them."""
+WHO = ("tags.`student`", "tags.`method`", "tags.`variant`", "tags.`seed`")
+SCORES = (HEADLINE, "metrics.`mean_accuracy`", "metrics.`val/pixel_accuracy`", "metrics.`val/fw_iou`")
+COSTS = (
+    "attributes.`Duration`",
+    "metrics.`speed/training_seconds`",
+    "metrics.`speed/seconds_per_step`",
+    "metrics.`speed/images_per_second`",
+    "metrics.`speed/peak_memory_mib`",
+    "metrics.`speed/peak_device_memory_mib`",
+    "metrics.`model/parameters`",
+    "metrics.`model/macs`",
+)
+PICTURES = ("overlays", "confusion")
+"""Pictures of a run that its charts show beside those of other runs."""
+# The runs of methods, which have the means over their seeds, are no models.
+MODELS = "tags.`stage` != 'seeds'"
+
+
+class View(NamedTuple):
+    """A saved view: its name, its columns, by which of them rows are sorted, and by which tags grouped."""
+
+    name: str
+    columns: Sequence[str]
+    order: str = HEADLINE
+    ascending: bool = False
+    groups: Sequence[str] = ()
+
+
+LINE = {
+    "xAxisKey": "step",
+    "xAxisScaleType": "linear",
+    "scaleType": "linear",
+    "yAxisKey": "metric",
+    "yAxisExpressions": [],
+    "range": {},
+    "lineSmoothness": 0,
+    "useGlobalXaxisKey": True,
+    "useGlobalLineSmoothing": True,
+}
+VIEWS = {
+    "scores": View("Scores", (*WHO, *SCORES)),
+    "cost": View("Cost", (*WHO, HEADLINE, *COSTS), "metrics.`speed/training_seconds`"),
+    "seeds": View(
+        "By method, mean over seeds",
+        (*SCORES, "metrics.`speed/training_seconds`"),
+        groups=("student", "method", "variant"),
+    ),
+}
+
+
+def version() -> str:
+    """Changes when a view does."""
+    return hashlib.sha256(json.dumps([_state(view) for view in VIEWS.values()]).encode()).hexdigest()[:12]
+
+
+def tags(dataset: str, experiment: str) -> dict[str, str]:
+    """The description and the views of a dataset's experiment, which has this id."""
+    saved = {f"{SAVED}{key}": _saved(view) for key, view in VIEWS.items()}
+    return {NOTE: _note(dataset, experiment), **saved, VERSION: version()}
+
+
+def page(experiment: str, view: str = "scores") -> str:
+    """The page of an experiment's runs as trainings, in one of `VIEWS`: by default the highest mIoU first."""
+    return f"#/experiments/{experiment}/runs?workflowType=machine_learning&viewStateShareKey={view}"
+
+
+def _note(dataset: str, experiment: str) -> str:
+    links = " · ".join(f"[{view.name}]({page(experiment, key)})" for key, view in VIEWS.items())
+    return (
+        f"Models of **{dataset}**, a run for each. Saved views: {links}\n\n"
+        f"A run is called `<student>-<method>-<seed>`, an ablation `<student>-attnfd-<variant>-<seed>`. "
+        f"Scores are in per cent; `miou` is the mean IoU over the classes of the test images, or of the "
+        f"validation images where there is no test split. "
+        f"Reports are in the experiment `{dataset}-reports`.\n"
+    )
+
+
+def _saved(view: View) -> str:
+    """A view as MLflow stores it."""
+    packed = base64.b64encode(zlib.compress(json.dumps(_state(view)).encode(), 9)).decode()
+    stamp = {"createdAt": 0, "updatedAt": 0}
+    return json.dumps({"name": view.name, **stamp, "state": f"deflate;{packed}"})
+
+
+def _state(view: View) -> dict[str, Any]:
+    """The state of the page. What it leaves out, the page has as its default."""
+    return {
+        "searchFilter": MODELS,
+        "orderByKey": view.order,
+        "orderByAsc": view.ascending,
+        "selectedColumns": list(view.columns),
+        "groupBy": _groups(view.groups),
+        "runsHiddenMode": "SHOW_ALL",
+        **_charts(),
+    }
+
+
+def _charts() -> dict[str, Any]:
+    """The section that the charts begin with; the page appends one for every other metric.
+
+    Without it they begin with the counts of the dataset, equal in all runs, and end with the pictures.
+    """
+    name = "Scores"
+    charts: list[dict[str, Any]] = [
+        {"type": "BAR", "metricKey": "miou"},
+        {"type": "BAR", "metricKey": "mean_accuracy"},
+        {"type": "LINE", "metricKey": "epoch/miou", **LINE},
+        *({"type": "IMAGE", "imageKeys": [one], "step": 0, "showRunParams": False} for one in PICTURES),
+    ]
+    common = {"metricSectionId": name, "runsCountToCompare": 10, "deleted": False, "isGenerated": False}
+    section = {"uuid": name, "name": name, "display": True, "isReordered": False, "deleted": False}
+    return {
+        "compareRunSections": [section],
+        "compareRunCharts": [
+            {"uuid": f"{name} {number}", **common, **chart} for number, chart in enumerate(charts)
+        ],
+        "isAccordionReordered": True,  # Else the page sorts sections by name.
+    }
+
+
+def _groups(tags: Sequence[str]) -> dict[str, Any] | None:
+    if not tags:
+        return None
+    return {
+        "aggregateFunction": "average",
+        "groupByKeys": [{"mode": "tag", "groupByData": tag} for tag in tags],
+    }
