@@ -245,9 +245,11 @@ class Distill(Training):
 
     @model_validator(mode="after")
     def _one_role(self) -> "Distill":
-        both = [name for name in self.unlabelled if name in (*self.splits, "val")]
+        both = [name for name in self.unlabelled if name in (*self.splits, "val", "test")]
         if both:
-            raise ValueError(f"unlabelled: found {', '.join(both)}; allowed: neither val nor what splits has")
+            raise ValueError(
+                f"unlabelled: found {', '.join(both)}; allowed: neither val nor test nor what splits has"
+            )
         return self
 
 

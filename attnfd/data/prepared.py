@@ -141,10 +141,15 @@ class Prepared:
         """The split that results are of: `test` if there is one, else `val`."""
         return "test" if "test" in self.card.splits else "val"
 
-    def held_out(self, splits: Sequence[str], share: float, seed: int) -> "Prepared":
+    def held_out(
+        self, splits: Sequence[str], share: float, seed: int, unlabelled: Sequence[str] = ()
+    ) -> "Prepared":
         """The dataset of a trial: some of its training images validate, the rest trains; it has no others.
 
         Images of one content stay together.
+
+        Args:
+            unlabelled: further splits that a trial trains on, except for images that validate.
 
         Raises:
             UserError: there is no such split, or a side would have no image.
@@ -160,7 +165,9 @@ class Prepared:
                 "sides"
             )
         rows.loc[chosen, "split"] = "val"
-        return replace(self, index=rows)
+        bare = self.split(*unlabelled)
+        bare = bare[~bare["image_sha256"].isin(rows.loc[chosen, "image_sha256"])]
+        return replace(self, index=pd.concat([rows, bare], ignore_index=True))
 
     def read(self, name: str, sha256: str) -> BytesIO:
         """The content of a file of the index.

@@ -1,6 +1,7 @@
 """The contract of a dataset: where its images and masks are, and what the values in a mask mean."""
 
 import os
+import unicodedata
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -204,6 +205,19 @@ def leads_back(folder: Path) -> bool:
     target = Path(os.path.realpath(folder))
     around = (Path(os.path.realpath(parent)) for parent in folder.absolute().parents)
     return any(target == parent or target in parent.parents for parent in around)
+
+
+def twins(paths: Iterable[Path]) -> list[list[Path]]:
+    """Paths that differ only in capitals, or in how an accent is encoded, together.
+
+    Example:
+        >>> [[path.name for path in same] for same in twins([Path("A.png"), Path("a.png"), Path("b.png")])]
+        [['A.png', 'a.png']]
+    """
+    same: dict[str, list[Path]] = {}
+    for path in paths:
+        same.setdefault(unicodedata.normalize("NFC", path.as_posix()).casefold(), []).append(path)
+    return [found for found in same.values() if len(found) > 1]
 
 
 def listing(paths: Sequence[Path], root: Path | None = None) -> str:

@@ -26,6 +26,19 @@ def test_no_image_that_is_reported_or_that_chooses_an_epoch_is_in_it(prepared: P
     assert len(prepared.split("val")) == 3  # The dataset itself is as it was.
 
 
+def test_unlabelled_images_are_in_it_but_for_those_that_validate(prepared: Prepared) -> None:
+    twin, (first, _) = (
+        prepared.split("train").iloc[0],
+        prepared.index.index[prepared.index["split"] == "test"],
+    )
+    prepared.index.loc[first, "image_sha256"] = twin["image_sha256"]
+    found: dict[bool, set[int]] = {True: set(), False: set()}
+    for seed in range(6):
+        trial = prepared.held_out(["train"], 0.25, seed, unlabelled=["test"])
+        found[twin["id"] in set(trial.split("val")["id"])].add(len(trial.split("test")))
+    assert found == {True: {1}, False: {2}}
+
+
 def test_the_seed_alone_decides(prepared: Prepared) -> None:
     chosen = [set(prepared.held_out(["train"], 0.25, seed).split("val")["id"]) for seed in (0, 0, 1, 2)]
     assert chosen[0] == chosen[1]

@@ -12,8 +12,8 @@ from attnfd.data.images import IMAGES, read_classes
 from attnfd.data.labels import label_table
 from attnfd.data.loaders import Segmentation
 from attnfd.data.prepared import SPLITS, Prepared, read_warnings
+from attnfd.data.strata import stratify
 from attnfd.errors import UserError
-from attnfd.readers.base import stratify
 from attnfd.readers.folder import Folder, labels_of
 from stages.prepare import prepare
 from tests import tasks
@@ -90,6 +90,33 @@ def test_void_colours_are_void(root: Path) -> None:
     paint(root, [coloured([[0, 1, 2], [2, 2, 1]])] * 2)
     two = {name: COLOURS[name] for name in ("ground", "tree")}
     assert prepared(root, classes=two, void=[COLOURS["water"]]).card.splits["val"].void == 2
+
+
+SMOOTHED = r"; was the mask resized, smoothed or saved as JPEG\?"
+
+
+@pytest.mark.parametrize("found", [(0, 128, 255), (0, 2, 253, 255), (0, 85, 170, 255)])
+def test_values_between_those_of_two_classes_come_with_their_cause(
+    root: Path, found: tuple[int, ...]
+) -> None:
+    values = np.resize(np.array(found, np.uint8), 6).reshape(2, 3)
+    paint(root, [Image.fromarray(values)] * 2)
+    cause = SMOOTHED if len(found) > 3 else "$"
+    with pytest.raises(UserError, match=f"allowed: 0, 255{cause}"):
+        prepared(root, classes={"ground": 0, "cat": 255})
+
+
+def test_colours_between_those_of_two_classes_come_with_their_cause(root: Path) -> None:
+    mixed = coloured([[0, 1, 2], [2, 2, 1]]).resize((5, 2), Image.Resampling.BILINEAR)
+    paint(root, [mixed, coloured([[0, 1, 2], [2, 2, 1]])])
+    write(root / "images/0.png", noise("0", (2, 5)))
+    with pytest.raises(UserError, match=SMOOTHED):
+        prepared(root, classes=COLOURS)
+    strange = np.array(coloured([[0, 1, 2], [2, 2, 1]]))
+    strange[0, 0], strange[0, 1] = (250, 250, 0), (9, 250, 250)
+    paint(root, [Image.fromarray(strange)] * 2)
+    with pytest.raises(UserError, match=r"#0ac81e$"):
+        prepared(root, classes=COLOURS)
 
 
 def test_unknown_colours_are_named_and_a_flood_of_them_is_cut(root: Path) -> None:
