@@ -143,6 +143,7 @@ class Folder(Reader):
                 split: self._paired(self._listed(self.root / f"{split}.txt", images), images, masks)
                 for split in names
             }
+            self._remark_unlisted(images, splits)
         return {**splits, UNLABELLED: [Pair(image, None) for image in bare]} if bare else splits
 
     def _unlabelled(self, images: Mapping[str, Path]) -> list[Path]:
@@ -203,6 +204,11 @@ class Folder(Reader):
         lone = [path for name, path in masks.items() if name not in wanted and path not in images.values()]
         if lone:
             self.remarks.append(f"Masks without an image: {len(lone)}, {lone[0]} for one.")
+
+    def _remark_unlisted(self, images: Mapping[str, Path], splits: Mapping[str, list[Pair]]) -> None:
+        listed = {pair.image for pairs in splits.values() for pair in pairs}
+        if unlisted := [image for image in images.values() if image not in listed]:
+            self.remarks.append(f"Images that no list names: {len(unlisted)}, {unlisted[0]} for one.")
 
     def _refuse_lists(self, share: float) -> None:
         lists = [name for name in ("train.txt", "val.txt", "test.txt") if (self.root / name).exists()]

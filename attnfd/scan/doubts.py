@@ -71,8 +71,9 @@ def _same_names(findings: Sequence[Finding]) -> Iterator[str]:
     """Images that would be one file on many disks of Windows and macOS."""
     same = twins(sorted(_images(findings)))
     if same:
+        count = sum(map(len, same))
         yield (
-            f"Names that differ only in capitals or accents' form: {sum(map(len, same))} images, such as "
+            f"Names that differ only in capitals, or in how an accent is stored: {count} images, such as "
             f"{' and '.join(map(str, same[0][:2]))}. On a disk that does not tell them apart they are one."
         )
 

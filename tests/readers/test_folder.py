@@ -444,7 +444,8 @@ def more(folder: Path, *names: str) -> None:
 
 def warnings() -> list[str]:
     """What the last `prepared` warned of files that it did not read."""
-    return [line for line in read_warnings(paths.prepared("mine")) if line.startswith(("Files", "Masks"))]
+    kinds = ("Files", "Masks", "Images")
+    return [line for line in read_warnings(paths.prepared("mine")) if line.startswith(kinds)]
 
 
 def test_linked_folders_are_followed(root: Path, tmp_path: Path) -> None:
@@ -496,6 +497,16 @@ def test_files_that_are_not_read_are_counted_and_named(root: Path) -> None:
     assert images.startswith("Files that are not read: 2 .heic, 1 .avif, 1 .mp4, ")
     assert images.endswith(", …; images/a.heic for one.")
     assert masks == "Files that are not read: 1 .npy; masks/a.npy for one."
+
+
+def test_images_that_no_list_names_are_counted_and_named(root: Path) -> None:
+    (root / "train.txt").write_text("0\n2\n")
+    prepared(root)
+    assert warnings() == ["Images that no list names: 2, images/1.jpg for one."]
+    (root / "train.txt").unlink()
+    (root / "val.txt").unlink()
+    prepared(root, val=0.4)
+    assert warnings() == []
 
 
 def test_masks_without_an_image_are_counted_and_named(root: Path) -> None:
