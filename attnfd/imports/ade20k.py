@@ -5,7 +5,8 @@ from pathlib import Path
 
 from attnfd.data.labels import VOID
 from attnfd.errors import UserError
-from attnfd.imports.base import SPLITS, Export, Importer, all_masks, by_name, pair, read_text
+from attnfd.imports.base import SPLITS, Export, Importer, all_masks, by_name, pair
+from attnfd.imports.parts.files import read_text
 
 NAMES = "objectInfo150.txt"
 

@@ -11,24 +11,47 @@ import numpy as np
 
 from attnfd.data.images import IMAGES
 from attnfd.errors import UserError
-from attnfd.imports.base import (
-    BACKGROUND,
-    SPLITS,
-    Canvas,
-    Export,
-    Importer,
-    Region,
-    Sample,
-    Size,
-    area_masks,
-    mentions,
-    read_json,
-)
+from attnfd.imports.base import BACKGROUND, SPLITS, Export, Importer, Sample
+from attnfd.imports.parts.canvas import Canvas, Region, Size, area_masks
+from attnfd.imports.parts.files import Id, Part, Pixels, mentions, read_json, typed
 from attnfd.readers.base import sift, walk
 
 KEYS = ("images", "annotations", "categories")
 OFFICIAL = "instances_"
 """How those of COCO's own files begin that have masks."""
+
+
+class Picture(Part):
+    """An entry of `images`."""
+
+    id: Id
+    file_name: str
+    height: Pixels | None = None
+    width: Pixels | None = None
+
+
+class Object(Part):
+    """An entry of `annotations`."""
+
+    id: Any = None
+    image_id: Id
+    category_id: Id
+    segmentation: Any = None
+
+
+class Category(Part):
+    """An entry of `categories`."""
+
+    id: Id
+    name: str | None = None
+
+
+class Content(Part):
+    """A JSON file."""
+
+    images: list[Picture]
+    annotations: list[Object]
+    categories: list[Category]
 
 
 class Coco(Importer):
@@ -43,11 +66,12 @@ class Coco(Importer):
         files = _files(root)
         if not files:
             raise UserError(f"{root}: found no JSON file with {', '.join(KEYS)}")
-        contents = {file: _content(file) for file in files}
+        contents = _contents(files)
         names = _categories(contents)
-        used = {entry["category_id"] for content in contents.values() for entry in content["annotations"]}
-        order = [number for number in sorted(names) if number in used]
-        unused = [names[number] for number in sorted(names) if number not in used]
+        used = {entry.category_id for content in contents.values() for entry in content.annotations}
+        numbers = sorted(names, key=lambda number: (isinstance(number, str), number))
+        order = [number for number in numbers if number in used]
+        unused = [names[number] for number in numbers if number not in used]
         # An export may name its own background.
         zero = next((number for number in order if names[number].strip().lower() == BACKGROUND), None)
         index = {zero: 0} if zero is not None else {}
@@ -70,22 +94,35 @@ def _files(root: Path) -> list[Path]:
     return [file for file in found if file.name.startswith(OFFICIAL)] or found
 
 
-def _content(file: Path) -> dict[str, Any]:
+def _contents(files: Sequence[Path]) -> dict[Path, Content]:
+    """The content of every file; what is wrong in any of them comes at once."""
+    found, faults = {}, []
+    for file in files:
+        try:
+            found[file] = _content(file)
+        except UserError as error:
+            faults.append(str(error))
+    if faults:
+        raise UserError("\n  ".join(faults))
+    return found
+
+
+def _content(file: Path) -> Content:
     content = read_json(file)
     if not isinstance(content, dict) or not all(isinstance(content.get(key), list) for key in KEYS):
         raise UserError(f"{file}: no COCO JSON; allowed: lists of {', '.join(KEYS)}")
-    if any("segments_info" in entry for entry in content["annotations"]):
+    if any(isinstance(entry, dict) and "segments_info" in entry for entry in content["annotations"]):
         raise UserError(f"{file}: is of COCO's panoptic format; allowed: objects with a segmentation each")
-    return content
+    return typed(Content, content, file)
 
 
-def _categories(contents: dict[Path, dict[str, Any]]) -> dict[int, str]:
+def _categories(contents: dict[Path, Content]) -> dict[Any, str]:
     """The name of every category; it must be the same in all files."""
-    names: dict[int, tuple[str, Path]] = {}
+    names: dict[Any, tuple[str, Path]] = {}
     faults = []
     for file, content in contents.items():
-        for entry in content["categories"]:
-            number, name = entry.get("id"), str(entry.get("name") or "").strip()
+        for entry in content.categories:
+            number, name = entry.id, (entry.name or "").strip()
             if not name:
                 faults.append(f"{file}: category {number} has no name; give it one")
             other, where = names.setdefault(number, (name, file))
@@ -94,21 +131,21 @@ def _categories(contents: dict[Path, dict[str, Any]]) -> dict[int, str]:
                     f"{where} and {file}: category {number} is {other!r} in one and {name!r} in the other; "
                     "import them one by one, they are two datasets"
                 )
-        known = {entry.get("id") for entry in content["categories"]}
-        lost = {entry.get("category_id") for entry in content["annotations"]} - known
+        known = {entry.id for entry in content.categories}
+        lost = {entry.category_id for entry in content.annotations} - known
         faults += [f"{file}: objects have category {number}, which has no name" for number in lost]
     if faults:
         raise UserError("COCO JSON: " + "\n  ".join(["", *faults]).strip())
     return {number: name for number, (name, _) in names.items()}
 
 
-def _add(export: Export, root: Path, file: Path, content: dict[str, Any], index: dict[int, int]) -> None:
+def _add(export: Export, root: Path, file: Path, content: Content, index: dict[Any, int]) -> None:
     """The samples of one file."""
-    objects = defaultdict(list)
-    for entry in content["annotations"]:
-        objects[entry.get("image_id")].append(entry)
-    boxes = [entry for entry in content["annotations"] if not entry.get("segmentation")]
-    if boxes and len(boxes) == len(content["annotations"]):
+    objects: dict[Any, list[Object]] = defaultdict(list)
+    for entry in content.annotations:
+        objects[entry.image_id].append(entry)
+    boxes = [entry for entry in content.annotations if not entry.segmentation]
+    if boxes and len(boxes) == len(content.annotations):
         export.faults.append(
             f"{file}: its objects have boxes alone; allowed: a segmentation, polygons or RLE"
         )
@@ -119,19 +156,19 @@ def _add(export: Export, root: Path, file: Path, content: dict[str, Any], index:
     words = [file.stem.removeprefix(OFFICIAL), file.parent.name]
     split = next((SPLITS[word] for word in words if word in SPLITS), None)
     bare = 0
-    for entry in content["images"]:
-        name = str(entry.get("file_name"))
-        image = find(name)
+    for picture in content.images:
+        image = find(picture.file_name)
         if image is None:
-            export.faults.append(f"{file}: its image {name} is missing")
+            export.faults.append(f"{file}: its image {picture.file_name} is missing")
             continue
-        bare += not objects[entry["id"]]
-        size = (entry["height"], entry["width"]) if entry.get("height") and entry.get("width") else None
+        ours = objects.pop(picture.id, [])
+        bare += not ours
+        size = (picture.height, picture.width) if picture.height and picture.width else None
         inside = image.relative_to(root).with_suffix("").as_posix()
-        draw = partial(_draw, objects[entry["id"]], index)
-        export.samples.append(
-            Sample(inside.removeprefix("images/"), image, split, draw, f"{file}: {name}", size)
-        )
+        draw, where = partial(_draw, ours, index), f"{file}: {picture.file_name}"
+        export.samples.append(Sample(inside.removeprefix("images/"), image, split, draw, where, size))
+    lost = sorted(objects.keys() - {picture.id for picture in content.images}, key=str)
+    export.faults += [f"{file}: objects have image {number}, which is not in images" for number in lost]
     if bare:
         export.remarks.append(
             f"{file.name}: {bare} images without an object are {export.classes[0]} all over"
@@ -162,17 +199,15 @@ def _finder(root: Path, file: Path) -> Any:
     return find
 
 
-def _draw(objects: Sequence[dict[str, Any]], index: dict[int, int], size: Size) -> Canvas:
+def _draw(objects: Sequence[Object], index: dict[Any, int], size: Size) -> Canvas:
     """The largest object first, so that the smaller ones stay to be seen."""
     canvas = Canvas(size)
     regions: list[tuple[int, Region]] = []
     for entry in objects:
-        found = entry.get("segmentation")
-        what = f"object {entry.get('id')}"
-        if found:
-            region = area_masks(canvas, found, what)
+        if entry.segmentation:
+            region = area_masks(canvas, entry.segmentation, f"object {entry.id}")
             if region is not None:
-                regions.append((index[entry["category_id"]], region))
+                regions.append((index[entry.category_id], region))
     for value, region in sorted(regions, key=lambda pair: -np.count_nonzero(pair[1])):
         canvas.put(region, value)
     return canvas

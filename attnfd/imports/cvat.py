@@ -5,7 +5,9 @@ from pathlib import Path
 from attnfd.data.images import IMAGES
 from attnfd.data.labels import VOID
 from attnfd.errors import UserError
-from attnfd.imports.base import SPLITS, Export, Importer, all_masks, by_name, colour, pair_listed, read_text
+from attnfd.imports.base import SPLITS, Export, Importer, all_masks, by_name, pair_listed
+from attnfd.imports.parts.canvas import colour
+from attnfd.imports.parts.files import read_text
 
 MAP = "labelmap.txt"
 LISTS = "ImageSets/Segmentation"

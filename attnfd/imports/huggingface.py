@@ -12,19 +12,9 @@ import numpy as np
 
 from attnfd.data.labels import VOID
 from attnfd.errors import UserError
-from attnfd.imports.base import (
-    INSTALL,
-    SPLITS,
-    Canvas,
-    Export,
-    Importer,
-    Sample,
-    Size,
-    decoded,
-    of_array,
-    read_json,
-    to_void,
-)
+from attnfd.imports.base import SPLITS, Export, Importer, Sample, to_void
+from attnfd.imports.parts.canvas import Canvas, Size, of_array
+from attnfd.imports.parts.files import INSTALL, decoded, read_json
 from attnfd.readers.base import walk
 
 NAMES = ("id2label.json", "label2id.json")

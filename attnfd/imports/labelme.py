@@ -8,28 +8,45 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import FiniteFloat
 
 from attnfd.data.images import IMAGES
 from attnfd.data.labels import VOID
 from attnfd.errors import UserError
-from attnfd.imports.base import (
-    BACKGROUND,
-    Canvas,
-    Export,
-    Importer,
-    Sample,
-    Size,
-    decoded,
-    mentions,
-    read_json,
-    read_text,
-)
+from attnfd.imports.base import BACKGROUND, Export, Importer, Sample
+from attnfd.imports.parts.canvas import Canvas, Size
+from attnfd.imports.parts.files import Part, Pixels, decoded, mentions, read_json, read_text, typed
 from attnfd.readers.base import sift, walk
 
 NAMES = "labels.txt"
 IGNORE, GROUND = "__ignore__", "_background_"
+POINTS = {"circle": 2, "rectangle": 2, "line": 2, "linestrip": 2}
+"""How many points a shape needs; of those that are not here, one."""
 LINE, POINT = 10, 5
 """Width of a line and radius of a point, as LabelMe itself draws them."""
+
+
+class Shape(Part):
+    """An entry of `shapes`."""
+
+    label: str | None = None
+    points: list[tuple[FiniteFloat, FiniteFloat]]
+    shape_type: str | None = None
+    mask: str | None = None
+
+    @property
+    def kind(self) -> str:
+        return self.shape_type or "polygon"
+
+
+class Content(Part):
+    """A JSON file."""
+
+    shapes: list[Shape]
+    imagePath: str | None = None  # noqa: N815 - as LabelMe spells it
+    imageData: str | None = None  # noqa: N815
+    imageHeight: Pixels | None = None  # noqa: N815
+    imageWidth: Pixels | None = None  # noqa: N815
 
 
 class LabelMe(Importer):
@@ -72,76 +89,71 @@ def _files(root: Path) -> Iterator[Path]:
     return (file for file in found if file.suffix == ".json" and mentions(file, '"shapes"'))
 
 
-def _content(file: Path, faults: list[str]) -> dict[str, Any] | None:
+def _content(file: Path, faults: list[str]) -> Content | None:
     try:
-        content = read_json(file)
+        return typed(Content, read_json(file), file)
     except UserError as error:
         faults.append(str(error))
         return None
-    if not isinstance(content, dict) or not isinstance(content.get("shapes"), list):
-        faults.append(f"{file}: no file of LabelMe; allowed: a list of shapes")
-        return None
-    return content
 
 
-def _names(root: Path, contents: dict[Path, dict[str, Any]], faults: list[str]) -> list[str]:
+def _names(root: Path, contents: dict[Path, Content], faults: list[str]) -> list[str]:
     """Classes in the order of labels.txt, or else by name."""
-    shapes = [(file, shape) for file, content in contents.items() for shape in content["shapes"]]
-    faults += [f"{file}: a shape has no label" for file, shape in shapes if not shape.get("label")]
-    found = {str(shape["label"]) for _, shape in shapes if shape.get("label")}
+    shapes = [(file, shape) for file, content in contents.items() for shape in content.shapes]
+    faults += [f"{file}: a shape has no label" for file, shape in shapes if not shape.label]
+    found = {shape.label for _, shape in shapes if shape.label}
     listed = []
     if (root / NAMES).is_file():
         listed = [line.strip() for line in read_text(root / NAMES).splitlines() if line.strip()]
         for name in sorted(found - set(listed)):
-            where = next(file for file, shape in shapes if shape.get("label") == name)
+            where = next(file for file, shape in shapes if shape.label == name)
             faults.append(f"{where}: found the label {name!r}; allowed: those of {root / NAMES}")
     return [name for name in listed or sorted(found) if name not in (IGNORE, GROUND, BACKGROUND)]
 
 
-def _add(export: Export, root: Path, file: Path, content: dict[str, Any], index: dict[str, int]) -> None:
+def _add(export: Export, root: Path, file: Path, content: Content, index: dict[str, int]) -> None:
     name = file.relative_to(root).with_suffix("").as_posix()
-    path = file.parent / str(content.get("imagePath") or "").replace("\\", "/")
+    path = file.parent / (content.imagePath or "").replace("\\", "/")
     beside = next((file.with_suffix(suffix) for suffix in IMAGES if file.with_suffix(suffix).is_file()), None)
     image: Path | Callable[[], bytes] | None = path if path.is_file() else beside
-    if image is None and content.get("imageData"):
-        image = partial(base64.b64decode, content["imageData"])
+    if image is None and content.imageData:
+        image = partial(base64.b64decode, content.imageData)
     if image is None:
-        export.faults.append(f"{file}: its image {content.get('imagePath')} is missing")
+        export.faults.append(f"{file}: its image {content.imagePath} is missing")
         return
-    height, width = content.get("imageHeight"), content.get("imageWidth")
-    size = (height, width) if height and width else None
-    draw = partial(_draw, content["shapes"], index)
+    size = (content.imageHeight, content.imageWidth) if content.imageHeight and content.imageWidth else None
+    draw = partial(_draw, content.shapes, index)
     export.samples.append(Sample(name, image, None, draw, str(file), size))
 
 
-def _draw(shapes: Sequence[dict[str, Any]], index: dict[str, int], size: Size) -> Canvas:
+def _draw(shapes: Sequence[Shape], index: dict[str, int], size: Size) -> Canvas:
     canvas = Canvas(size)
     for number, shape in enumerate(shapes, start=1):
-        if shape.get("label") in index:
-            what = f"shape {number} ({shape['label']})"
-            kind = shape.get("shape_type") or "polygon"
+        if shape.label in index:
+            what = f"shape {number} ({shape.label})"
             try:
-                points = [(float(x), float(y)) for x, y in shape["points"]]
-                _put(canvas, kind, points, shape, index[shape["label"]], what)
-            except (KeyError, TypeError, ValueError) as error:
-                canvas.faults.append(f"{what}, a {kind}, cannot be drawn ({error})")
+                _put(canvas, shape, index[shape.label], what)
+            except ValueError as error:
+                canvas.faults.append(f"{what}, a {shape.kind}, cannot be drawn ({error})")
     return canvas
 
 
-def _put(
-    canvas: Canvas, kind: str, points: list[tuple[float, float]], shape: dict[str, Any], value: int, what: str
-) -> None:
+def _put(canvas: Canvas, shape: Shape, value: int, what: str) -> None:
     """Draw one shape as LabelMe itself does."""
     draw: Callable[[Any], None]
+    kind, points = shape.kind, shape.points
+    needed = POINTS.get(kind, 1)
+    if len(points) < needed:
+        raise ValueError(f"found {len(points)} points; allowed: {needed} or more")
     if kind == "polygon":
         canvas.polygon(value, points, what=what)
         return
     if kind == "mask":
-        part = np.array(decoded(base64.b64decode(shape["mask"])).convert("L")) > 0
+        part = np.array(decoded(base64.b64decode(shape.mask or "")).convert("L")) > 0
         canvas.place(value, part, round(points[0][0]), round(points[0][1]), what)
         return
     if kind == "circle":
-        centre, on = points
+        centre, on = points[:2]
         points = _around(centre, math.dist(centre, on))
         draw = partial(_ellipse, box=points)
     elif kind == "rectangle":

@@ -12,7 +12,9 @@ import numpy as np
 
 from attnfd.data.images import IMAGES, decode_mask
 from attnfd.errors import UserError
-from attnfd.imports.base import BACKGROUND, Canvas, Export, Importer, Sample, Size, read_json
+from attnfd.imports.base import BACKGROUND, Export, Importer, Sample
+from attnfd.imports.parts.canvas import Canvas, Size
+from attnfd.imports.parts.files import Part, read_json, typed
 from attnfd.readers.base import sift, walk
 
 PICTURE = re.compile(
@@ -20,6 +22,12 @@ PICTURE = re.compile(
 )
 HALF = 127
 """Brushes have soft borders: a pixel belongs to a label from half on."""
+
+
+class Task(Part):
+    """What every task of the JSON export has."""
+
+    id: int
 
 
 class Brush(NamedTuple):
@@ -70,11 +78,10 @@ def _tasks(root: Path) -> dict[int, dict[str, Any]]:
         content = read_json(file)
         for task in content if isinstance(content, list) else ():
             if isinstance(task, dict) and "id" in task:
-                if task["id"] in found and found[task["id"]] != task:
-                    raise UserError(
-                        f"{file}: task {task['id']} is in another JSON file, too; leave one of them"
-                    )
-                found[task["id"]] = task
+                number = typed(Task, task, file).id
+                if number in found and found[number] != task:
+                    raise UserError(f"{file}: task {number} is in another JSON file, too; leave one of them")
+                found[number] = task
     if not found:
         raise UserError(
             f"{root}: found no JSON export; the names of the PNG files say the number of a task but not its "
@@ -86,7 +93,8 @@ def _tasks(root: Path) -> dict[int, dict[str, Any]]:
 def _labels(entry: Any) -> Iterator[str]:
     """All brush labels in a part of a JSON export."""
     if isinstance(entry, dict):
-        yield from entry.get("brushlabels", ())
+        labels = entry.get("brushlabels")
+        yield from (label for label in (labels if isinstance(labels, list) else ()) if isinstance(label, str))
         entry = list(entry.values())
     if isinstance(entry, list):
         for part in entry:
@@ -118,8 +126,10 @@ def _add(
     if entry is None:
         export.faults.append(f"{brushes[0].file}: the JSON export has no task {task}")
         return
-    data = entry.get("data", entry)
-    addresses = [value for value in data.values() if isinstance(value, str)]
+    data = entry.get("data", entry)  # JSON_MIN has the image beside the number
+    addresses = [
+        value for value in (data.values() if isinstance(data, dict) else ()) if isinstance(value, str)
+    ]
     last = [re.split(r"[/\\=]", unquote(address))[-1] for address in addresses]
     # An upload has eight letters and a dash before its name.
     names = [*last, *(name.partition("-")[2] for name in last)]

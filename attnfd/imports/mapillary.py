@@ -4,10 +4,25 @@ from pathlib import Path
 
 from attnfd.data.labels import VOID
 from attnfd.errors import UserError
-from attnfd.imports.base import SPLITS, Export, Importer, all_masks, by_name, pair, read_json
+from attnfd.imports.base import SPLITS, Export, Importer, all_masks, by_name, pair
+from attnfd.imports.parts.files import Part, Rgb, read_json, typed
 
 CONFIGS = ("config_v2.0.json", "config_v1.2.json", "config.json")
 FOLDERS = ("training", "validation")
+
+
+class Label(Part):
+    """An entry of `labels`; its place is its value in the masks."""
+
+    readable: str
+    color: Rgb | None = None
+    evaluate: bool = True
+
+
+class Config(Part):
+    """A config JSON."""
+
+    labels: list[Label]
 
 
 class Mapillary(Importer):
@@ -22,21 +37,18 @@ class Mapillary(Importer):
         config = _config(root)
         if config is None:
             raise UserError(f"{root}: found none of {', '.join(CONFIGS)}")
-        content = read_json(config)
-        entries = content.get("labels") if isinstance(content, dict) else None
-        if not isinstance(entries, list) or not all("readable" in entry for entry in entries):
-            raise UserError(f"{config}: allowed: labels, each with readable, color and evaluate")
-        kept = {value: entry for value, entry in enumerate(entries) if entry.get("evaluate", True)}
+        entries = typed(Config, read_json(config), config).labels
+        kept = {value: entry for value, entry in enumerate(entries) if entry.evaluate}
         export = Export(
-            {value: entry["readable"] for value, entry in kept.items()},
-            palette={value: entry["color"] for value, entry in kept.items() if "color" in entry},
+            {value: entry.readable for value, entry in kept.items()},
+            palette={value: entry.color for value, entry in kept.items() if entry.color},
         )
         labels = {value: value if value in kept else VOID for value in range(len(entries))}
         version = config.stem.removeprefix("config").removeprefix("_")
         for folder in FOLDERS:
             masks = all_masks(root / folder / version / "labels")
             pair(export, by_name(root / folder / "images"), masks, labels, SPLITS[folder], f"{folder}/")
-        void = [entry["readable"] for value, entry in enumerate(entries) if value not in kept]
+        void = [entry.readable for value, entry in enumerate(entries) if value not in kept]
         export.remarks.append(f"labels of {config.name}; void, as it says: {', '.join(void) or 'none'}")
         return export
 

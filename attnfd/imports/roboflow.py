@@ -5,7 +5,8 @@ from pathlib import Path
 
 from attnfd.data.images import IMAGES, MASKS
 from attnfd.errors import UserError
-from attnfd.imports.base import SPLITS, Export, Importer, by_name, pair, read_text, to_void
+from attnfd.imports.base import SPLITS, Export, Importer, by_name, pair, to_void
+from attnfd.imports.parts.files import read_text
 
 NAMES = "_classes.csv"
 SUFFIX = "_mask"

@@ -2,30 +2,76 @@
 
 import base64
 import zlib
+from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
 import numpy as np
+from pydantic import Field, FiniteFloat
 
 from attnfd.data.images import IMAGES
 from attnfd.errors import UserError
-from attnfd.imports.base import (
-    BACKGROUND,
-    SPLITS,
-    Canvas,
-    Export,
-    Importer,
-    Region,
-    Sample,
-    Size,
-    decoded,
-    read_json,
-)
+from attnfd.imports.base import BACKGROUND, SPLITS, Export, Importer, Sample
+from attnfd.imports.parts.canvas import Canvas, Points, Region, Size
+from attnfd.imports.parts.files import Part, Pixels, decoded, read_json, typed
 
 META = "meta.json"
 DRAWN = ("polygon", "bitmap", "rectangle")
+
+
+Corners = list[tuple[FiniteFloat, FiniteFloat]]
+
+
+class Class(Part):
+    """An entry of `classes`."""
+
+    title: Annotated[str, Field(min_length=1)]
+    color: str = ""
+
+
+class Meta(Part):
+    """`meta.json`."""
+
+    classes: Annotated[list[Class], Field(min_length=1)]
+
+
+class Outline(Part):
+    """A polygon with holes, or two corners of a rectangle."""
+
+    exterior: Corners
+    interior: tuple[Corners, ...] = ()
+
+
+class Bitmap(Part):
+    """A packed PNG, and where its upper left corner is."""
+
+    data: str
+    origin: tuple[int, int]
+
+
+class Object(Part):
+    """An entry of `objects`."""
+
+    classTitle: str  # noqa: N815 - as Supervisely spells it
+    geometryType: str  # noqa: N815
+    points: Outline | None = None
+    bitmap: Bitmap | None = None
+
+
+class Extent(Part):
+    """The size of an image."""
+
+    height: Pixels
+    width: Pixels
+
+
+class Content(Part):
+    """The JSON file of an image."""
+
+    objects: list[Object]
+    size: Extent | None = None
 
 
 class Supervisely(Importer):
@@ -37,14 +83,11 @@ class Supervisely(Importer):
         return (root / META).is_file() and bool(_datasets(root))
 
     def read(self, root: Path) -> Export:
-        meta = read_json(root / META)
-        entries = meta.get("classes") if isinstance(meta, dict) else None
-        if not isinstance(entries, list) or not entries or not all(entry.get("title") for entry in entries):
-            raise UserError(f"{root / META}: allowed: classes, each with a title")
-        names = [entry["title"] for entry in entries if entry["title"].lower() not in (BACKGROUND, "bg")]
-        index = {entry["title"]: 0 for entry in entries}
+        entries = typed(Meta, read_json(root / META), root / META).classes
+        names = [entry.title for entry in entries if entry.title.lower() not in (BACKGROUND, "bg")]
+        index = {entry.title: 0 for entry in entries}
         index |= {name: 1 + place for place, name in enumerate(names)}
-        colours = {index[entry["title"]]: _rgb(entry.get("color")) for entry in entries}
+        colours = {index[entry.title]: _rgb(entry.color) for entry in entries}
         export = Export(
             {0: BACKGROUND, **{1 + place: name for place, name in enumerate(names)}},
             palette={value: rgb for value, rgb in colours.items() if rgb is not None},
@@ -59,8 +102,8 @@ def _datasets(root: Path) -> list[Path]:
     return sorted(folder.parent for folder in root.glob("**/ann") if (folder.parent / "img").is_dir())
 
 
-def _rgb(colour: Any) -> tuple[int, ...] | None:
-    text = str(colour or "").lstrip("#")
+def _rgb(colour: str) -> tuple[int, ...] | None:
+    text = colour.lstrip("#")
     try:
         return tuple(bytes.fromhex(text)) if len(text) == 6 else None
     except ValueError:
@@ -76,26 +119,22 @@ def _add(export: Export, root: Path, home: Path, index: dict[str, int]) -> None:
         export.remarks.append(f"{len(bare)} images without a JSON file, {images[bare[0]]} for one")
     inside = home.relative_to(root).as_posix()
     prefix = "" if inside == "." else f"{inside}/"
-    left: dict[str, int] = {}
+    left: Counter[str] = Counter()
     for name, file in files.items():
         try:
-            content = read_json(file)
-            objects = content["objects"]
-        except (UserError, TypeError, KeyError) as error:
-            export.faults.append(str(error) if isinstance(error, UserError) else f"{file}: has no objects")
+            content = typed(Content, read_json(file), file)
+        except UserError as error:
+            export.faults.append(str(error))
             continue
         if name not in images:
             export.faults.append(f"{file}: its image {name} is missing")
             continue
-        unknown = {entry.get("classTitle") for entry in objects} - index.keys()
-        export.faults += [f"{file}: the class {name!r} of an object is not in {META}" for name in unknown]
-        for entry in objects:
-            if entry.get("geometryType") not in DRAWN:
-                left[str(entry.get("geometryType"))] = left.get(str(entry.get("geometryType")), 0) + 1
-        size = content.get("size") or {}
-        given = (size["height"], size["width"]) if {"height", "width"} <= size.keys() else None
+        unknown = sorted({entry.classTitle for entry in content.objects} - index.keys())
+        export.faults += [f"{file}: the class {title!r} of an object is not in {META}" for title in unknown]
+        left.update(entry.geometryType for entry in content.objects if entry.geometryType not in DRAWN)
+        given = (content.size.height, content.size.width) if content.size else None
         stem = Path(name).stem
-        draw = partial(_draw, objects, index)
+        draw = partial(_draw, content.objects, index)
         split = SPLITS.get(home.name.lower())
         export.samples.append(Sample(prefix + stem, images[name], split, draw, str(file), given))
     export.remarks += [
@@ -103,26 +142,34 @@ def _add(export: Export, root: Path, home: Path, index: dict[str, int]) -> None:
     ]
 
 
-def _draw(objects: Sequence[dict[str, Any]], index: dict[str, int], size: Size) -> Canvas:
+def _draw(objects: Sequence[Object], index: dict[str, int], size: Size) -> Canvas:
     canvas = Canvas(size)
     for number, entry in enumerate(objects, start=1):
-        kind, what = entry.get("geometryType"), f"object {number} ({entry.get('classTitle')})"
-        value = index.get(str(entry.get("classTitle")))
-        if value is None or kind not in DRAWN:
+        kind, what = entry.geometryType, f"object {number} ({entry.classTitle})"
+        if kind not in DRAWN or entry.classTitle not in index:
             continue
         try:
-            if kind == "bitmap":
-                left, top = entry["bitmap"]["origin"]
-                canvas.place(value, _bitmap(entry["bitmap"]["data"]), left, top, what)
-            else:
-                outer, holes = entry["points"]["exterior"], entry["points"].get("interior", ())
-                if kind == "rectangle":
-                    (left, top), (right, bottom) = outer
-                    outer = [(left, top), (right, top), (right, bottom), (left, bottom)]
-                canvas.polygon(value, outer, holes, what)
-        except (KeyError, TypeError, ValueError, zlib.error) as error:
+            _put(canvas, entry, index[entry.classTitle], what)
+        except (ValueError, zlib.error) as error:
             canvas.faults.append(f"{what}, a {kind}, cannot be drawn ({error})")
     return canvas
+
+
+def _put(canvas: Canvas, entry: Object, value: int, what: str) -> None:
+    if entry.geometryType == "bitmap":
+        if entry.bitmap is None:
+            raise ValueError("it has no bitmap")
+        canvas.place(value, _bitmap(entry.bitmap.data), *entry.bitmap.origin, what)
+        return
+    if entry.points is None:
+        raise ValueError("it has no points")
+    outer: Points = entry.points.exterior
+    if entry.geometryType == "rectangle":
+        if len(outer) != 2:
+            raise ValueError(f"found {len(outer)} points; allowed: 2")
+        (left, top), (right, bottom) = outer
+        outer = [(left, top), (right, top), (right, bottom), (left, bottom)]
+    canvas.polygon(value, outer, entry.points.interior, what)
 
 
 def _bitmap(data: str) -> Region:

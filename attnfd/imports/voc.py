@@ -4,7 +4,8 @@ from pathlib import Path
 
 from attnfd.data.images import IMAGES
 from attnfd.errors import UserError
-from attnfd.imports.base import SPLITS, Export, Importer, all_masks, by_name, pair_listed, read_text, to_void
+from attnfd.imports.base import SPLITS, Export, Importer, all_masks, by_name, pair_listed, to_void
+from attnfd.imports.parts.files import read_text
 from attnfd.readers.voc import Voc
 
 IMAGE_FOLDER = "JPEGImages"
@@ -52,7 +53,8 @@ def _home(root: Path) -> Path | None:
 
 def _names(file: Path) -> dict[int, str]:
     names = [line.strip() for line in read_text(file).splitlines() if line.strip()]
-    return {value: name.strip("_") for value, name in enumerate(names) if name != "__ignore__"}
+    named = [name.strip("_") for name in names if name != "__ignore__"]  # the value of that one is -1
+    return dict(enumerate(named))
 
 
 def _splits(home: Path, export: Export) -> dict[str | None, set[str]]:

@@ -24,7 +24,8 @@ from attnfd.data.images import FORMATS, IMAGES, ORIENTATION, UNREADABLE, orienta
 from attnfd.data.labels import VOID
 from attnfd.data.strata import stratify
 from attnfd.errors import UserError
-from attnfd.imports.base import Canvas, Export, Importer, Sample, Size
+from attnfd.imports.base import Export, Importer, Sample
+from attnfd.imports.parts.canvas import Canvas, Size
 from attnfd.readers.base import original
 from attnfd.readers.folder import Classes
 
