@@ -239,7 +239,7 @@ def edited(kind: str, tmp_path: Path, path: str, old: str, new: str) -> str:
         ("camvid", "class_dict.csv", "Bridge,0,128,64\n", "", "#008040 in it, which the export gives no name"),
         ("camvid", "class_dict.csv", "Bridge", "Brücke", "found Brücke; allowed: the 32 classes of CamVid"),
         ("ade20k", "objectInfo150.txt", "2\t0.10", "x\t0.10", "allowed: a heading, then lines of Idx"),
-        ("mapillary", "config_v2.0.json", '"readable": "Car", ', "", "allowed: labels, each with readable"),
+        ("mapillary", "config_v2.0.json", '"readable": "Car", ', "", "config_v2.0.json: labels.1.readable: missing"),
         ("huggingface", "id2label.json", '"2"', '"7"', "row 1: found 2 in it, which the export gives no name"),
         ("huggingface", "id2label.json", '"2"', '"two"', "allowed: numbers and names"),
     ],

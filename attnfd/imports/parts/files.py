@@ -79,12 +79,14 @@ def typed(kind: type[PartT], content: Any, where: str | Path) -> PartT:
     except ValidationError as error:
         first, *others = error.errors()
         key = ".".join(map(str, first["loc"])) or "it"
-        found = (
-            "is missing" if first["type"] == "missing" else f"found {json.dumps(first['input'])[:LONGEST]}"
-        )
-        allowed = first["msg"].removeprefix("Input should be ").removeprefix("a valid ")
+        wrong = f"found {json.dumps(first['input'], default=str)[:LONGEST]}; allowed: {_wanted(first['msg'])}"
+        missing = first["type"] == "missing"
         more = f" (and {len(others)} more)" if others else ""
-        raise UserError(f"{where}: {key}: {found}; allowed: {allowed}{more}") from None
+        raise UserError(f"{where}: {key}: {'missing' if missing else wrong}{more}") from None
+
+
+def _wanted(message: str) -> str:
+    return message.removeprefix("Input should be ").removeprefix("a valid ")
 
 
 def read_yaml(file: Path) -> Any:
