@@ -2,7 +2,11 @@
 # ruff: noqa: E501
 
 import json
+import random
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +16,7 @@ from ruamel.yaml import YAML
 from attnfd import discovery, paths
 from attnfd.data.prepared import Prepared
 from attnfd.errors import UserError
+from attnfd.readers.camvid import CamVid
 from attnfd.sources.imports import formats, import_export
 from stages.prepare import prepare
 from tests import tasks
@@ -28,6 +33,9 @@ MORE = {
     )),
     "coco_cvat": ("coco", Tree(
         trees.coco_cvat, TWO, {"1": ink(BOTH), "2": ink(LEFT), "3": ink(LEFT)}, {},
+    )),
+    "yolo_cvat": ("yolo", Tree(
+        trees.yolo_cvat, TWO, {"train/a/1": ink(BOTH), "val/2": ink(LEFT)}, {"train": ["train/a/1"], "val": ["val/2"]},
     )),
     "labelme_voc": ("voc", Tree(
         trees.labelme_voc, {"background": 0, "cat": 1, "dog": 2}, {"1": ink(BOTH), "2": ink(trees.VOIDED)}, {},
@@ -234,6 +242,21 @@ def edited(kind: str, tmp_path: Path, path: str, old: str, new: str) -> str:
         ("yolo", "train/labels/1.txt", "1 0.25", "1 2500", "line 1: corners are pixels"),
         ("yolo", "valid/labels/3.txt", " 0.500000 1.000000 0.000000 1.000000", "", "line 1: is a box"),
         ("yolo", "data.yaml", "'dog'", "''", "class 1 has no name"),
+        ("yolo", "data.yaml", "names: ['cat', 'dog']", "names: {cat: 0}", "found names ['cat']; allowed: numbers and"),
+        ("yolo", "data.yaml", "../valid/images", "list.txt", "list.txt of val is missing; allowed: a folder of images, or a"),
+        ("coco", "train/_annotations.coco.json", '"file_name": "1.jpg", ', "", "coco.json: images.0.file_name: missing"),
+        ("coco", "train/_annotations.coco.json", '"image_id": 1', '"image_id": 8', "objects have image 8, which is not in images"),
+        ("coco", "train/_annotations.coco.json", '"image_id": 1', '"image_id": [8]', "annotations.0.image_id: found [8]; allowed: a number or a text"),
+        ("coco", "train/_annotations.coco.json", "[0, 24, 24]", "[0, 24, 25]", "object 3: its RLE has counts of another kind; allowed: runs of 48 pixels in all"),
+        ("coco", "train/_annotations.coco.json", "[[2, 2, 6, 2, 6, 4, 2, 4]]", "[[[2, 2], [6, 2], [6, 4]]]", "object 1: allowed: polygons [[x, y, x, y, …], …]"),
+        ("labelme", "1.json", '"imageWidth": 8', '"imageWidth": 8.5', "1.json: imageWidth: found 8.5; allowed: integer"),
+        ("labelme", "1.json", "[[2, 2], [5, 3]]", "[[2, 2]]", "shape 2 (dog), a rectangle, cannot be drawn (found 1 points; allowed: 2 or more)"),
+        ("labelme", "1.json", "[[2, 2], [5, 3]]", "[2, 2, 5, 3]", "1.json: shapes.1.points.0: found 2; allowed: tuple (and 3 more)"),
+        ("labelstudio", "project-1.json", '"id": 13', '"id": "x"', "project-1.json: id: found \"x\"; allowed: integer"),
+        ("supervisely", "meta.json", '"title": "dog"', '"title": ""', "meta.json: classes.1.title: found"),
+        ("supervisely", "val/ann/2.jpg.json", '"height": 6', '"height": -6', "2.jpg.json: size.height: found -6; allowed: greater than 0"),
+        ("supervisely", "train/ann/1.jpg.json", '"geometryType": "polygon"', '"geometryType": "bitmap"', "object 1 (cat), a bitmap, cannot be drawn (it has no bitmap)"),
+        ("mapillary", "config_v2.0.json", "[0, 0, 142]", "[0, 0, 300]", "labels.1.color.2: found 300; allowed: less than or equal to 255"),
         ("voc", "VOCdevkit/VOC2012/ImageSets/Segmentation/val.txt", "33", "32", "lists 2007_000032 in train and val"),
         ("voc", "VOCdevkit/VOC2012/ImageSets/Segmentation/val.txt", "33", "99", "2007_000099 has neither an image nor a mask"),
         ("camvid", "class_dict.csv", "Bridge,0,128,64\n", "", "#008040 in it, which the export gives no name"),
@@ -254,6 +277,143 @@ def test_faults_name_the_file(kind: str, path: str, old: str, new: str, message:
         return
     said = edited(kind, tmp_path, path, old, new)
     assert message.replace("\\", "") in said
+
+
+def test_files_of_coco_that_are_wrong_come_at_once(tmp_path: Path) -> None:
+    TREES["coco"].make(tmp_path / "export")
+    for split in ("train", "valid"):
+        edit(f"{split}/_annotations.coco.json", '"file_name"', '"name"')
+    with pytest.raises(UserError) as raised:
+        import_export("coco", Path("export"), Path("new"))
+    lines = str(raised.value).splitlines()
+    assert [line.split(":")[0].strip() for line in lines] == [
+        f"export/{split}/_annotations.coco.json" for split in ("train", "valid")
+    ]
+    assert all("images.0.file_name: missing" in line for line in lines)
+
+
+def test_label_files_of_no_split_are_counted(tmp_path: Path) -> None:
+    trees.yolo_cvat(tmp_path / "export")
+    report = import_export("yolo", Path("export"), Path("new"))
+    assert "1 label files of no split of data.yaml, export/labels/train/unlisted.txt for one" in report
+
+
+WRONG: list[object] = [None, "x", "", -1, 0.5, True, [], {}, [[1]], {"a": 1}]
+
+
+def places(content: object, at: tuple = ()) -> Iterator[tuple]:
+    """Where a value is in the content of a JSON file."""
+    inner = (
+        content.items()
+        if isinstance(content, dict)
+        else enumerate(content)
+        if isinstance(content, list)
+        else ()
+    )
+    for key, value in inner:
+        yield (*at, key)
+        yield from places(value, (*at, key))
+
+
+def spoilt(content: object, rng: random.Random) -> object:
+    """The content with one value replaced or taken away."""
+    content = json.loads(json.dumps(content))
+    *path, last = rng.choice(list(places(content)))
+    inner: Any = content
+    for key in path:
+        inner = inner[key]
+    if rng.random() < 0.3:
+        del inner[last]
+    else:
+        inner[last] = rng.choice(WRONG)
+    return content
+
+
+@pytest.mark.parametrize(
+    "name", ["coco", "labelme", "labelstudio", "supervisely", "mapillary", "huggingface"]
+)
+def test_json_of_any_content_is_taken_or_refused_in_words(name: str, tmp_path: Path) -> None:
+    rng = random.Random(name)
+    for number in range(30):
+        root = tmp_path / f"export{number}"
+        TREES[name].make(root)
+        file = rng.choice(sorted(root.rglob("*.json")))
+        content = spoilt(json.loads(file.read_text()), rng)
+        file.write_text(json.dumps(content))
+        said = None
+        try:
+            import_export(name, root, tmp_path / "new")
+        except UserError as error:
+            said = str(error)
+        assert said is None or (str(root) in said and not (tmp_path / "new").exists())
+        shutil.rmtree(tmp_path / "new", ignore_errors=True)
+        assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+CAMVID_11 = {
+    "sky": ["128 128 128"],
+    "building": ["0 128 64", "128 0 0", "64 192 0", "64 0 64", "192 0 128"],
+    "pole": ["192 192 128", "0 0 64"],
+    "road": ["128 64 128", "128 0 192", "192 0 64"],
+    "pavement": ["0 0 192", "64 192 128", "128 128 192"],
+    "tree": ["128 128 0", "192 192 0"],
+    "sign_symbol": ["192 128 128", "128 128 64", "0 64 64"],
+    "fence": ["64 64 128"],
+    "car": ["64 0 128", "64 128 192", "192 128 192", "192 64 128", "128 64 64"],
+    "pedestrian": ["64 64 0", "192 128 64", "64 0 192", "64 128 64"],
+    "bicyclist": ["0 128 192", "192 0 192"],
+}
+"""Colours of the 32 classes in the 11 of SegNet, as MATLAB's example of semantic segmentation lists them."""
+LABEL_COLOURS = """64 128 64 Animal
+192 0 128 Archway
+0 128 192 Bicyclist
+0 128 64 Bridge
+128 0 0 Building
+64 0 128 Car
+64 0 192 CartLuggagePram
+192 128 64 Child
+192 192 128 Column_Pole
+64 64 128 Fence
+128 0 192 LaneMkgsDriv
+192 0 64 LaneMkgsNonDriv
+128 128 64 Misc_Text
+192 0 192 MotorcycleScooter
+128 64 64 OtherMoving
+64 192 128 ParkingBlock
+64 64 0 Pedestrian
+128 64 128 Road
+128 128 192 RoadShoulder
+0 0 192 Sidewalk
+192 128 128 SignSymbol
+128 128 128 Sky
+64 128 192 SUVPickupTruck
+0 0 64 TrafficCone
+0 64 64 TrafficLight
+192 64 128 Train
+128 128 0 Tree
+192 128 192 Truck_Bus
+64 0 64 Tunnel
+192 192 0 VegetationMisc
+0 0 0 Void
+64 192 0 Wall
+"""
+"""`label_colors.txt` of CamVid."""
+
+
+def test_all_colours_of_camvid_become_the_published_classes(tmp_path: Path) -> None:
+    root = tmp_path / "export"
+    trees.text(root / "label_colors.txt", LABEL_COLOURS)
+    colours = [[int(part) for part in line.split()[:3]] for line in LABEL_COLOURS.splitlines()]
+    for name in ("a", "b"):
+        write(root / f"LabeledApproved_full/{name}_L.png", Image.fromarray(np.array([colours] * 4, np.uint8)))
+        write(root / f"701_StillsRaw_full/{name}.png", noise(name, (4, 32)))
+    import_export("camvid", root, Path("new"))
+    with Image.open("new/masks/a.png") as image:
+        row = np.array(image)[0].tolist()
+    found = {" ".join(map(str, colour)): value for colour, value in zip(colours, row, strict=True)}
+    assert found.pop("0 0 0") == 255
+    assert found == {colour: value for value, listed in enumerate(CAMVID_11.values()) for colour in listed}
+    assert list(CAMVID_11) == list(CamVid.classes)
 
 
 def test_all_faults_come_at_once(tmp_path: Path) -> None:

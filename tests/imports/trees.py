@@ -226,6 +226,18 @@ def yolo(root: Path) -> None:
         text(root / split / f"labels/{name}.txt", lines)
 
 
+def yolo_cvat(root: Path) -> None:
+    """As CVAT writes it: a split is a list of images."""
+    text(root / "data.yaml", "path: ./\ntrain: train.txt\nval: val.txt\nnames:\n  0: cat\n  1: dog\n")
+    both = yolo_line(1, SMALL_AREA) + yolo_line(0, LEFT_AREA)
+    for split, name, lines in (("train", "a/1", both), ("val", "2", yolo_line(0, LEFT_AREA))):
+        images(root / "images" / split, f"{name}.jpg")
+        text(root / f"labels/{split}/{name}.txt", lines)
+        text(root / f"{split}.txt", f"images/{split}/{name}.jpg\n")
+    images(root / "images/train", "unlisted.jpg")
+    text(root / "labels/train/unlisted.txt", both)
+
+
 def voc(root: Path) -> None:
     """VOC 2012 as most people have it, with SBD's masks and a list of two columns."""
     home = root / "VOCdevkit/VOC2012"
