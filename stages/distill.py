@@ -108,5 +108,5 @@ def _make(task: Task, classes: Sequence[str], teacher: NetInfo) -> Made:
     if student.weights is None:
         return Made(pair, random_state(), {})
     key = f"{task.params.source}: students.{task.cell.student}"
-    started = start_from(pair[0], student, key, classes)
+    started = start_from(pair[0], student, key, classes, task.start)
     return Made(pair, random_state(), {"started_from": started})

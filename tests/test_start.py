@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from attnfd import paths
-from attnfd.cli.preflight import check_weights
+from attnfd.cli.preflight import _started
 from attnfd.config.params import Params, load_params
 from attnfd.config.task import Task
 from attnfd.errors import UserError
@@ -55,7 +55,7 @@ def test_a_student_starts_where_the_model_ended(classes: tuple[str, ...], same: 
         if same or not name.startswith("classifier."):
             assert torch.equal(started[name], value), name
     assert started["classifier.weight"].shape[0] == len(classes)
-    assert made.card["started_from"] == {
+    assert made.started["started_from"] == {
         "weights": "old",
         "sha256": checkpoint.fingerprint(Path("old")),
         "classifier": "of the model" if same else "new, as the classes differ",
@@ -78,4 +78,4 @@ def test_what_it_cannot_start_from_is_refused_before_anything_runs(classes: tupl
         "models/shapes/frozen": "is a teacher",
     }.items():
         with pytest.raises(UserError, match=message):
-            check_weights(with_start(weights))
+            _started(with_start(weights), "mobilenetv2")

@@ -1,4 +1,4 @@
-"""Checks that cost seconds, made before anything that costs hours; they download and write nothing."""
+"""Checks that cost seconds, made before anything that costs hours; they write nothing that stays."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -131,9 +131,11 @@ def _imported_teacher(params: Params, dataset: str) -> str:
 
 def _started(params: Params, student: str) -> str:
     from attnfd.students.student import load_start
+    from attnfd.tracking import starts
 
     section = params.student(student)
-    load_start(section, f"{params.source}: students.{student}")
+    with starts.fetched(section) as folder:
+        load_start(section, f"{params.source}: students.{student}", folder)
     return f"start from {section.weights}"
 
 

@@ -310,9 +310,15 @@ class Student(Section):
     dropout: tuple[Probability, Probability] = Field(description="before the last two convs of the head")
     weights: str | None = Field(
         default=None,
-        description="folder of a trained student to start from, relative to the repository's root; null: the "
-        "backbone starts as distill.weights says, and the rest anew",
+        description="a trained student to start from: its folder, relative to the repository's root, or a "
+        "model of MLflow, runs:/<run id>/<name> or models:/<name>/<version>; null: the backbone starts as "
+        "distill.weights says, and the rest anew",
     )
+
+    @property
+    def network(self) -> dict[str, Any]:
+        """What the network is, without the weights that it starts from."""
+        return self.model_dump(exclude={"weights"})
 
 
 class Method(Section):

@@ -20,6 +20,9 @@ from attnfd.paths import DISTILLER, HISTORY, Cell
 
 Pair = tuple[DeepLabV3Plus, Distiller]
 
+STORED = ("runs:/", "models:/")
+"""How the names of models in the tracking store begin."""
+
 CLASSIFIER = "classifier."
 """How the keys of the only weights begin that depend on the classes."""
 
@@ -31,25 +34,29 @@ def make_student(cell: Cell, settings: Settings, classes: int, teacher: NetInfo,
         weights: of the student's backbone, see `attnfd.models.backbones.build`.
     """
     assert settings.student is not None
-    student = DeepLabV3Plus(**dict(settings.student), classes=classes, weights=weights)
+    student = DeepLabV3Plus(**settings.student.network, classes=classes, weights=weights)
     return student, _distiller(cell, settings, student.info, teacher)
 
 
-def load_start(student: Student, key: str) -> tuple[DeepLabV3Plus, dict[str, Any]]:
+def load_start(
+    student: Student, key: str, fetched: Path | None = None
+) -> tuple[DeepLabV3Plus, dict[str, Any]]:
     """The model that a student starts from, and its card.
 
     Args:
         key: of the student in `params.yaml`, which opens a message.
+        fetched: the folder that has the model, if it is one of the tracking store.
 
     Raises:
         UserError: it is not there, is damaged, or is another network than the student.
     """
     assert student.weights is not None
-    folder = paths.main_root() / Path(student.weights).expanduser()
+    folder = fetched or paths.main_root() / Path(student.weights).expanduser()
     if not folder.is_dir():
         raise UserError(
             f"{key}.weights: found {student.weights}, which is no folder; allowed: the folder of a model, "
-            "such as models/shapes/resnet18/attnfd/0 (a copy of it, if the same cell is to be trained)"
+            "such as models/shapes/resnet18/attnfd/0 (a copy of it, if the same cell is to be trained), or a "
+            "model of MLflow: runs:/<run id>/<name>, models:/<name>/<version>"
         )
     model, card = checkpoint.load(folder)
     architecture = model.architecture
@@ -63,7 +70,9 @@ def load_start(student: Student, key: str) -> tuple[DeepLabV3Plus, dict[str, Any
     return model, card
 
 
-def start_from(network: DeepLabV3Plus, student: Student, key: str, classes: Sequence[str]) -> dict[str, Any]:
+def start_from(
+    network: DeepLabV3Plus, student: Student, key: str, classes: Sequence[str], fetched: Path | None = None
+) -> dict[str, Any]:
     """Give a new student the weights of the model that it starts from.
 
     The classifier stays new unless the model has the same classes in the same order.
@@ -71,7 +80,7 @@ def start_from(network: DeepLabV3Plus, student: Student, key: str, classes: Sequ
     Returns:
         What the card of the student says of it: the model's weights and which classifier there is.
     """
-    model, card = load_start(student, key)
+    model, card = load_start(student, key, fetched)
     same = list(card.get("classes", ())) == list(classes)
     taken = {
         name: value for name, value in model.state_dict().items() if same or not name.startswith(CLASSIFIER)
