@@ -168,7 +168,8 @@ def test_the_real_command_fails_without_a_traceback(project: Path) -> None:
     assert done.stderr.strip() == (
         "error: params.yaml: training.epochz: unknown key; did you mean 'epochs'? allowed: "
         "splits, epochs, batch_size, lr, head_lr_factor, momentum, nesterov, weight_decay, schedule, crop, "
-        "scale, flip, sync_bn, precision, deterministic, validate_every"
+        "scale, flip, jitter, blur, class_weights, hard_pixels, dice, sync_bn, precision, deterministic, "
+        "validate_every"
     )
 
 
