@@ -107,3 +107,70 @@ def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     rows = logits.float().permute(0, 2, 3, 1).flatten(0, 2)
     total = F.cross_entropy(rows, target.flatten(), ignore_index=VOID, reduction="sum")
     return total / (target != VOID).sum().clamp(min=1)
+
+
+@full_precision
+def hard_cross_entropy(
+    logits: Tensor, target: Tensor, weights: Tensor | None = None, *, share: float = 1
+) -> Tensor:
+    r"""Cross-entropy with a weight per class, of the pixels that the network finds hardest.
+
+    Of the N pixels that are not void, `S` are the ⌈share·N⌉ with the largest `w_y·ce`:
+
+    .. math:: \frac{\sum_{i \in S} w_{y_i}\,\text{ce}_i}{\sum_{i \in S} w_{y_i}}
+
+    Shrivastava et al., "Training Region-based Object Detectors with Online Hard Example Mining", 2016, chose
+    regions in this way.
+
+    Args:
+        logits: (B, K, H, W).
+        target: labels (B, H, W), 255 = void; a batch of void alone gives 0.
+        weights: (K,); None for 1 each.
+        share: 0 < share ≤ 1.
+
+    Example:
+        >>> logits = torch.tensor([[0.0, 0.0], [0.0, 3.0]]).log_softmax(1).view(2, 2, 1, 1)
+        >>> target, weights = torch.zeros(2, 1, 1, dtype=torch.long), torch.ones(2)
+        >>> f"{hard_cross_entropy(logits, target, weights, share=0.5):.4f}"  # log(1 + e³), the harder one
+        '3.0486'
+    """
+    losses = F.cross_entropy(logits, target, ignore_index=VOID, reduction="none").flatten()
+    valid = target.flatten() != VOID
+    classes = target.flatten().where(valid, 0)
+    weight = valid.to(losses.dtype) if weights is None else weights.to(losses.dtype)[classes] * valid
+    if share < 1:
+        # By ranks rather than by a number of pixels, for which the host would wait for the device.
+        order = (weight * losses.detach()).argsort(descending=True, stable=True)
+        ranks = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
+        weight = weight * (ranks < torch.ceil(share * valid.sum()))
+    total = weight.sum()
+    return (weight * losses).sum() / total.where(total > 0, 1)
+
+
+@full_precision
+def dice_loss(logits: Tensor, target: Tensor) -> Tensor:
+    r"""One minus the mean soft Dice of the classes that occur in a batch.
+
+    With probabilities `p` and one-hot labels `y`, over all pixels that are not void (Milletari et al., 2016,
+    "V-Net", have squares in the denominator):
+
+    .. math:: 1 - \frac{1}{|C|}\sum_{k \in C} \frac{2\sum_i p_{ik} y_{ik}}{\sum_i p_{ik} + \sum_i y_{ik}}
+
+    Args:
+        logits: (B, K, H, W).
+        target: labels (B, H, W), 255 = void; a batch of void alone gives 0.
+
+    Example:
+        >>> logits = torch.zeros(1, 2, 1, 2)  # every probability is ½
+        >>> f"{dice_loss(logits, torch.tensor([[[0, 1]]])):.4f}"  # 1 − 2·½ / (1 + 1)
+        '0.5000'
+    """
+    valid = target != VOID
+    probabilities = logits.softmax(1) * valid[:, None]
+    one_hot = F.one_hot(target.where(valid, 0), logits.shape[1]).movedim(-1, 1) * valid[:, None]
+    there = one_hot.sum((0, 2, 3))
+    dice = (
+        2 * (probabilities * one_hot).sum((0, 2, 3)) / (probabilities.sum((0, 2, 3)) + there).clamp_min(EPS)
+    )
+    occurs = there > 0
+    return (1 - dice).where(occurs, 0).sum() / occurs.sum().clamp_min(1)

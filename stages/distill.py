@@ -1,6 +1,7 @@
 """distill: one student, taught by one method, from one seed; or several beside one teacher."""
 
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
@@ -15,7 +16,8 @@ from attnfd.models.kernels import cast_weights
 from attnfd.models.taps import NetInfo
 from attnfd.runtime import processes
 from attnfd.runtime.fabric import start_fabric
-from attnfd.students.student import Pair, make_student, save_student
+from attnfd.students.student import Pair, make_student, save_student, start_from
+from attnfd.training.labels import label_loss
 from attnfd.training.loop import fit_together
 from attnfd.training.objective import Objective, SharedTeacher
 from attnfd.training.randomness import RandomState, random_state
@@ -33,22 +35,27 @@ def distill(tasks: Sequence[Task]) -> list[str | UserError]:
     prepared = open_prepared(tasks[0].params, tasks[0].cell.dataset)
     trained = train(tasks, prepared)
     card = legend(prepared.card).model_dump(mode="json")
-    for task, (pair, history) in zip(tasks, trained, strict=True):
+    for task, (pair, history, started) in zip(tasks, trained, strict=True):
         if processes.rank() == 0 and not isinstance(history, UserError):
-            save_student(task.cell, pair, history, card)
+            save_student(task.cell, pair, history, card | started)
     processes.everyones(None)  # They wait here until the files are written.
     return [
-        history if isinstance(history, UserError) else checkpoint.fingerprint(task.cell.model)
-        for task, (_, history) in zip(tasks, trained, strict=True)
+        one.history if isinstance(one.history, UserError) else checkpoint.fingerprint(task.cell.model)
+        for task, one in zip(tasks, trained, strict=True)
     ]
 
 
-def train(tasks: Sequence[Task], prepared: Prepared) -> list[tuple[Pair, pd.DataFrame | UserError]]:
-    """Train students beside the frozen teacher.
+class Trained(NamedTuple):
+    """A student and its distiller, the history of the training or the error that ended it, and what the
+    card says of the model that the student started from."""
 
-    Returns:
-        For each task student and distiller, and the history of the training or the error that ended it.
-    """
+    pair: Pair
+    history: pd.DataFrame | UserError
+    started: dict[str, Any]
+
+
+def train(tasks: Sequence[Task], prepared: Prepared) -> list[Trained]:
+    """Train students beside the frozen teacher."""
     cell, config = tasks[0].cell, tasks[0].settings.distill
     assert config is not None
     assert cell.seed is not None
@@ -57,17 +64,22 @@ def train(tasks: Sequence[Task], prepared: Prepared) -> list[tuple[Pair, pd.Data
     prepared.check_classes(teacher.info.classes, paths.frozen(cell.dataset))
     cast_weights(teacher.to(fabric.device), fabric)
 
-    made = [_make(task, len(prepared.card.classes), teacher.info) for task in tasks]
-    pairs = [pair for pair, _ in made]
-    serving = teacher if len(tasks) == 1 else SharedTeacher(teacher, [distiller for _, distiller in pairs])
+    made = [_make(task, prepared.card.classes, teacher.info) for task in tasks]
+    distillers = [one.pair[1] for one in made]
+    serving = teacher if len(tasks) == 1 else SharedTeacher(teacher, distillers)
     trainees = [
         Trainee(
-            Objective(*pair, serving), task.log, task.cell.name, task.own_checkpoints, random, _epochs(task)
+            Objective(*one.pair, serving, label_loss(config, prepared.card)),
+            task.log,
+            task.cell.name,
+            task.own_checkpoints,
+            one.random,
+            _epochs(task),
         )
-        for task, (pair, random) in zip(tasks, made, strict=True)
+        for task, one in zip(tasks, made, strict=True)
     ]
     histories = fit_together(trainees, prepared, config, seed=cell.seed, fabric=fabric)
-    return list(zip(pairs, histories, strict=True))
+    return [Trained(one.pair, history, one.started) for one, history in zip(made, histories, strict=True)]
 
 
 def _epochs(task: Task) -> int:
@@ -75,11 +87,26 @@ def _epochs(task: Task) -> int:
     return task.settings.distill.epochs
 
 
-def _make(task: Task, classes: int, teacher: NetInfo) -> tuple[Pair, RandomState]:
-    """A student and its distiller as the seed makes them, and the random states when training begins."""
+class Made(NamedTuple):
+    """A student and its distiller before training, the random states then, and what its card says of it."""
+
+    pair: Pair
+    random: RandomState
+    started: dict[str, Any]
+
+
+def _make(task: Task, classes: Sequence[str], teacher: NetInfo) -> Made:
+    """A student and its distiller as the seed makes them, or as far as a model to start from leaves it."""
     config = task.settings.distill
     assert config is not None
     assert task.cell.seed is not None
     torch.manual_seed(task.cell.seed)
-    pair = make_student(task.cell, task.settings, classes, teacher, weights=config.weights)
-    return pair, random_state()
+    student = task.settings.student
+    assert student is not None
+    weights = config.weights if student.weights is None else "none"
+    pair = make_student(task.cell, task.settings, len(classes), teacher, weights=weights)
+    if student.weights is None:
+        return Made(pair, random_state(), {})
+    key = f"{task.params.source}: students.{task.cell.student}"
+    started = start_from(pair[0], student, key, classes, task.start)
+    return Made(pair, random_state(), {"started_from": started})

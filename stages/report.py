@@ -37,8 +37,8 @@ def _report(params: Params, dataset: str) -> Path:
     found = tables.results(cells)
     comparison = tables.comparison(found)
     frames = {
-        "comparison": paper.comparison(comparison, prepared.card.reader),
-        "ablation": paper.ablation(tables.ablation(found, params, dataset), prepared.card.reader),
+        "comparison": paper.comparison(comparison, paper.printed(prepared.card)),
+        "ablation": paper.ablation(tables.ablation(found, params, dataset), paper.printed(prepared.card)),
         "settings": tables.settings(found, params),
         "networks": tables.networks(comparison),
         "data": tables.data(prepared.card),

@@ -20,6 +20,7 @@ from attnfd.paths import HISTORY
 from attnfd.runtime import processes
 from attnfd.runtime.fabric import start_fabric
 from attnfd.teachers import imported
+from attnfd.training.labels import label_loss
 from attnfd.training.loop import fit
 from attnfd.training.objective import Objective
 from attnfd.training.randomness import random_state
@@ -43,7 +44,8 @@ def _train(task: Task) -> str:
     torch.manual_seed(config.seed)
 
     def train(model: Network, config: TrainTeacher) -> pd.DataFrame:
-        trainee = Trainee(Objective(model), task.log, cell.name, task.own_checkpoints, random_state())
+        objective = Objective(model, labels=label_loss(config, prepared.card))
+        trainee = Trainee(objective, task.log, cell.name, task.own_checkpoints, random_state())
         return fit(trainee, prepared, config, seed=config.seed, fabric=fabric)
 
     card: dict[str, Any] = legend(prepared.card).model_dump(mode="json")

@@ -28,9 +28,11 @@ def tune(tasks: Sequence[Task]) -> list[str | UserError]:
     assert first.settings.tune is not None
     assert first.cell.seed is not None
     whole = open_prepared(first.params, first.cell.dataset)
-    prepared = whole.held_out(first.settings.distill.splits, first.settings.tune.share, first.cell.seed)
+    config = first.settings.distill
+    prepared = whole.held_out(config.splits, first.settings.tune.share, first.cell.seed, config.unlabelled)
     outcomes: list[str | UserError] = []
-    for task, (_, history) in zip(tasks, train(tasks, prepared), strict=True):
+    for task, trained in zip(tasks, train(tasks, prepared), strict=True):
+        history = trained.history
         if isinstance(history, UserError):
             outcomes.append(history)
             continue

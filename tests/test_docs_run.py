@@ -14,6 +14,7 @@ from ruamel.yaml import YAML
 
 from tests import miniature, servers
 from tests.data.trees import camvid_tree
+from tests.imports.trees import coco
 from tests.readers.trees import folder_tree
 from tests.test_docs import DOCUMENTS
 
@@ -42,6 +43,7 @@ INSTEAD = {
     "/absolute/path/to/mine": "{given}/mine",
     "https://example.org/team/data.git": "$PWD",
     "--out datasets/mine": "--out datasets/theirs",
+    "exports/streets": "{given}/export",
     "/path/to/camvid": "{given}/camvid",
     "/tmp/soak --minutes 60": "{given}/soak --minutes 0",
     "<run id>": "{run}",
@@ -134,6 +136,7 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copy(next(images.iterdir()), project / "photo.png")
     (project / "bad.jpg").write_text("no image")
     folder_tree(folder / "mine")
+    coco(folder / "export")
     camvid_tree(folder / "camvid", {"train": 8 * ((48, 64),), "val": 2 * ((48, 64),)})
     return folder
 

@@ -109,7 +109,7 @@ def test_imports_go_one_way(module: str) -> None:
         assert not [name for name in imports(module) if name.startswith(("stages", "attnfd.cli"))]
 
 
-@pytest.mark.parametrize("kind", ["distillers", "networks", "readers"])
+@pytest.mark.parametrize("kind", ["distillers", "imports", "networks", "readers"])
 def test_components_do_not_import_each_other(kind: str) -> None:
     # A cell depends on its own method's file; what several methods share belongs to the base.
     for name in discovery.names(kind):

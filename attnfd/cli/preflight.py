@@ -1,4 +1,4 @@
-"""Checks that cost seconds, made before anything that costs hours; they download and write nothing."""
+"""Checks that cost seconds, made before anything that costs hours; they write nothing that stays."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -106,6 +106,9 @@ def _checks(params: Params) -> Iterator[tuple[str, Check]]:
         yield f"weights of {start.backbone}", partial(weights.check, start)
     for other in weights.others(params):
         yield f"network {other.key} on {other.dataset}", partial(_network, params, other)
+    for name in weights.students(params):
+        if params.student(name).weights is not None:
+            yield f"weights of {name}", partial(_started, params, name)
     yield "device", _device
     yield "precision", partial(_precision, params)
     yield "versions", _versions
@@ -135,6 +138,16 @@ def _network(params: Params, other: Any) -> str:
     from attnfd.cli import weights
 
     return weights.check_other(params, other, len(_reader(params, other.dataset).classes))
+
+
+def _started(params: Params, student: str) -> str:
+    from attnfd.students.student import load_start
+    from attnfd.tracking import starts
+
+    section = params.student(student)
+    with starts.fetched(section) as folder:
+        load_start(section, f"{params.source}: students.{student}", folder)
+    return f"start from {section.weights}"
 
 
 def _reader(params: Params, dataset: str) -> Any:

@@ -153,14 +153,32 @@ def predict(
     out: Annotated[Path, typer.Option(help="A folder for all that is written.")] = Path("predictions"),
     batch_size: Annotated[int, typer.Option(min=1, help="Images of one size per forward pass.")] = 8,
     overlays: Annotated[bool, typer.Option(help="Whether to write overlays and the contact sheet.")] = True,
+    tile: Annotated[
+        int | None,
+        typer.Option(
+            min=32,
+            max=16384,
+            help="Side of the tiles of larger images; unset: whole images.",
+            show_default=False,
+        ),
+    ] = None,
+    overlap: Annotated[
+        int, typer.Option(min=0, help="Pixels that two tiles share, up to half a tile.")
+    ] = 128,
     overwrite: Overwrite = False,
 ) -> None:
     """Segment images: class maps with palette, overlays, a contact sheet, and the areas of the classes."""
     from attnfd.deploy.predict import predict as run
     from attnfd.deploy.source import open_model
+    from attnfd.evaluation.tiles import Tiles
 
+    if tile is not None and overlap > tile // 2:
+        raise UserError(f"--overlap: found {overlap}; allowed: up to half of the tile's {tile}")
+    tiles = None if tile is None else Tiles(size=tile, overlap=overlap)
     opened = open_model(model)
-    count = run(opened, images, out, batch_size=batch_size, overlays=overlays, overwrite=overwrite)
+    count = run(
+        opened, images, out, batch_size=batch_size, overlays=overlays, overwrite=overwrite, tiles=tiles
+    )
     images_found = "1 image" if count == 1 else f"{count} images"
     line = f"{images_found} segmented into {out} on {_device_of(opened)}"
     Console(soft_wrap=True, highlight=False).print(line, markup=False)
@@ -302,6 +320,35 @@ def fetch(
     from attnfd.sources import fetch as fetching
 
     Console(soft_wrap=True, highlight=False).print(fetching.fetch(name, to), markup=False)
+
+
+@data.command("import", epilog="Example: attnfd data import coco exports/streets --to datasets/streets")
+def import_(
+    format: Annotated[
+        str | None,
+        typer.Argument(help="What the export is, such as coco; unset: list them.", show_default=False),
+    ] = None,
+    path: Annotated[
+        Path | None, typer.Argument(help="The folder of the export, unpacked.", show_default=False)
+    ] = None,
+    to: Annotated[
+        Path | None,
+        typer.Option(help="A new folder, such as datasets/mine.", show_default=False),
+    ] = None,
+) -> None:
+    """Turn an export of an annotation tool into images, masks, classes and lists, and a recipe to paste."""
+    from attnfd.sources import imports
+
+    console = Console(soft_wrap=True, highlight=False)
+    if format is None:
+        console.print("\n".join(imports.formats()), markup=False)
+        return
+    if path is None or to is None:
+        raise UserError(
+            f"data import: found {'no folder of the export' if path is None else 'no --to'}; allowed: "
+            "attnfd data import FORMAT PATH --to datasets/mine; attnfd data import lists the formats"
+        )
+    console.print(imports.import_export(format, path, to), markup=False)
 
 
 @app.command(rich_help_panel="Look", epilog="Example: attnfd ui --open")

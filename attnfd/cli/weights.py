@@ -64,7 +64,8 @@ def others(params: Params) -> Iterator[Other]:
                 methods = (*run.methods * taught, *run.tune.methods * tuned)
                 variants = run.ablate.variants * (name in run.ablate.students)
                 key = f"students.{name}"
-                yield Other(dataset, key, "student", config, weights, methods, variants)
+                start = weights if config.weights is None else "none"
+                yield Other(dataset, key, "student", config, start, methods, variants)
 
 
 def wanted(params: Params) -> list[Start]:
@@ -72,7 +73,11 @@ def wanted(params: Params) -> list[Start]:
     from attnfd.models import from_timm
 
     found = {
-        Start(str(network.backbone), params.distill(dataset).weights, network.output_stride)
+        Start(
+            str(network.backbone),
+            params.distill(dataset).weights if network.weights is None else "none",
+            network.output_stride,
+        )
         for dataset in params.run.datasets
         for network in map(params.student, students(params))
         if network.network == DEEPLAB

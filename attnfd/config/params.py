@@ -233,7 +233,9 @@ class Params:
         if variant is not None:
             discovery.one_of(variant, tuple(self.raw["ablate"]), f"{self.source}: ablate")
             layers.append(f"ablate.{variant}")
-        return self._section(discovery.component("distillers", method).Config, *layers)
+        config = discovery.component("distillers", method).Config
+        self._section(config, layers[0])  # A value must be valid even if a layer over it has another.
+        return self._section(config, *layers)
 
     def untuned(self, method: str, dataset: str) -> dict[str, Any]:
         """What the trials of a method begin from: its settings without those that are chosen from trials.

@@ -6,6 +6,7 @@ from pydantic import ConfigDict, Field, model_validator
 
 from attnfd.config.section import (
     Batch,
+    Count,
     NonNegative,
     Positive,
     Probability,
@@ -152,6 +153,27 @@ class Training(Section):
         description="range of the random resize, relative to the original size"
     )
     flip: float = Field(ge=0, le=1, description="probability of a horizontal flip")
+    jitter: Probability = Field(
+        default=0,
+        description="brightness, contrast and saturation are multiplied by random factors between 1 - jitter "
+        "and 1 + jitter; 0: not",
+    )
+    blur: Annotated[NonNegative, within(0, 10, "more leaves nothing to see")] = Field(
+        default=0,
+        description="largest deviation, in pixels, of a random Gaussian blur; 0: none",
+    )
+    class_weights: Literal["none", "balanced"] | dict[str, NonNegative] = Field(
+        default="none",
+        description="weights of the classes in the cross-entropy; balanced: the inverse of their pixels in "
+        "the splits to train on; or {name: weight}, and 1 for all others",
+    )
+    hard_pixels: float = Field(
+        default=1,
+        gt=0,
+        le=1,
+        description="share of the pixels of a step, those with the largest loss, that count (OHEM); 1: all",
+    )
+    dice: NonNegative = Field(default=0, description="factor of a Dice loss beside cross-entropy; 0: without")
     sync_bn: bool = Field(description="in several processes: BN over the whole batch, not over each part")
     precision: Literal["32-true", "bf16-mixed", "16-mixed", "auto"] = Field(
         description="arithmetic of the step; auto: bf16-mixed where it is native to the device, else 32-true"
@@ -294,6 +316,20 @@ class Distill(Training):
     weights: str = Field(
         description="imagenet, none, or a file; {backbone} in its path stands for the backbone's name"
     )
+    unlabelled: tuple[str, ...] = Field(
+        default=(),
+        description="splits whose images are trained on as well, without their labels: only the method's own "
+        "terms count there",
+    )
+
+    @model_validator(mode="after")
+    def _one_role(self) -> "Distill":
+        both = [name for name in self.unlabelled if name in (*self.splits, "val", "test")]
+        if both:
+            raise ValueError(
+                f"unlabelled: found {', '.join(both)}; allowed: neither val nor test nor what splits has"
+            )
+        return self
 
 
 class Tune(Section):
@@ -327,6 +363,16 @@ class Evaluate(Section):
     resize: Side | None = Field(
         default=None, description="short side to evaluate at as well (513: the released code)"
     )
+    tile: Annotated[Side, within(32, 16384, "smaller tiles show too little")] | None = Field(
+        default=None, description="side of the tiles in which larger images are evaluated; null: whole images"
+    )
+    overlap: Count = Field(default=128, description="pixels that two tiles share, up to half of a tile")
+
+    @model_validator(mode="after")
+    def _tiles_move_on(self) -> "Evaluate":
+        if self.tile is not None and self.overlap > self.tile // 2:
+            raise ValueError(f"overlap: found {self.overlap}; allowed: up to half of tile: {self.tile}")
+        return self
 
 
 class Report(Section):
@@ -338,11 +384,18 @@ class Report(Section):
 class Student(NetworkConfig):
     """A student network."""
 
+    weights: str | None = Field(
+        default=None,
+        description="a trained student to start from: its folder, relative to the repository's root, or a "
+        "model of MLflow, runs:/<run id>/<name> or models:/<name>/<version>; null: the backbone starts as "
+        "distill.weights says, and the rest anew",
+    )
+
     @model_validator(mode="after")
     def _no_key_of_another_kind(self) -> "Student":
         if self.network not in NEEDED:
             return self
-        own = (*NEEDED[self.network], *OPTIONAL[self.network])
+        own = (*NEEDED[self.network], *OPTIONAL[self.network], "weights")
         for key in self.model_fields_set - {"network", *own}:
             raise ValueError(f"{key}: found beside network: {self.network}; allowed: {', '.join(own)}")
         return self

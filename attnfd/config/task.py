@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from attnfd.config.params import Params, Settings
@@ -41,12 +42,14 @@ class Task:
         cell: what to work on; stages of a whole dataset use its `dataset` alone.
         log: where the curves of a training go.
         checkpoints: of the cell's training; None for stages that train nothing.
+        start: folder of the model that the student starts from, if the tracking store has it.
     """
 
     params: Params
     cell: Cell
     log: Log = Silent()  # noqa: RUF009 - it has no state
     checkpoints: "Checkpoints | None" = None
+    start: Path | None = None
 
     @property
     def own_checkpoints(self) -> "Checkpoints":

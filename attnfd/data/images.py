@@ -33,11 +33,14 @@ UNREADABLE = (OSError, ValueError)
 MATLAB = b"MATLAB 5.0"
 """How a .mat file begins."""
 
-ORIENTATION, NEW_SUBFILE_TYPE, BITS_PER_SAMPLE = 0x0112, 0x00FE, 0x0102
+ORIENTATION, NEW_SUBFILE_TYPE, BITS_PER_SAMPLE, SAMPLES_PER_PIXEL = 0x0112, 0x00FE, 0x0102, 0x0115
 """Tags of EXIF and TIFF."""
 
 REDUCED_OR_MASK = 0b101
 """Bits of a TIFF page that shows another page in a smaller size, or the transparency of another page."""
+
+INTEGERS = ("I", "I;16", "I;16B", "I;16L", "I;16N")
+"""Modes of images with one channel of more than 8 bits."""
 
 GREY_ALPHA = "LA;16B"
 DEEP = {
@@ -115,6 +118,18 @@ def orientation(file: str | Path | BytesIO) -> int:
         return _orientation(image)
 
 
+@_decoding()
+def drops_a_band(file: str | Path | BytesIO) -> bool:
+    """Whether an image has a band that is not read: a fourth one, or transparency that varies."""
+    with _open(file) as image:
+        if image.format == "TIFF" and image.tag_v2.get(SAMPLES_PER_PIXEL, 1) > len(image.getbands()):  # type: ignore[attr-defined]
+            return True
+        if "A" not in image.getbands():
+            return False
+        lowest, highest = image.getchannel("A").getextrema()
+        return lowest != highest
+
+
 def decode_mask(file: str | Path | BytesIO, *, colours: bool = False) -> np.ndarray:
     """The values of a mask (H, W), see `read_mask`."""
     return read_mask(file, colours=colours).values
@@ -130,17 +145,19 @@ def read_mask(file: str | Path | BytesIO, *, colours: bool = False, white: int =
 
     Raises:
         OSError, ValueError: the file is broken, has far too many pixels, or several pages or frames; the mask
-            has more than one channel (unless `colours`), more than 8 bits, or labels in its alpha channel.
+            has more than one channel (unless `colours`), values above 255, or labels in its alpha channel.
     """
     if _head(file) == MATLAB:
         return Mask(_decode_sbd(file))
     with _open(file) as mask:
-        allowed = ("1", "L", "P", "LA", "PA", "RGB", "RGBA") if colours else ("1", "L", "P")
+        allowed = ("1", "L", "P", "LA", "PA", "RGB", "RGBA") if colours else ("1", "L", "P", *INTEGERS)
         if mask.mode not in allowed:
-            wanted = "RGB, RGBA, grey or palette of 8 bits" if colours else "one channel of at most 8 bits"
+            wanted = "RGB, RGBA, grey or palette of 8 bits" if colours else "one channel of whole numbers"
             raise ValueError(f"mask of mode {mask.mode}; allowed: {wanted}")
         turned = _orientation(mask) != 1
         upright = ImageOps.exif_transpose(mask)
+        if upright.mode in INTEGERS:
+            return Mask(_fitting(np.array(upright)), turned=turned)
         if colours:
             return Mask(_colours(upright), turned=turned)
         values = np.array(upright).astype(np.uint8)
@@ -193,6 +210,14 @@ def _is_own(image: Image.Image, page: int) -> bool:
 def _orientation(image: Image.Image) -> int:
     found = image.getexif().get(ORIENTATION, 1)
     return found if found in range(2, 9) else 1
+
+
+def _fitting(values: NDArray[np.integer[Any]]) -> NDArray[np.uint8]:
+    """Values of a mask of more than 8 bits, in 8."""
+    lowest, highest = int(values.min()), int(values.max())
+    if lowest < 0 or highest > VOID:
+        raise ValueError(f"mask with values from {lowest} to {highest}; allowed: 0 to {VOID}")
+    return values.astype(np.uint8)
 
 
 def _integers(image: Image.Image) -> NDArray[np.uint16]:

@@ -7,6 +7,9 @@ import numpy as np
 VOID = 255
 """Class of the pixels that count nowhere."""
 
+UNLABELLED = 254
+"""Class of the pixels of which only a teacher knows; classes are 0 to 253."""
+
 COLOUR = 256
 """A label from here on is a colour: COLOUR + 0xRRGGBB."""
 

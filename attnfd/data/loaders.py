@@ -5,7 +5,7 @@ random state of the caller, which it leaves as it was.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from attnfd.config.schema import Training
+from attnfd.config.schema import Distill, Training
 from attnfd.data.images import decode_image, read_classes
-from attnfd.data.labels import label_table
+from attnfd.data.labels import UNLABELLED, label_table
 from attnfd.data.prepared import Prepared
 from attnfd.data.transforms import augment
 from attnfd.errors import UserError
@@ -30,12 +30,24 @@ SMALL_PIXELS = 128 * 128
 
 
 class Segmentation(Dataset[tuple[Tensor, Tensor]]):
-    """The images and masks of some splits at their original size, in the order of the index."""
+    """The images and masks of some splits at their original size, in the order of the index.
 
-    def __init__(self, prepared: Prepared, *splits: str) -> None:
-        rows = prepared.split(*splits)
+    Args:
+        unlabelled: further splits, whose masks are 254 all over.
+    """
+
+    def __init__(self, prepared: Prepared, *splits: str, unlabelled: Sequence[str] = ()) -> None:
+        rows = prepared.split(*splits, *unlabelled)
         self.prepared = prepared
         self.files = list(rows[["image", "image_sha256", "mask", "mask_sha256"]].itertuples(index=False))
+        self.labelled = (~rows["split"].isin(unlabelled)).tolist()
+        bare = rows[np.array(self.labelled) & (rows["mask"] == "")]
+        if len(bare):
+            name = bare["split"].iloc[0]
+            raise UserError(
+                f"{prepared.card.name}: images of the split {name} have no masks; allowed: "
+                f"distill.unlabelled: [{name}], so that students learn on them from the teacher alone"
+            )
         self.sizes = list(zip(rows["height"], rows["width"], strict=True))
         self.table = label_table(prepared.card.labels)
         self.kept: list[tuple[np.ndarray, np.ndarray]] | None = None
@@ -54,10 +66,10 @@ class Segmentation(Dataset[tuple[Tensor, Tensor]]):
 
     def _decode(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         image, image_sha256, mask, mask_sha256 = self.files[index]
-        return (
-            decode_image(self.prepared.read(image, image_sha256), self.prepared.card.depth),
-            read_classes(self.prepared.read(mask, mask_sha256), self.table),
-        )
+        pixels = decode_image(self.prepared.read(image, image_sha256), self.prepared.card.depth)
+        if not self.labelled[index]:
+            return pixels, np.full(pixels.shape[:2], UNLABELLED, np.uint8)
+        return pixels, read_classes(self.prepared.read(mask, mask_sha256), self.table)
 
 
 class Draw(NamedTuple):
@@ -129,14 +141,15 @@ class TrainLoader(DataLoader[tuple[Tensor, Tensor]]):
 def train_loader(
     prepared: Prepared, training: Training, seed: int, *, device: torch.device, workers: int | None = None
 ) -> TrainLoader:
-    """Augmented batches (images, masks) of `training.splits`.
+    """Augmented batches (images, masks) of `training.splits`, and of `unlabelled` if there are students.
 
     `workers`: loader processes; unset: ATTNFD_WORKERS, or else chosen from cores and image size.
 
     Raises:
         UserError: the dataset lacks such a split, or there is no batch of at least two images.
     """
-    images = Segmentation(prepared, *training.splits)
+    unlabelled = training.unlabelled if isinstance(training, Distill) else ()
+    images = Segmentation(prepared, *training.splits, unlabelled=unlabelled)
     least = _least(training, len(images), prepared.card.name)
     return TrainLoader(
         Augmented(images, training, seed),

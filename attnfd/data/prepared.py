@@ -45,6 +45,11 @@ class Split(Section):
     void: int
     pixels: dict[str, int]
 
+    @property
+    def has_masks(self) -> bool:
+        """Whether its images have labels."""
+        return self.void + sum(self.pixels.values()) > 0
+
     def shares(self) -> dict[str, float]:
         """Of all pixels, those of every class, and at the end those of void."""
         counts = {**self.pixels, "void": self.void}
@@ -136,10 +141,15 @@ class Prepared:
         """The split that results are of: `test` if there is one, else `val`."""
         return "test" if "test" in self.card.splits else "val"
 
-    def held_out(self, splits: Sequence[str], share: float, seed: int) -> "Prepared":
+    def held_out(
+        self, splits: Sequence[str], share: float, seed: int, unlabelled: Sequence[str] = ()
+    ) -> "Prepared":
         """The dataset of a trial: some of its training images validate, the rest trains; it has no others.
 
         Images of one content stay together.
+
+        Args:
+            unlabelled: further splits that a trial trains on, except for images that validate.
 
         Raises:
             UserError: there is no such split, or a side would have no image.
@@ -155,7 +165,9 @@ class Prepared:
                 "sides"
             )
         rows.loc[chosen, "split"] = "val"
-        return replace(self, index=rows)
+        bare = self.split(*unlabelled)
+        bare = bare[~bare["image_sha256"].isin(rows.loc[chosen, "image_sha256"])]
+        return replace(self, index=pd.concat([rows, bare], ignore_index=True))
 
     def read(self, name: str, sha256: str) -> BytesIO:
         """The content of a file of the index.
@@ -186,7 +198,8 @@ class Prepared:
 
     def _check_sizes(self) -> None:
         for kind in ("image", "mask"):
-            for name, size in zip(self.index[kind], self.index[f"{kind}_bytes"], strict=True):
+            there = self.index[self.index[kind] != ""]
+            for name, size in zip(there[kind], there[f"{kind}_bytes"], strict=True):
                 path = self.root / name
                 try:
                     found = path.stat().st_size

@@ -13,17 +13,20 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
+from PIL import Image
+from rich.console import Console
 from rich.progress import track
 
 from attnfd.data.depth import FEW, FULL, Depth, measure, one_level, scale, used
-from attnfd.data.images import IMAGES, UNREADABLE, read_pixels
+from attnfd.data.images import FORMATS, IMAGES, UNREADABLE, drops_a_band, read_pixels
 from attnfd.deploy.prediction import Prediction
 from attnfd.deploy.sheet import ContactSheet, with_legend
 from attnfd.deploy.source import Model
 from attnfd.errors import UserError
-from attnfd.evaluation.inference import ClassMap
+from attnfd.evaluation.inference import classify
+from attnfd.evaluation.tiles import Tiles, describe
 from attnfd.models.checkpoint import Legend
-from attnfd.readers.base import Found, leads_back, listing, sift, walk
+from attnfd.readers.base import Found, leads_back, listing, sift, twins, walk
 from attnfd.runtime.fabric import start_fabric
 
 CLASSES = "classes"
@@ -40,15 +43,24 @@ class Decoded(NamedTuple):
     """An image by its path below the folder that all share, as RGB (H, W, 3), uint8.
 
     `dull`: it has more than 8 bits, and so few grey levels are left that the model may expect other values.
+    `drops_a_band`: it has a fourth band, or transparency, which is not read.
     """
 
     path: Path
     pixels: NDArray[np.uint8]
     dull: bool = False
+    drops_a_band: bool = False
 
 
 def predict(
-    model: Model, sources: Sequence[str], out: str | Path, *, batch_size: int, overlays: bool, overwrite: bool
+    model: Model,
+    sources: Sequence[str],
+    out: str | Path,
+    *,
+    batch_size: int,
+    overlays: bool,
+    overwrite: bool,
+    tiles: Tiles | None = None,
 ) -> int:
     """Segment images of any size, and write the answers into a folder.
 
@@ -60,6 +72,7 @@ def predict(
         batch_size: images of one size per forward pass.
         overlays: whether to write them and the contact sheet.
         overwrite: whether `out` may hold files already.
+        tiles: of larger images; None for whole images.
 
     Returns:
         How many images were segmented.
@@ -73,15 +86,20 @@ def predict(
         raise UserError(f"{out}: is there already; name another folder, or add --overwrite")
     images = find(sources, without=out)
     device = start_fabric("32-true").device
-    network = ClassMap(model.network.to(device)).eval()
+    network = model.network.to(device).eval()
+    if tiles is not None:
+        _tell_memory(model, tiles, images.values())
+        batch_size = 1  # Images wait for others of their size, which large ones should not.
     areas: dict[Path, NDArray[np.int64]] = {}
     dull: list[Path] = []
+    banded: list[Path] = []
     sheet = ContactSheet(images) if overlays else None
     for batch in batches(_decode(images, model.legend.depth, batch_size), batch_size):
         dull += (image.path for image in batch if image.dull)
+        banded += (image.path for image in batch if image.drops_a_band)
         pixels = torch.from_numpy(np.stack([image.pixels for image in batch])).to(device)
         with torch.inference_mode():
-            maps = network(pixels).cpu().numpy()
+            maps = classify(network, pixels.permute(0, 3, 1, 2), tiles).to("cpu", torch.uint8).numpy()
         for image, classes in zip(batch, maps, strict=True):
             _write(image, classes, model.legend, out, sheet)
             areas[image.path] = np.bincount(classes.ravel(), minlength=len(model.legend.classes))
@@ -92,6 +110,8 @@ def predict(
             sheet.draw().save(out / SHEET)
     if dull:
         _warn_of_dull(dull, model.legend.depth)
+    if banded:
+        logger.warning("%d images have a band that is not read, %s for one", len(banded), banded[0])
     if unread := [str(file) for path, file in images.items() if path not in areas]:
         done = f"the others are in {out}" if areas else "nothing was written"
         raise UserError(
@@ -99,6 +119,20 @@ def predict(
             f"fix them or leave them out; {done}"
         )
     return len(areas)
+
+
+def _tell_memory(model: Model, tiles: Tiles, files: Iterable[Path]) -> None:
+    """Print what the largest image will need, before anything is computed."""
+    sizes = []
+    for file in files:
+        try:
+            with Image.open(file, formats=FORMATS) as image:
+                sizes.append((image.height, image.width))
+        except UNREADABLE:
+            continue  # What cannot be read is told when it is its turn.
+    if sizes:
+        line = describe(model.network, len(model.legend.classes), tiles, sizes)
+        Console(soft_wrap=True, highlight=False).print(line)
 
 
 def find(sources: Sequence[str], *, without: Path) -> dict[Path, Path]:
@@ -130,6 +164,13 @@ def find(sources: Sequence[str], *, without: Path) -> dict[Path, Path]:
                 f"{other}, {file}: have one name for their outputs; rename one, or predict it apart"
             )
         images[path] = file
+    if same := twins(images):
+        logger.warning(
+            "names that differ only in capitals: %d images, %s and %s for two; "
+            "on a disk that does not tell them apart their outputs are one file",
+            sum(map(len, same)),
+            *same[0][:2],
+        )
     if not images:
         raise UserError(f"{', '.join(sources)}: found no images; allowed: those outside of {without}")
     return images
@@ -185,7 +226,8 @@ def _decode(images: Mapping[Path, Path], depth: Depth | None, at_once: int) -> I
             values = measure(pixels)
             if one_level(values, depth) and not values.same:
                 raise ValueError(f"values {values.lowest} to {values.highest} become one grey level")
-            return Decoded(path, scale(pixels, depth), values.deep and used(values, depth) < FEW)
+            dull = values.deep and used(values, depth) < FEW
+            return Decoded(path, scale(pixels, depth), dull, drops_a_band(file))
         except UNREADABLE as error:
             logger.warning("%s: cannot be read (%s); left out", file, error)
             return None

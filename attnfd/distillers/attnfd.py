@@ -92,6 +92,7 @@ class AttnFD(Distiller):
         )
 
     config: Config
+    unlabelled = True
 
     def __init__(self, student: Net, teacher: Net, config: Config | None = None) -> None:
         super().__init__(student, teacher, config)

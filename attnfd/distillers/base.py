@@ -85,6 +85,10 @@ class Distiller(nn.Module, ABC):
     needs_margins: ClassVar[bool] = False
     """Whether the teacher must have margins, as a frozen DeepLabV3+ has them."""
 
+    unlabelled: ClassVar[bool] = False
+    """Whether `forward` teaches on pixels without a label, which are 254 in its target: as on any that is not
+    void. If not, it sees void in their place."""
+
     def __init__(self, student: Net, teacher: Net, config: Method | None = None) -> None:
         super().__init__()
         self.config = self.Config() if config is None else config
@@ -126,7 +130,7 @@ class Distiller(nn.Module, ABC):
         Args:
             student: logits (B, K, H, W) and `student_taps`, with gradient.
             teacher: logits if `teacher_logits`, and `teacher_taps`, without gradient.
-            target: labels (B, H, W), 255 = void.
+            target: labels (B, H, W), 255 = void; 254 = without a label, if `unlabelled`.
             progress: part of the training that is done, 0 ≤ progress < 1.
         """
 
@@ -214,6 +218,8 @@ class FeatureDistiller(Distiller):
 
     connects: ClassVar[bool] = True
     """Whether the loss needs the teacher's number of channels."""
+
+    unlabelled = True  # Features are compared wherever they are.
 
     def __init__(self, student: Net, teacher: Net, config: FeatureMethod | None = None) -> None:
         super().__init__(student, teacher, config)

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from attnfd.config.section import NonNegative, Positive, Temperature
-from attnfd.data.labels import VOID
+from attnfd.data.labels import UNLABELLED, VOID
 from attnfd.distillers.base import Distiller, FeatureMethod, Net, match_size
 from attnfd.losses import EPS, full_precision, kd_loss
 from attnfd.models.taps import Output
@@ -253,6 +253,7 @@ class CIRKD(Distiller):
         )
 
     config: Config
+    unlabelled = True
     teacher_logits = True
 
     def __init__(self, student: Net, teacher: Net, config: Config | None = None) -> None:
@@ -280,7 +281,8 @@ class CIRKD(Distiller):
                 .long()
             )
             batch.append(self._batch(match_size(features, taught), taught, labels != VOID))
-            pixel_loss, region_loss = self._memory(tap.layer, features, taught, labels)
+            known = labels.masked_fill(labels == UNLABELLED, VOID)  # Memories are of classes.
+            pixel_loss, region_loss = self._memory(tap.layer, features, taught, known)
             pixel.append(pixel_loss)
             region.append(region_loss)
         return {

@@ -62,6 +62,7 @@ class CWD(Distiller):
         temperature: Temperature = Field(default=4, description="T, divides the logits of both")
 
     config: Config
+    unlabelled = True
     teacher_logits = True
 
     def forward(self, student: Output, teacher: Output, target: Tensor, progress: float) -> dict[str, Tensor]:

@@ -101,6 +101,7 @@ class Dist(Distiller):
         )
 
     config: Config
+    unlabelled = True
     teacher_logits = True
 
     def forward(self, student: Output, teacher: Output, target: Tensor, progress: float) -> dict[str, Tensor]:

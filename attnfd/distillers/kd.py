@@ -19,6 +19,7 @@ class KD(Distiller):
         temperature: Temperature = Field(default=1, description="T, divides the logits of both")
 
     config: Config
+    unlabelled = True
     teacher_logits = True
 
     def forward(self, student: Output, teacher: Output, target: Tensor, progress: float) -> dict[str, Tensor]:

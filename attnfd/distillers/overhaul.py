@@ -74,6 +74,7 @@ class Overhaul(Distiller):
             return self
 
     config: Config
+    unlabelled = True
 
     def __init__(self, student: Net, teacher: Net, config: Config | None = None) -> None:
         super().__init__(student, teacher, config)

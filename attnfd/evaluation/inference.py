@@ -12,6 +12,7 @@ from torchvision.transforms.v2 import functional as transforms
 
 from attnfd.data.labels import VOID
 from attnfd.data.transforms import normalize
+from attnfd.evaluation.tiles import Tiles, classify_tiled
 
 
 @contextmanager
@@ -27,8 +28,10 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def classify(model: nn.Module, images: Tensor) -> Tensor:
-    """Most likely classes (B, H, W) of uint8 images (B, 3, H, W)."""
+def classify(model: nn.Module, images: Tensor, tiles: Tiles | None = None) -> Tensor:
+    """Most likely classes (B, H, W) of uint8 images (B, 3, H, W), in tiles where they are larger than one."""
+    if tiles is not None and not tiles.fits(*images.shape[-2:]):
+        return torch.stack([classify_tiled(model, image, tiles) for image in images])
     return model(normalize(images)).logits.argmax(1)
 
 
@@ -54,6 +57,7 @@ def confusion(
     *,
     device: torch.device | str,
     resize: int | None = None,
+    tiles: Tiles | None = None,
 ) -> NDArray[np.int64]:
     """Confusion matrix of every image of a split, by position; see `confusion_matrices`.
 
@@ -65,6 +69,7 @@ def confusion(
         resize: short side in pixels to which images (bilinear, antialiased) and masks (nearest) are resized,
             aspect ratio kept; what is scored then is the resized mask, as in the released code's evaluation
             at 513. None evaluates at the original size.
+        tiles: of larger images; None for whole images.
 
     Returns:
         (N, K, K), rows of ground truth.
@@ -79,7 +84,7 @@ def confusion(
                 images = transforms.resize_image(images, [resize], InterpolationMode.BILINEAR, antialias=True)
                 masks = transforms.resize_image(masks[:, None], [resize], InterpolationMode.NEAREST_EXACT)
                 masks = masks[:, 0]
-            matrices.append(confusion_matrices(classify(model, images), masks, classes))
+            matrices.append(confusion_matrices(classify(model, images, tiles), masks, classes))
             positions.append(indices)
     return torch.cat(matrices).cpu()[torch.cat(positions).argsort()].numpy()
 

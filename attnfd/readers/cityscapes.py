@@ -4,16 +4,15 @@ from pathlib import Path
 
 from pydantic import Field
 
-from attnfd.config.section import Section
 from attnfd.data.labels import VOID
 from attnfd.errors import UserError
-from attnfd.readers.base import Pair, Reader
+from attnfd.readers.base import Grouped, Pair, Reader
 
 IMAGE = "_leftImg8bit.png"
 MASK = "_gtFine_labelIds.png"
 
 
-class Options(Section):
+class Options(Grouped):
     """Where the dataset lies."""
 
     root: str = Field(description="folder with leftImg8bit and gtFine, relative to the repository's root")

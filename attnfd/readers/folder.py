@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,7 @@ from attnfd.data.labels import COLOUR, VOID, label_table
 from attnfd.data.prepared import COLUMNS
 from attnfd.data.strata import stratify
 from attnfd.errors import UserError
-from attnfd.readers.base import Pair, Reader, listing, original, read_list, sift, walk
+from attnfd.readers.base import REST, Pair, Reader, listing, original, read_list, sift, walk
 
 CLASS_FILE = "classes: {ground: 0, cat: 1}"
 """What the shortest YAML file of classes contains."""
@@ -28,7 +28,10 @@ ROOT_HINT = (
     "name the dataset's folder in the recipe's prepare.root, or in ATTNFD_FOLDER_ROOT; "
     "docs/your-data.md shows how"
 )
-POLYGONS = "draw its polygons into PNG masks"
+ALLOWED = "allowed: 0 to 255, or [red, green, blue], or a list of different ones"
+UNLABELLED = "unlabelled"
+"""Split of the images without masks."""
+POLYGONS = "an export of polygons becomes masks by attnfd data import"
 TO_MASKS = {
     ".npy": "save each array by Image.fromarray(array.astype('uint8')).save('a.png')",
     **dict.fromkeys((".jpg", ".jpeg"), "JPEG changes pixels, so export the masks as PNG"),
@@ -41,7 +44,9 @@ class Classes(Section):
     """A YAML file that says what the values in the masks mean."""
 
     classes: dict[str, Any] = Field(description="value in a mask of every class; see `labels_of`")
-    void: list[Any] = Field(default=[], description="values in a mask that count nowhere")
+    void: list[Any] | Literal["rest"] = Field(
+        default=[], description="values in a mask that count nowhere; rest: all that no class has"
+    )
 
     @model_validator(mode="after")
     def _hold(self) -> "Classes":
@@ -60,11 +65,13 @@ class Options(Section):
     )
     classes: dict[str, Any] | str = Field(
         default="classes.yaml",
-        description="value in a mask of every class: 0 to 255, or [red, green, blue] for all of them; "
+        description="value in a mask of every class: 0 to 255, or [red, green, blue] for all of them, or a "
+        "list of several; "
         "or a YAML file below root that contains `classes` and `void`",
     )
-    void: list[Any] = Field(
-        default=[], description="values in a mask that count nowhere; 255 need not be listed"
+    void: list[Any] | Literal["rest"] = Field(
+        default=[],
+        description="values in a mask that count nowhere, 255 without saying; rest: all that no class has",
     )
     val: Annotated[float, Field(gt=0, lt=1)] | None = Field(
         default=None, description="share of the images that validate; unset: train.txt and val.txt list them"
@@ -74,6 +81,11 @@ class Options(Section):
         description="share of the images that test, beside `val`; unset: those of test.txt if there is one",
     )
     seed: Seed = Field(default=0, description="of the split by share")
+    unlabelled: str | None = Field(
+        default=None,
+        description="folder of images without masks, relative to root, or a file that lists such images: "
+        "they become the split unlabelled",
+    )
 
     @model_validator(mode="after")
     def _agree(self) -> "Options":
@@ -107,25 +119,41 @@ class Folder(Reader):
         card = self._card()
         self.classes = tuple(card.classes)
         self.labels = labels_of(card.classes, card.void)
+        self.rest_is_void = card.void == REST
+        first = {index: label for label, index in reversed(self.labels.items())}
         self.palette = tuple(
-            _shade(index) if isinstance(value, int) else tuple(value)
-            for index, value in enumerate(card.classes.values())
+            _shade(index) if first[index] < COLOUR else _rgb(first[index])
+            for index in range(len(self.classes))
         )
 
     def pairs(self) -> dict[str, list[Pair]]:
         self.remarks = []
         images = self._found(self.options.images, IMAGES)
         masks = self._found(self.options.masks, MASKS)
+        bare = self._unlabelled(images)
+        images = {name: image for name, image in images.items() if image not in bare}
         images = self._without_masks(images, masks)
         self._remark_lone(images, masks)
         if self.options.val is not None:
             self._refuse_lists(self.options.val)
-            return self._divided(self._paired(list(images), images, masks), self.options.val)
-        splits = ["train", "val", *(["test"] if (self.root / "test.txt").exists() else [])]
-        return {
-            split: self._paired(self._listed(self.root / f"{split}.txt", images), images, masks)
-            for split in splits
-        }
+            splits = self._divided(self._paired(list(images), images, masks), self.options.val)
+        else:
+            names = ["train", "val", *(["test"] if (self.root / "test.txt").exists() else [])]
+            splits = {
+                split: self._paired(self._listed(self.root / f"{split}.txt", images), images, masks)
+                for split in names
+            }
+            self._remark_unlisted(images, splits)
+        return {**splits, UNLABELLED: [Pair(image, None) for image in bare]} if bare else splits
+
+    def _unlabelled(self, images: Mapping[str, Path]) -> list[Path]:
+        """Images without masks, of a folder or a list."""
+        given = self.options.unlabelled
+        if given is None:
+            return []
+        if (self.root / given).is_file():
+            return [images[name] for name in self._listed(self.root / given, images)]
+        return list(self._found(given, IMAGES).values())
 
     def _card(self) -> Classes:
         if isinstance(self.options.classes, dict):
@@ -176,6 +204,11 @@ class Folder(Reader):
         lone = [path for name, path in masks.items() if name not in wanted and path not in images.values()]
         if lone:
             self.remarks.append(f"Masks without an image: {len(lone)}, {lone[0]} for one.")
+
+    def _remark_unlisted(self, images: Mapping[str, Path], splits: Mapping[str, list[Pair]]) -> None:
+        listed = {pair.image for pairs in splits.values() for pair in pairs}
+        if unlisted := [image for image in images.values() if image not in listed]:
+            self.remarks.append(f"Images that no list names: {len(unlisted)}, {unlisted[0]} for one.")
 
     def _refuse_lists(self, share: float) -> None:
         lists = [name for name in ("train.txt", "val.txt", "test.txt") if (self.root / name).exists()]
@@ -240,6 +273,7 @@ class Folder(Reader):
 
     def _present(self, table: NDArray[np.uint8], pair: Pair) -> NDArray[np.bool_]:
         """Which classes occur in a mask; none if it cannot be read, which `prepare` will tell."""
+        assert pair.mask is not None
         try:
             classes = read_classes(self.root / pair.mask, table)
         except UNREADABLE:
@@ -252,27 +286,33 @@ def _numbered(groups: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.unique(groups, return_inverse=True)[1]
 
 
-def labels_of(classes: Mapping[str, Any], void: Sequence[Any] = ()) -> dict[int, int]:
+def labels_of(classes: Mapping[str, Any], void: Sequence[Any] | str = ()) -> dict[int, int]:
     """Label → class index or void, of values that are all 0 to 255, or all [red, green, blue].
+
+    A class may have several: a list of values, or a list of colours. A list of three numbers is a colour,
+    unless there are plain numbers or other lists of numbers beside it.
 
     Raises:
         ValueError: they are not, or two are the same, or a class has no usable name.
 
     Example:
-        >>> labels_of({"ground": 0, "cat": 7})
-        {0: 0, 7: 1, 255: 255}
+        >>> labels_of({"ground": 0, "animal": [7, 8, 9]})
+        {0: 0, 7: 1, 8: 1, 9: 1, 255: 255}
     """
     if not 2 <= len(classes) < VOID:
         raise ValueError(f"classes: found {len(classes)} of them; allowed: 2 to {VOID - 1}")
-    labels: dict[int, int] = {}
     listed = [(f"classes.{name}", value, index) for index, (name, value) in enumerate(classes.items())]
-    for key, value, index in [*listed, *((f"void.{place}", value, VOID) for place, value in enumerate(void))]:
+    listed += [(f"void.{place}", value, VOID) for place, value in enumerate([] if void == REST else void)]
+    colours = all(_is_colour(value) or _are_colours(value) for _, value, _ in listed)
+    labels: dict[int, int] = {}
+    for key, values, index in listed:
         if key.removeprefix("classes.") in COLUMNS:
             raise ValueError(f"{key}: has the name of an index column; allowed: any but {', '.join(COLUMNS)}")
-        label = _label(key, value)
-        if label in labels:
-            raise ValueError(f"{key}: found {value}, which is taken; allowed: a value of its own")
-        labels[label] = index
+        for value in _several(key, values, colours):
+            label = _label(key, value)
+            if label in labels:
+                raise ValueError(f"{key}: found {value}, which is taken; allowed: a value of its own")
+            labels[label] = index
     if min(labels) < COLOUR <= max(labels):
         raise ValueError("classes: found numbers and colours; allowed: one or the other, also for void")
     if min(labels) < COLOUR:
@@ -280,12 +320,35 @@ def labels_of(classes: Mapping[str, Any], void: Sequence[Any] = ()) -> dict[int,
     return labels
 
 
+def _several(key: str, values: Any, colours: bool) -> list[Any]:
+    """The values of a class, of which there may be one. `colours`: a list of three numbers is a colour."""
+    if not isinstance(values, list) or (_is_colour(values) and (colours or len(set(map(str, values))) < 3)):
+        return [values]
+    if len(set(map(str, values))) < max(1, len(values)):
+        raise ValueError(f"{key}: found {values!r}; {ALLOWED}")
+    return values
+
+
+def _is_colour(value: Any) -> bool:
+    """Whether a value is a list of three numbers."""
+    return isinstance(value, list) and len(value) == 3 and not any(isinstance(part, list) for part in value)
+
+
+def _are_colours(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(map(_is_colour, value))
+
+
 def _label(key: str, value: Any) -> int:
-    colour = isinstance(value, list) and len(value) == 3
+    colour = _is_colour(value)
     numbers = value if colour else [value]
     if any(type(number) is not int or not 0 <= number <= 255 for number in numbers):
-        raise ValueError(f"{key}: found {value!r}; allowed: 0 to 255, or [red, green, blue]")
+        raise ValueError(f"{key}: found {value!r}; {ALLOWED}")
     return COLOUR + int.from_bytes(bytes(value), "big") if colour else value
+
+
+def _rgb(label: int) -> tuple[int, int, int]:
+    red, green, blue = (label - COLOUR).to_bytes(3, "big")
+    return red, green, blue
 
 
 def _shade(index: int) -> tuple[int, int, int]:

@@ -12,9 +12,9 @@ import numpy as np
 from PIL import Image
 from pydantic import Field, model_validator
 
-from attnfd.config.section import Count, NonNegative, Positive, Section, Seed, Side, within
+from attnfd.config.section import Count, NonNegative, Positive, Seed, Side, within
 from attnfd.data.labels import VOID
-from attnfd.readers.base import Pair, Reader
+from attnfd.readers.base import Grouped, Pair, Reader
 
 FINE = 2
 """A pixel of an image is the mean of FINE × FINE drawn ones."""
@@ -24,7 +24,7 @@ Few = Annotated[int, Field(ge=0), within(0, 1000, "more would hide each other")]
 Radius = Annotated[float, Field(gt=0), within(0.001, 10, "an object is to be seen, and to have an outline")]
 
 
-class Options(Section):
+class Options(Grouped):
     """How much is drawn, and how hard it is."""
 
     train: Positive = Field(description="images of the split train")
@@ -150,6 +150,7 @@ class Shapes(Reader):
             for number, pair in enumerate(pairs):
                 image, mask = draw(self.options, np.random.default_rng([self.options.seed, split, number]))
                 Image.fromarray(image).save(self.root / pair.image, compress_level=1)
+                assert pair.mask is not None
                 Image.fromarray(mask).save(self.root / pair.mask)
 
     def pairs(self) -> dict[str, list[Pair]]:

@@ -4,9 +4,8 @@ from pathlib import Path
 
 from pydantic import Field
 
-from attnfd.config.section import Section
 from attnfd.data.labels import VOID
-from attnfd.readers.base import Pair, Reader, read_list
+from attnfd.readers.base import Grouped, Pair, Reader, read_list
 
 VOC = Path("VOCdevkit", "VOC2012")
 SBD = Path("benchmark_RELEASE", "dataset")
@@ -17,7 +16,7 @@ SOURCE = {
 }
 
 
-class Options(Section):
+class Options(Grouped):
     """Where the dataset lies, and how much of it there is to train on."""
 
     root: str = Field(

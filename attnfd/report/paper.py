@@ -7,9 +7,14 @@ import pandas as pd
 
 from attnfd.analysis.tables import COMBINATIONS
 from attnfd.config.schema import LAYERS
+from attnfd.data.prepared import Card
 from attnfd.paths import TEACHER
 
 METHODS = ("none", "kd", "at", "sp", "ickd", "overhaul", "dist", "cirkd", "lad", "attnfd")
+
+
+CLASSES = {"voc": 21, "cityscapes": 19}
+"""Of its datasets."""
 
 
 class Score(NamedTuple):
@@ -18,6 +23,11 @@ class Score(NamedTuple):
     miou: float | None = None
     std: float | None = None
     accuracy: float | None = None
+
+
+def printed(card: Card) -> str:
+    """The reader of a dataset that the paper has, in its classes; classes of your own are not comparable."""
+    return card.reader if CLASSES.get(card.reader) == len(card.classes) else ""
 
 
 def comparison(table: pd.DataFrame, reader: str) -> pd.DataFrame:

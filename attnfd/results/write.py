@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
+from rich.console import Console
 from rich.progress import track
 from torch import Tensor, nn
 
@@ -19,6 +20,7 @@ from attnfd.data.loaders import eval_loader
 from attnfd.data.prepared import Prepared
 from attnfd.evaluation.inference import classify, confusion, evaluating
 from attnfd.evaluation.metrics import SCORES, averages, collapsed, scores
+from attnfd.evaluation.tiles import Tiles, describe
 from attnfd.results import examples, pictures, style
 from attnfd.results.cost import count_parameters, multiply_adds
 
@@ -53,16 +55,21 @@ def evaluate(model: nn.Module, prepared: Prepared, config: Evaluate, folder: str
     split = prepared.reported
     first = prepared.split(split).iloc[0]
     batches = eval_loader(prepared, split, config.batch_size, device=device)
-    matrices = confusion(model, track(batches, "Evaluating"), len(classes), device=device)
+    tiles = None if config.tile is None else Tiles(size=config.tile, overlap=config.overlap)
+    if tiles is not None:
+        rows = prepared.index[prepared.index["split"].isin([split, "val"])]
+        sizes = list(zip(rows["height"].tolist(), rows["width"].tolist(), strict=True))
+        Console(soft_wrap=True, highlight=False).print(describe(model, len(classes), tiles, sizes))
+    matrices = confusion(model, track(batches, "Evaluating"), len(classes), device=device, tiles=tiles)
     found = summary(matrices, classes)
     metrics = {
         "split": split,
         **found,
         "val": {name: found[name] for name in SCORES}
         if split == "val"
-        else _validate(model, prepared, config),
+        else _validate(model, prepared, config, tiles),
         "parameters": count_parameters(model),
-        "multiply_adds": multiply_adds(model.eval(), (int(first["height"]), int(first["width"]))),
+        "multiply_adds": _multiply_adds(model, int(first["height"]), int(first["width"]), tiles),
     }
     if config.resize is not None:
         shrunk = track(batches, f"Evaluating at {config.resize}")
@@ -70,7 +77,7 @@ def evaluate(model: nn.Module, prepared: Prepared, config: Evaluate, folder: str
         metrics["resized"] = {"short_side": config.resize, **averages(scores(resized.sum(0)))}
 
     kept = examples.read(prepared, examples.choose(prepared, config.kept))
-    preds = _predict(model, kept.images, config.batch_size, device)
+    preds = _predict(model, kept.images, config.batch_size, device, tiles)
     drawn = examples.evenly(config.overlays, len(kept.ids))
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -82,7 +89,10 @@ def evaluate(model: nn.Module, prepared: Prepared, config: Evaluate, folder: str
     overlays = pictures.overlays(shown, {"prediction": preds[drawn]}, classes, prepared.card.palette)
     style.save(overlays, folder / OVERLAYS_PICTURE)
     attended = shown.at(examples.evenly(ATTENDED, len(shown.ids)))
-    return Evaluated(metrics, attended.ids, torch.from_numpy(attended.images).permute(0, 3, 1, 2))
+    shown_images = torch.from_numpy(attended.images).permute(0, 3, 1, 2)
+    if tiles is not None:  # Attention is drawn of whole images, so of the first tile.
+        shown_images = shown_images[..., : tiles.size, : tiles.size]
+    return Evaluated(metrics, attended.ids, shown_images)
 
 
 def summary(matrices: NDArray[np.int64], classes: Sequence[str]) -> dict[str, Any]:
@@ -147,21 +157,31 @@ def write_curves(folder: Path, history: Path) -> None:
     style.save(pictures.curves(pd.read_csv(history)), folder / CURVES_PICTURE)
 
 
-def _validate(model: nn.Module, prepared: Prepared, config: Evaluate) -> dict[str, float]:
+def _multiply_adds(model: nn.Module, height: int, width: int, tiles: Tiles | None) -> int:
+    """Those of an image, or of all of its tiles."""
+    if tiles is None:
+        return multiply_adds(model.eval(), (height, width))
+    count = len(tiles.starts(height)) * len(tiles.starts(width))
+    return count * multiply_adds(model.eval(), (min(height, tiles.size), min(width, tiles.size)))
+
+
+def _validate(
+    model: nn.Module, prepared: Prepared, config: Evaluate, tiles: Tiles | None
+) -> dict[str, float]:
     """The main scores on the validation split."""
     device = next(model.parameters()).device
     batches = eval_loader(prepared, "val", config.batch_size, device=device)
     shown = track(batches, "Evaluating on val")
-    matrices = confusion(model, shown, len(prepared.card.classes), device=device)
+    matrices = confusion(model, shown, len(prepared.card.classes), device=device, tiles=tiles)
     return averages(scores(matrices.sum(0)))
 
 
 def _predict(
-    model: nn.Module, images: NDArray[np.uint8], batch_size: int, device: torch.device
+    model: nn.Module, images: NDArray[np.uint8], batch_size: int, device: torch.device, tiles: Tiles | None
 ) -> NDArray[np.uint8]:
     """Class maps (B, H, W) of RGB images (B, H, W, 3)."""
     batches = torch.from_numpy(images).permute(0, 3, 1, 2).split(batch_size)
     with evaluating(model):
         return np.concatenate(
-            [classify(model, batch.to(device)).to("cpu", torch.uint8).numpy() for batch in batches]
+            [classify(model, batch.to(device), tiles).to("cpu", torch.uint8).numpy() for batch in batches]
         )

@@ -7,7 +7,7 @@ import numpy as np
 
 from attnfd.data.labels import VOID
 from attnfd.data.prepared import SCORED, Card, per_cent
-from attnfd.readers.base import original
+from attnfd.readers.base import original, twins
 from attnfd.scan.files import Finding
 from attnfd.scan.likeness import lookalikes
 from attnfd.scan.trainable import listed
@@ -27,6 +27,7 @@ def doubts(card: Card, findings: Sequence[Finding]) -> list[str]:
         *_classes(card),
         *_void(card),
         *(line for name, found in splits.items() for line in _light(name, found)),
+        *_same_names(findings),
         *(line for name in scored for line in _copies(learned, name, splits[name])),
         *(line for name in scored for line in _alike(learned, name, splits[name])),
     ]
@@ -34,7 +35,9 @@ def doubts(card: Card, findings: Sequence[Finding]) -> list[str]:
 
 def _classes(card: Card) -> Iterator[str]:
     have = {
-        name: {key for key, pixels in split.pixels.items() if pixels} for name, split in card.splits.items()
+        name: {key for key, pixels in split.pixels.items() if pixels}
+        for name, split in card.splits.items()
+        if split.has_masks
     }
     anywhere = set[str]().union(*have.values())
     trained = set[str]().union(*(found for name, found in have.items() if name not in SCORED))
@@ -62,6 +65,17 @@ def _light(name: str, found: Sequence[Finding]) -> Iterator[str]:
     highest = max((each.highest for each in values), default=VOID)
     if highest < DARK and not any(each.deep for each in values):
         yield f"Every image of the split {name} ({len(found)}) is dark: no value is above {highest} of 255."
+
+
+def _same_names(findings: Sequence[Finding]) -> Iterator[str]:
+    """Images that would be one file on many disks of Windows and macOS."""
+    same = twins(sorted(_images(findings)))
+    if same:
+        count = sum(map(len, same))
+        yield (
+            f"Names that differ only in capitals, or in how an accent is stored: {count} images, such as "
+            f"{' and '.join(map(str, same[0][:2]))}. On a disk that does not tell them apart they are one."
+        )
 
 
 def _copies(learned: Sequence[Finding], split: str, scored: Sequence[Finding]) -> Iterator[str]:

@@ -13,7 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attnfd.data.depth import Values, measure
-from attnfd.data.images import UNREADABLE, Mask, decode_mask, orientation, read_labels, read_pixels
+from attnfd.data.images import (
+    UNREADABLE,
+    Mask,
+    decode_mask,
+    drops_a_band,
+    orientation,
+    read_labels,
+    read_pixels,
+)
 from attnfd.data.labels import COLOUR, VOID, label_table
 from attnfd.readers.base import Pair, Reader
 from attnfd.scan import likeness
@@ -22,6 +30,9 @@ SHOWN_LABELS = 8
 """Unknown labels that a fault names."""
 SHOWN_ALLOWED = 16
 """Allowed labels that a fault names, after those that follow each other have become ranges."""
+
+OFF = 2
+"""How far rounding moves a channel of a colour that mixes two others, at most."""
 
 FIRST_ON_ITS_SIDE = 5
 """EXIF orientations from here on swap height and width."""
@@ -37,6 +48,7 @@ class Finding:
         values: those of the image, if it can be read.
         looks: the image's `likeness.differences`.
         maybe_turned: the image has an EXIF orientation, and the mask fits it with and without.
+        drops_a_band: the image has a band that is not read.
         labels: the values that occur in the mask, in order.
         palette: the colour, 0xRRGGBB, of each of them in an index mask.
         bilevel: the mask has one bit.
@@ -48,6 +60,7 @@ class Finding:
     values: Values | None = None
     looks: NDArray[np.int16] = field(default_factory=lambda: np.empty(0, np.int16))
     maybe_turned: bool = False
+    drops_a_band: bool = False
     labels: tuple[int, ...] = ()
     palette: Mapping[int, int] = field(default_factory=dict)
     bilevel: bool = False
@@ -67,21 +80,26 @@ def _inspect(reader: Reader, table: np.ndarray, split: str, pair: Pair) -> Findi
         "split": split,
         "id": _encodable(pair.image.with_suffix("")),
         "image": _encodable(pair.image),
-        "mask": _encodable(pair.mask),
+        "mask": "" if pair.mask is None else _encodable(pair.mask),
     }
     finding = Finding(row)
-    for path in pair:
+    for path in filter(None, pair):
         if path.as_posix() != _encodable(path):
             finding.faults.append(f"{_encodable(path)}: name is no UTF-8; rename the file")
             return finding
     image = _decoded(reader.root, pair.image, "image", _measured, finding)
-    mask = _decoded(reader.root, pair.mask, "mask", partial(read_labels, table=table), finding)
+    mask = None
+    if pair.mask is None:
+        row |= {"mask_bytes": 0, "mask_sha256": "", "void": 0, **dict.fromkeys(reader.classes, 0)}
+    else:
+        mask = _decoded(reader.root, pair.mask, "mask", partial(read_labels, table=table), finding)
     if image is not None:
         row["height"], row["width"] = image.size
         finding.values, finding.looks = image.values, image.looks
+        finding.drops_a_band = image.drops_a_band
     if mask is not None:
         _count(reader, table, mask, finding)
-    elif reader.own_classes and len(table) == COLOUR:
+    elif pair.mask is not None and reader.own_classes and len(table) == COLOUR:
         finding.colours = _colours(reader.root / pair.mask)
     if image is not None and mask is not None:
         _compare_sizes(image, mask, finding)
@@ -89,26 +107,30 @@ def _inspect(reader: Reader, table: np.ndarray, split: str, pair: Pair) -> Findi
 
 
 class Measured(NamedTuple):
-    """An image's height and width as it is seen, its EXIF orientation, its values, and its looks."""
+    """An image's height and width as it is seen, its EXIF orientation, its values, its looks, and whether it
+    has a band that is not read."""
 
     size: tuple[int, int]
     orientation: int
     values: Values
     looks: NDArray[np.int16]
+    drops_a_band: bool
 
 
 def _measured(file: BytesIO) -> Measured:
     pixels = read_pixels(file)
     size = pixels.shape[0], pixels.shape[1]
-    return Measured(size, orientation(file), measure(pixels), likeness.differences(pixels))
+    return Measured(
+        size, orientation(file), measure(pixels), likeness.differences(pixels), drops_a_band(file)
+    )
 
 
 def _count(reader: Reader, table: np.ndarray, mask: Mask, finding: Finding) -> None:
     """Count the pixels of every class into the row, and see that every label has one."""
     found = finding.labels = tuple(np.unique(mask.values).tolist())
     unknown = [label for label in found if label not in reader.labels]
-    if unknown:
-        why = "; a mask of one bit has 0 and 1" if mask.bilevel else _why(unknown)
+    if unknown and not reader.rest_is_void:
+        why = "; a mask of one bit has 0 and 1" if mask.bilevel else _why(unknown, reader.labels)
         finding.faults.append(
             f"{finding.row['mask']}: found {_listed(unknown)}; allowed: {spelled(reader.labels)}{why}"
         )
@@ -144,13 +166,31 @@ def _listed(unknown: list[int]) -> str:
     return f"labels [{_names(unknown[:SHOWN_LABELS])}]{more}"
 
 
-def _why(unknown: list[int]) -> str:
+def _why(unknown: list[int], labels: Iterable[int]) -> str:
     """What several unknown labels in a mask make likely, as a question."""
     if 1 < len(unknown) == unknown[-1] - unknown[0] + 1:
         return "; do the values number the objects of an image (instances)?"
-    if len(unknown) > SHOWN_LABELS:
+    if len(unknown) > SHOWN_LABELS or (len(unknown) > 1 and _are_between(unknown, labels)):
         return "; was the mask resized, smoothed or saved as JPEG?"
     return ""
+
+
+def _are_between(unknown: list[int], labels: Iterable[int]) -> bool:
+    """Whether each of some unknown labels mixes two known ones, as values do where two areas meet."""
+    known = np.array([_channels(label) for label in sorted(labels)])
+    first, second = (known[rows] for rows in np.triu_indices(len(known), 1))
+    step = second - first
+    for label in unknown:
+        away = np.array(_channels(label)) - first
+        share = (away * step).sum(1) / (step**2).sum(1)
+        off = np.abs(away - share[:, None] * step).max(1)
+        if not ((share > 0) & (share < 1) & (off <= OFF)).any():
+            return False
+    return True
+
+
+def _channels(label: int) -> tuple[int, ...]:
+    return (label,) if label < COLOUR else tuple(int(label - COLOUR).to_bytes(3, "big"))
 
 
 def spelled(labels: Iterable[int]) -> str:

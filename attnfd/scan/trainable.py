@@ -22,7 +22,8 @@ def check_trainable(card: Card, reader: Reader, findings: Sequence[Finding]) -> 
     """
     absent = [name for name in card.classes if not any(split.pixels[name] for split in card.splits.values())]
     if absent and reader.own_classes:
-        named = {name: spelled([label]) for label, name in _values(card).items()}
+        values = _values(card)
+        named = {name: spelled(label for label in values if values[label] == name) for name in absent}
         found = {label for finding in findings for label in finding.labels}
         cause = _cause(absent, card, findings)
         it = "it" if len(absent) == 1 else "them"

@@ -146,6 +146,12 @@ def remarks(
             "mask that fits with and without it: see that the mask shows the image upright, or remove the "
             "orientation"
         )
+    banded = [finding for finding in findings if finding.drops_a_band]
+    if banded:
+        yield (
+            f"{_share(banded, findings)} have a band that is not read, such as {banded[0].row['image']}: a "
+            "fourth one, or transparency; red, green and blue are used"
+        )
     ones, whites = _ones_and_whites(reader, findings)
     if whites:
         yield (

@@ -1,22 +1,30 @@
 """A student and the distiller that trains beside it: made, saved, and read again."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 from safetensors.torch import save_file
 
+from attnfd import paths
 from attnfd.config.params import Settings
+from attnfd.config.schema import NEEDED, Student
 from attnfd.discovery import component
 from attnfd.distillers.base import Distiller
 from attnfd.errors import UserError
 from attnfd.models import checkpoint, weight_file
 from attnfd.models.network import Network
+from attnfd.models.restore import kind_name
 from attnfd.models.taps import NetInfo
 from attnfd.networks.base import make_network
 from attnfd.paths import DISTILLER, HISTORY, Cell
 
 Pair = tuple[Network, Distiller]
+
+STORED = ("runs:/", "models:/")
+"""How the names of models in the tracking store begin."""
 
 
 def make_student(cell: Cell, settings: Settings, classes: int, teacher: NetInfo, *, weights: str) -> Pair:
@@ -28,6 +36,69 @@ def make_student(cell: Cell, settings: Settings, classes: int, teacher: NetInfo,
     assert settings.student is not None
     student = make_network(settings.student, classes, weights=weights)
     return student, _distiller(cell, settings, student.info, teacher)
+
+
+def load_start(student: Student, key: str, fetched: Path | None = None) -> tuple[Network, dict[str, Any]]:
+    """The model that a student starts from, and its card.
+
+    Args:
+        key: of the student in `params.yaml`, which opens a message.
+        fetched: the folder that has the model, if it is one of the tracking store.
+
+    Raises:
+        UserError: it is not there, is damaged, or is another network than the student.
+    """
+    assert student.weights is not None
+    folder = fetched or paths.main_root() / Path(student.weights).expanduser()
+    if not folder.is_dir():
+        raise UserError(
+            f"{key}.weights: found {student.weights}, which is no folder; allowed: the folder of a model, "
+            "such as models/shapes/resnet18/attnfd/0 (a copy of it, if the same cell is to be trained), or a "
+            "model of MLflow: runs:/<run id>/<name>, models:/<name>/<version>"
+        )
+    model, card = checkpoint.load(folder)
+    made_of = card["architecture"]
+    if card["frozen"] or made_of["attention"] is not None:
+        raise UserError(f"{key}.weights: {student.weights} is a teacher; allowed: a student's model")
+    for part, found in [("network", kind_name(card))] + [
+        (part, made_of[part]) for part in NEEDED[student.network] if part in made_of
+    ]:
+        wanted = getattr(student, part)
+        if found != wanted:
+            raise UserError(
+                f"{key}.weights: {student.weights} has the {part} {found}; allowed: {wanted}, "
+                f"as {key}.{part} says"
+            )
+    return model, card
+
+
+def start_from(
+    network: Network, student: Student, key: str, classes: Sequence[str], fetched: Path | None = None
+) -> dict[str, Any]:
+    """Give a new student the weights of the model that it starts from.
+
+    The classifier stays new unless the model has the same classes in the same order.
+
+    Returns:
+        What the card of the student says of it: the model's weights and which classifier there is.
+    """
+    model, card = load_start(student, key, fetched)
+    same = list(card.get("classes", ())) == list(classes)
+    new = set() if same else _of_classes(student, len(classes))
+    taken = {name: value for name, value in model.state_dict().items() if name not in new}
+    network.load_state_dict({**network.state_dict(), **taken})
+    return {
+        "weights": student.weights,
+        "sha256": card["sha256"],
+        "classifier": "of the model" if same else "new, as the classes differ",
+    }
+
+
+def _of_classes(student: Student, classes: int) -> set[str]:
+    """Names of the weights whose shape depends on the number of classes."""
+    with torch.random.fork_rng(devices=[]):
+        here, more = (make_network(student, number).state_dict() for number in (classes, classes + 1))
+    return {name for name, value in here.items() if value.shape != more[name].shape}
 
 
 def save_student(cell: Cell, pair: Pair, history: pd.DataFrame, card: Mapping[str, Any]) -> None:

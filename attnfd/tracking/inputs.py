@@ -20,11 +20,14 @@ CODE = Path(__file__).parents[2]
 """The folder that has the packages `attnfd` and `stages`."""
 
 
-def checkpoints(params: Params, cell: Cell) -> Checkpoints:
+def checkpoints(params: Params, cell: Cell, start: str | None = None) -> Checkpoints:
     """Checkpoints of a cell with its inputs as they are now.
 
     Inputs are what DVC tracks for the cell: settings, data, the frozen teacher's weights and the modules
-    that the training imports; and the version of torch.
+    that the training imports; the weights of a model that the student starts from; and the version of torch.
+
+    Args:
+        start: fingerprint of these weights.
 
     Raises:
         UserError: the cell's inputs are not there.
@@ -36,6 +39,7 @@ def checkpoints(params: Params, cell: Cell) -> Checkpoints:
         "teacher": None if cell.student is None else checkpoint.fingerprint(paths.frozen(cell.dataset)),
         "code": _code(cell, settings.student or settings.train_teacher),
         "torch": torch.__version__,
+        **({} if start is None else {"start": start}),
     }
     key = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]
     return Checkpoints(paths.checkpoints(cell) / key)

@@ -11,7 +11,7 @@ from attnfd.data.prepared import Card
 from attnfd.errors import PartlyError, UserError
 from attnfd.runtime import processes
 from attnfd.runtime.fabric import chosen_precision
-from attnfd.tracking import inputs, runs
+from attnfd.tracking import inputs, runs, starts
 
 if TYPE_CHECKING:
     from attnfd.results.write import Evaluated
@@ -35,8 +35,12 @@ def train(tasks: Sequence[Task], stage: Stage) -> None:
     if len(tasks) > 1 and processes.count() > 1:
         raise UserError(f"torchrun: found {len(tasks)} trainings in one command; allowed: one")
     failed: dict[Task, UserError] = {}
-    checkpoints = [inputs.checkpoints(task.params, task.cell) for task in tasks]
     with ExitStack() as claimed:
+        begun = [claimed.enter_context(starts.fetched(task.settings.student)) for task in tasks]
+        checkpoints = [
+            inputs.checkpoints(task.params, task.cell, starts.fingerprint(task.settings.student, start))
+            for task, start in zip(tasks, begun, strict=True)
+        ]
         # In one order everywhere, or two groups of trainings could wait for each other.
         for kept in sorted(checkpoints, key=lambda kept: kept.folder):
             claimed.enter_context(kept.alone())
@@ -47,8 +51,10 @@ def train(tasks: Sequence[Task], stage: Stage) -> None:
             ]
             for task, run in zip(tasks, tracks, strict=True):
                 run.data(Card.load(paths.prepared(task.cell.dataset)))
-            tracked = zip(tasks, tracks, checkpoints, strict=True)
-            outcomes = stage([replace(task, log=run, checkpoints=kept) for task, run, kept in tracked])
+            tracked = zip(tasks, tracks, checkpoints, begun, strict=True)
+            outcomes = stage(
+                [replace(task, log=run, checkpoints=kept, start=start) for task, run, kept, start in tracked]
+            )
             for task, run, outcome in zip(tasks, tracks, outcomes, strict=True):
                 if isinstance(outcome, UserError):
                     run.close("FAILED")

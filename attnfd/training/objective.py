@@ -5,11 +5,12 @@ from collections.abc import Collection, Sequence
 import torch
 from torch import Tensor, nn
 
+from attnfd.data.labels import UNLABELLED, VOID
 from attnfd.distillers.base import Distiller
-from attnfd.losses import cross_entropy
 from attnfd.models.network import Network
 from attnfd.models.taps import Output, Tap
 from attnfd.runtime import processes
+from attnfd.training.labels import LabelLoss
 
 
 def gather_output(part: Output) -> Output:
@@ -22,13 +23,14 @@ def gather_output(part: Output) -> Output:
 
 
 class Objective(nn.Module):
-    """What a step minimises: cross-entropy of a network, plus what a distiller adds.
+    """What a step minimises: what the labels ask of a network, plus what a distiller adds.
 
     Args:
         model: the network in training, teacher or student.
         distiller: the method, unless the network learns from labels alone.
         teacher: the frozen teacher, or what it shares with others. It is kept out of `parameters()` and
             `state_dict()`, and does not run if the method reads nothing of it.
+        labels: the loss of the labels; unset: cross-entropy.
     """
 
     def __init__(
@@ -36,29 +38,33 @@ class Objective(nn.Module):
         model: Network,
         distiller: Distiller | None = None,
         teacher: "Network | SharedTeacher | None" = None,
+        labels: LabelLoss | None = None,
     ) -> None:
         super().__init__()
         self.model = model
         self.distiller = distiller
+        self.labels = labels or LabelLoss()
         self._teacher = (teacher,)  # a tuple hides it from nn.Module
 
     def forward(self, images: Tensor, target: Tensor, progress: float) -> dict[str, Tensor]:
         """Terms by name; their sum is the loss. Images are normalised (B, 3, H, W), see `cross_entropy`."""
         if self.distiller is None:
             logits = processes.gather(self.model(images).logits)
-            return {"ce": cross_entropy(logits, processes.gather(target))}
+            return self.labels(logits, processes.gather(target))
         taught = self.teach(images)
         student = self.model(images, taps=self.distiller.student_taps)
         return self.terms(student, taught, target, progress)
 
     def terms(self, student: Output, taught: Output, target: Tensor, progress: float) -> dict[str, Tensor]:
-        """What the distiller makes of the outputs of student and teacher, beside the cross-entropy."""
+        """What the distiller makes of the outputs of student and teacher, beside the loss of the labels."""
         student, taught = gather_output(student), gather_output(taught)
         target = processes.gather(target)
         assert self.distiller is not None
         assert student.logits is not None
-        terms = self.distiller(student, taught, target, progress)
-        return {"ce": cross_entropy(student.logits, target), **terms}
+        labelled = target.masked_fill(target == UNLABELLED, VOID)
+        seen = target if self.distiller.unlabelled else labelled
+        terms = self.distiller(student, taught, seen, progress)
+        return {**self.labels(student.logits, labelled), **terms}
 
     @torch.no_grad()
     def teach(self, images: Tensor) -> Output:

@@ -21,7 +21,7 @@ from tests import miniature
 COMMANDS = (
     "check", "prepare", "train_teacher", "evaluate_teacher", "freeze", "distill", "evaluate", "ablate",
     "report", "plan", "sweep", "compare", "predict", "export", "benchmark models",
-    "benchmark training", "ui", "data fetch",
+    "benchmark training", "ui", "data fetch", "data import",
 )  # fmt: skip
 
 
@@ -168,8 +168,8 @@ def test_the_real_command_fails_without_a_traceback(project: Path) -> None:
     assert done.stderr.strip() == (
         "error: params.yaml: training.epochz: unknown key; did you mean 'epochs'? allowed: "
         "splits, epochs, batch_size, lr, head_lr_factor, optimizer, momentum, nesterov, weight_decay, "
-        "decay_all, warmup, clip_norm, accumulate, ema, schedule, crop, scale, flip, sync_bn, precision, "
-        "deterministic, validate_every"
+        "decay_all, warmup, clip_norm, accumulate, ema, schedule, crop, scale, flip, jitter, blur, "
+        "class_weights, hard_pixels, dice, sync_bn, precision, deterministic, validate_every"
     )
 
 
@@ -312,6 +312,20 @@ def test_a_store_out_of_reach(refused: Refused, monkeypatch: pytest.MonkeyPatch)
 
 def test_a_dataset_to_fetch_that_nobody_publishes(refused: Refused) -> None:
     assert "unknown name 'cityscape'; did you mean 'cityscapes'?" in refused("data", "fetch", "cityscape")
+
+
+def test_an_import_lists_its_formats_and_says_what_is_missing(
+    refused: Refused, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["attnfd", "data", "import"])
+    with pytest.raises(SystemExit) as stopped:
+        main.main()
+    assert stopped.value.code == 0
+    assert "labelme" in capsys.readouterr().out
+    assert "found no --to; allowed: attnfd data import FORMAT PATH --to" in refused(
+        "data", "import", "coco", "x"
+    )
+    assert "gone: not found" in refused("data", "import", "coco", "gone", "--to", "new")
 
 
 def test_a_dataset_folder_that_is_not_there(refused: Refused) -> None:

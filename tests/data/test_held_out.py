@@ -26,6 +26,16 @@ def test_no_image_that_is_reported_or_that_chooses_an_epoch_is_in_it(prepared: P
     assert len(prepared.split("val")) == 3  # The dataset itself is as it was.
 
 
+def test_unlabelled_images_are_in_it_but_for_those_that_validate(prepared: Prepared) -> None:
+    plain = prepared.held_out(["train"], 0.25, seed=0)
+    bare = prepared.index["split"] == "test"  # as if they had no masks
+    twins = [plain.split(name)["image_sha256"].iloc[0] for name in ("val", "train")]
+    prepared.index.loc[bare, "image_sha256"] = twins
+    trial = prepared.held_out(["train"], 0.25, seed=0, unlabelled=["test"])
+    assert list(trial.split("test")["image_sha256"]) == twins[1:]
+    assert trial.split("train", "val").equals(plain.split("train", "val"))
+
+
 def test_the_seed_alone_decides(prepared: Prepared) -> None:
     chosen = [set(prepared.held_out(["train"], 0.25, seed).split("val")["id"]) for seed in (0, 0, 1, 2)]
     assert chosen[0] == chosen[1]

@@ -9,13 +9,27 @@ import numpy as np
 import pytest
 from PIL import Image, TiffImagePlugin
 
-from attnfd.data.images import FORMATS, decode_image, decode_mask, orientation, read_classes, read_mask
+from attnfd.data.images import (
+    FORMATS,
+    decode_image,
+    decode_mask,
+    drops_a_band,
+    orientation,
+    read_classes,
+    read_mask,
+)
 from attnfd.data.labels import label_table
 
 
 def png(image: Image.Image, **options: object) -> BytesIO:
     file = BytesIO()
     image.save(file, "PNG", **options)
+    return BytesIO(file.getvalue())
+
+
+def saved(image: Image.Image, kind: str, **options: object) -> BytesIO:
+    file = BytesIO()
+    image.save(file, kind, **options)
     return BytesIO(file.getvalue())
 
 
@@ -99,10 +113,61 @@ def test_two_valued_masks_give_zero_and_one() -> None:
     np.testing.assert_array_equal(decode_mask(png(mask)), [[1, 0]])
 
 
-@pytest.mark.parametrize("mode", ["RGB", "LA", "I;16"])
-def test_masks_of_several_channels_or_more_bits_are_refused(mode: str) -> None:
+@pytest.mark.parametrize("mode", ["RGB", "LA"])
+def test_masks_of_several_channels_are_refused(mode: str) -> None:
     with pytest.raises(ValueError, match=mode):
         decode_mask(png(Image.new(mode, (2, 2))))
+
+
+@pytest.mark.parametrize(("kind", "mode"), [("PNG", np.uint16), ("TIFF", np.uint16), ("TIFF", np.int32)])
+def test_masks_of_more_bits_are_taken_if_their_values_fit(kind: str, mode: type) -> None:
+    values = np.array([[0, 1, 254], [255, 7, 0]], dtype=mode)
+    mask = decode_mask(saved(Image.fromarray(values), kind))
+    assert mask.dtype == np.uint8
+    np.testing.assert_array_equal(mask, values)
+    values[1, 2] = 256
+    with pytest.raises(ValueError, match="mask with values from 0 to 256; allowed: 0 to 255"):
+        decode_mask(saved(Image.fromarray(values), kind))
+    with pytest.raises(ValueError, match=r"mask of mode I.*; allowed: RGB, RGBA, grey or palette of 8 bits"):
+        decode_mask(saved(Image.fromarray(values), kind), colours=True)
+
+
+def test_negative_values_of_a_mask_do_not_fit() -> None:
+    with pytest.raises(ValueError, match="mask with values from -1 to 3"):
+        decode_mask(saved(Image.fromarray(np.array([[-1, 3]], dtype=np.int32)), "TIFF"))
+
+
+def bands(*alpha: int, mode: str = "RGBA") -> Image.Image:
+    pixels = np.array([[(value, 2, 3, value) for value in alpha]], dtype=np.uint8)
+    return Image.fromarray(pixels).convert(mode)
+
+
+def four_bands() -> BytesIO:
+    """A TIFF of red, green, blue and a fourth band that is no transparency."""
+    file = BytesIO()
+    info = TiffImagePlugin.ImageFileDirectory_v2()
+    info[338] = 0
+    Image.fromarray(np.arange(24, dtype=np.uint8).reshape(2, 3, 4)).save(file, "TIFF", tiffinfo=info)
+    return BytesIO(file.getvalue())
+
+
+@pytest.mark.parametrize(
+    ("file", "drops"),
+    [
+        (saved(bands(255, 40), "PNG"), True),
+        (saved(bands(255, 40, mode="LA"), "PNG"), True),
+        (saved(bands(255, 40), "TIFF"), True),
+        (four_bands(), True),
+        (saved(bands(255, 255), "PNG"), False),
+        (saved(bands(0, 0), "PNG"), False),
+        (saved(bands(9, 40, mode="RGB"), "PNG"), False),
+        (saved(bands(9, 40, mode="CMYK"), "TIFF"), False),
+        (saved(bands(9, 40, mode="L"), "TIFF"), False),
+    ],
+)
+def test_a_band_that_is_not_read_is_known(file: BytesIO, drops: bool) -> None:
+    assert drops_a_band(file) == drops
+    assert decode_image(file).shape[2] == 3
 
 
 def test_label_table_maps_labels_and_voids_the_rest() -> None:
@@ -115,12 +180,6 @@ def test_classes_of_a_colour_mask() -> None:
     mask = np.array([[[9, 0, 1], [0, 0, 0], [7, 7, 7]]], dtype=np.uint8)
     table = label_table({256: 0, 256 + 0x090001: 1})
     assert read_classes(png(Image.fromarray(mask)), table).tolist() == [[1, 0, 255]]
-
-
-def saved(image: Image.Image, kind: str, **options: object) -> BytesIO:
-    file = BytesIO()
-    image.save(file, kind, **options)
-    return BytesIO(file.getvalue())
 
 
 def noise(seed: int, mode: str = "RGB") -> Image.Image:

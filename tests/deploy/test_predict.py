@@ -13,6 +13,7 @@ from attnfd.data.depth import Depth
 from attnfd.deploy.predict import Decoded, batches, find, predict
 from attnfd.deploy.source import Model
 from attnfd.errors import UserError
+from attnfd.evaluation.tiles import Tiles
 from tests.data.deep import png16
 from tests.deploy.conftest import LEGEND, save
 
@@ -297,6 +298,30 @@ def test_a_deep_image_that_would_turn_black_is_refused(
     with pytest.raises(UserError, match=r"1 of 2 images cannot be read, a\.tif"):
         run(colours, "a.tif", "b.png")
     assert "a.tif: cannot be read (values 0 to 255 become one grey level); left out" in warnings(caplog)
+
+
+def test_a_band_that_is_not_read_is_warned_of(colours: Model, caplog: pytest.LogCaptureFixture) -> None:
+    alpha = np.dstack([PIXELS, np.array([[9, 255, 255]] * 2, np.uint8)])
+    run(colours, write("in/a.png"), write("in/b.png", alpha))
+    assert "1 images have a band that is not read, b.png for one" in warnings(caplog)
+    with Image.open("out/classes/b.png") as image:
+        np.testing.assert_array_equal(np.array(image), MAP)
+
+
+def test_names_that_differ_only_in_capitals_are_warned_of(
+    colours: Model, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert run(colours, write("in/Yard.png"), write("in/yard.png"), write("in/b.png")) == 3
+    (line,) = warnings(caplog)
+    assert line.startswith("names that differ only in capitals: 2 images, Yard.png and yard.png for two; on")
+
+
+def test_large_images_are_segmented_in_tiles(colours: Model, capsys: pytest.CaptureFixture[str]) -> None:
+    pixels = np.tile(PIXELS, (40, 30, 1))
+    assert run(colours, write("in/a.png", pixels), write("in/b.png"), tiles=Tiles(size=32, overlap=8)) == 2
+    with Image.open("out/classes/a.png") as image:
+        np.testing.assert_array_equal(np.array(image), np.tile(MAP, (40, 30)))
+    assert "The largest image, 80 × 90 pixels, becomes 12 tiles of 32 × 32" in capsys.readouterr().out
 
 
 def test_the_command_has_a_folder_to_write_to_and_names_the_device(

@@ -12,8 +12,9 @@ from attnfd.data.images import IMAGES, read_classes
 from attnfd.data.labels import label_table
 from attnfd.data.loaders import Segmentation
 from attnfd.data.prepared import SPLITS, Prepared, read_warnings
+from attnfd.data.strata import stratify
 from attnfd.errors import UserError
-from attnfd.readers.folder import Folder, labels_of, stratify
+from attnfd.readers.folder import Folder, labels_of
 from stages.prepare import prepare
 from tests import tasks
 from tests.data.trees import params_of
@@ -89,6 +90,33 @@ def test_void_colours_are_void(root: Path) -> None:
     paint(root, [coloured([[0, 1, 2], [2, 2, 1]])] * 2)
     two = {name: COLOURS[name] for name in ("ground", "tree")}
     assert prepared(root, classes=two, void=[COLOURS["water"]]).card.splits["val"].void == 2
+
+
+SMOOTHED = r"; was the mask resized, smoothed or saved as JPEG\?"
+
+
+@pytest.mark.parametrize("found", [(0, 128, 255), (0, 2, 253, 255), (0, 85, 170, 255)])
+def test_values_between_those_of_two_classes_come_with_their_cause(
+    root: Path, found: tuple[int, ...]
+) -> None:
+    values = np.resize(np.array(found, np.uint8), 6).reshape(2, 3)
+    paint(root, [Image.fromarray(values)] * 2)
+    cause = SMOOTHED if len(found) > 3 else "$"
+    with pytest.raises(UserError, match=f"allowed: 0, 255{cause}"):
+        prepared(root, classes={"ground": 0, "cat": 255})
+
+
+def test_colours_between_those_of_two_classes_come_with_their_cause(root: Path) -> None:
+    mixed = coloured([[0, 1, 2], [2, 2, 1]]).resize((5, 2), Image.Resampling.BILINEAR)
+    paint(root, [mixed, coloured([[0, 1, 2], [2, 2, 1]])])
+    write(root / "images/0.png", noise("0", (2, 5)))
+    with pytest.raises(UserError, match=SMOOTHED):
+        prepared(root, classes=COLOURS)
+    strange = np.array(coloured([[0, 1, 2], [2, 2, 1]]))
+    strange[0, 0], strange[0, 1] = (250, 250, 0), (9, 250, 250)
+    paint(root, [Image.fromarray(strange)] * 2)
+    with pytest.raises(UserError, match=r"#0ac81e$"):
+        prepared(root, classes=COLOURS)
 
 
 def test_unknown_colours_are_named_and_a_flood_of_them_is_cut(root: Path) -> None:
@@ -276,7 +304,7 @@ def test_a_duplicate_in_both_splits_is_refused(root: Path) -> None:
         ),
         (
             lambda root: [path.rename(path.with_suffix(".json")) for path in root.glob("masks/*")],
-            r"masks: contains 6 × .json; .*; draw its polygons into PNG masks",
+            r"masks: contains 6 × .json; .*; an export of polygons becomes masks by attnfd data import",
         ),
         (
             lambda root: [path.rename(path.with_suffix(".heic")) for path in root.glob("images/*")],
@@ -470,6 +498,16 @@ def test_files_that_are_not_read_are_counted_and_named(root: Path) -> None:
     assert masks == "Files that are not read: 1 .npy; masks/a.npy for one."
 
 
+def test_images_that_no_list_names_are_counted_and_named(root: Path) -> None:
+    (root / "train.txt").write_text("0\n2\n")
+    line = "Images that no list names: 2, images/1.jpg for one."
+    prepared(root)
+    assert line in read_warnings(paths.prepared("mine"))
+    (root / "train.txt").write_text("0\n1\n2\n3\n")
+    prepared(root)
+    assert not any("no list" in line for line in read_warnings(paths.prepared("mine")))
+
+
 def test_masks_without_an_image_are_counted_and_named(root: Path) -> None:
     for number in (1, 3):
         (root / f"images/{number}.jpg").unlink()
@@ -513,3 +551,33 @@ def test_a_mask_is_not_taken_for_that_of_a_shorter_name(root: Path) -> None:
 def test_every_suffix_of_an_image_is_read(root: Path, suffix: str) -> None:
     (root / "images/4.jpg").rename(root / f"images/4{suffix}")
     assert ids(prepared(root), "val") == ["4", "5"]
+
+
+@pytest.mark.parametrize("given", ["photos", "unlabelled.txt"])
+def test_images_without_masks_are_a_split_of_their_own(root: Path, given: str) -> None:
+    home = "photos" if given == "photos" else "images/more"
+    for name in ("x", "y", "z"):
+        write(root / f"{home}/{name}.jpg", noise(name))
+    (root / "unlabelled.txt").write_text("more/x\nmore/y.jpg\nmore/z\n")
+    found = prepared(root, unlabelled=given, val=0.4)
+    split = found.split("unlabelled")
+    assert split["image"].tolist() == [f"{home}/{name}.jpg" for name in ("x", "y", "z")]
+    assert split["mask"].tolist() == ["", "", ""]
+    assert not found.card.splits["unlabelled"].has_masks
+    assert found.card.splits["train"].images + found.card.splits["val"].images == 6
+    assert not [line for line in read_warnings(paths.prepared("mine")) if "unlabelled" in line]
+    both = Segmentation(found, "train", unlabelled=["unlabelled"])
+    assert sum(bool((both[row][1] == 254).all()) for row in range(len(both))) == 3
+    assert len(both) == 3 + found.card.splits["train"].images
+    with pytest.raises(
+        UserError, match=r"unlabelled have no masks; allowed: distill.unlabelled: \[unlabelled\]"
+    ):
+        Segmentation(found, "train", "unlabelled")
+
+
+def test_an_unlabelled_image_that_also_validates_is_refused(root: Path) -> None:
+    write(root / "photos/x.jpg", noise("4"))
+    with pytest.raises(UserError, match=r"images/4.jpg: same content as photos/x.jpg"):
+        prepared(root, unlabelled="photos")
+    with pytest.raises(UserError, match="gone: no such folder"):
+        prepared(root, unlabelled="gone")

@@ -1,6 +1,8 @@
 """The paper's numbers stand beside the right rows."""
 
 import itertools
+from types import SimpleNamespace
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -97,3 +99,12 @@ def test_what_ships_has_a_title():
 
 def test_methods_are_those_of_this_project():
     assert set(paper.METHODS) <= set(discovery.names("distillers"))
+
+
+def test_classes_of_your_own_are_not_compared_with_the_papers() -> None:
+    def card(reader: str, classes: int) -> Any:
+        return SimpleNamespace(reader=reader, classes=("class",) * classes)
+
+    assert paper.printed(card("voc", 21)) == "voc"
+    assert paper.printed(card("cityscapes", 19)) == "cityscapes"
+    assert paper.printed(card("voc", 2)) == paper.printed(card("shapes", 8)) == ""

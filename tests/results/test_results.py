@@ -125,3 +125,12 @@ def test_equal_results_give_equal_bytes(prepared):
     for name in ("confusion.npz", "predictions.npz"):  # a zip holds the time of its files
         with zipfile.ZipFile(Path("first", name)) as archive:
             assert {file.date_time for file in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
+
+
+def test_tiles_of_an_evaluation_give_the_same_scores_where_pixels_stand_alone(
+    prepared, capsys: pytest.CaptureFixture[str]
+):
+    whole = evaluate(prepared, "whole").metrics
+    tiled = evaluate(prepared, "tiled", tile=32, overlap=8).metrics
+    assert {key: tiled[key] for key in ("miou", "images")} == {key: whole[key] for key in ("miou", "images")}
+    assert "tiles of 32 × 32" in capsys.readouterr().out

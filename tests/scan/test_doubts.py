@@ -75,6 +75,16 @@ def as_jpeg(image: Image.Image) -> Image.Image:
     return Image.open(file).convert("RGB")
 
 
+def test_names_that_differ_only_in_capitals_or_in_the_form_of_an_accent(tmp_path: Path) -> None:
+    names = [*NAMES, "Street", "street", "caf\u00e9", "cafe\u0301"]
+    root = folder(tmp_path / "names", {name: mask(0, 1) for name in names})
+    (line,) = prepared(root, classes=TWO, val=0.2)[1]
+    assert line == (
+        "Names that differ only in capitals, or in how an accent is stored: 4 images, such as "
+        "images/Street.png and images/street.png. On a disk that does not tell them apart they are one."
+    )
+
+
 @pytest.mark.parametrize(
     "change",
     [

@@ -292,6 +292,25 @@ def test_an_image_of_one_pixel_has_one_value(root: Path) -> None:
     assert len(prepared(root).index) == 7
 
 
+def test_a_band_that_is_not_read_is_worth_a_look(root: Path) -> None:
+    prepared(root)
+    assert said("band") == ""
+    pixels = np.array(noise("nir", SIZE).convert("RGBA"))
+    pixels[3, :, 3] = 7
+    write(root / "images/4.png", Image.fromarray(pixels))
+    prepared(root)
+    assert said("band").startswith(
+        "1 of 6 images have a band that is not read, such as images/4.png: a fourth"
+    )
+
+
+def test_masks_of_16_bits_are_read_like_those_of_8(root: Path) -> None:
+    before = prepared(root).index[[*CLASSES, "void"]]
+    for number in range(6):
+        write(root / f"masks/{number}.png", Image.fromarray(values(1).astype(np.uint16)))
+    assert prepared(root).index[[*CLASSES, "void"]].equals(before)
+
+
 def test_images_of_few_levels_are_worth_a_look(root: Path) -> None:
     dark = np.array(noise("dark", SIZE)) // 16
     write(root / "images/4.png", Image.fromarray(dark))

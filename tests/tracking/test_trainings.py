@@ -27,7 +27,7 @@ SEEDS = itertools.count(1000)
 def cells(monkeypatch: pytest.MonkeyPatch) -> list[Cell]:
     """Three cells of a seed that no other test uses; their inputs are not what this is about."""
 
-    def checkpoints(params: Params, cell: Cell) -> Checkpoints:
+    def checkpoints(params: Params, cell: Cell, start: str | None = None) -> Checkpoints:
         kept = Checkpoints(Path("checkpoints", cell.name))
         kept.save({"epoch": 1}, 1)
         return kept

@@ -1,0 +1,114 @@
+"""Large images in tiles that overlap: memory depends on the tile, not on the image."""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from attnfd.config.section import Count, Section, Side
+from attnfd.data.transforms import normalize
+
+WORKING = 2
+"""Copies of its features that a layer needs while it computes, at most about."""
+
+
+class Tiles(Section):
+    """Sides of a tile and what two neighbours share, in pixels."""
+
+    size: Side = Field(ge=32, description="side of a tile")
+    overlap: Count = Field(description="pixels that two neighbours share")
+
+    @model_validator(mode="after")
+    def _move_on(self) -> "Tiles":
+        if self.overlap > self.size // 2:
+            raise ValueError(f"overlap: found {self.overlap}; allowed: up to half of the tile's {self.size}")
+        return self
+
+    def starts(self, side: int) -> list[int]:
+        """Where tiles begin along a side: the fewest that overlap by this much or more, evenly.
+
+        Example:
+            >>> Tiles(size=100, overlap=20).starts(250)
+            [0, 75, 150]
+        """
+        if side <= self.size:
+            return [0]
+        count = math.ceil((side - self.overlap) / (self.size - self.overlap))
+        return [round(place * (side - self.size) / (count - 1)) for place in range(count)]
+
+    def ramp(self, length: int) -> Tensor:
+        """Weights along a side of a tile: 1 inside, falling towards both ends over the overlap."""
+        place = torch.arange(1, length + 1, dtype=torch.float32)
+        return torch.minimum(place, place.flip(0)).div(self.overlap + 1).clamp(max=1)
+
+    def fits(self, height: int, width: int) -> bool:
+        """Whether an image is a single tile."""
+        return max(height, width) <= self.size
+
+
+def classify_tiled(model: nn.Module, image: Tensor, tiles: Tiles) -> Tensor:
+    """Most likely classes (H, W), uint8, of a uint8 image (3, H, W), K ≤ 255.
+
+    Logits of tiles that overlap are added with the weights of both ramps. Those of a row of tiles are in
+    memory at once, and no more: what no later tile reaches is answered.
+    """
+    _, height, width = image.shape
+    tops, lefts = tiles.starts(height), tiles.starts(width)
+    rows, columns = min(height, tiles.size), min(width, tiles.size)
+    weight = (tiles.ramp(rows)[:, None] * tiles.ramp(columns)).to(image.device)
+    classes = torch.empty(height, width, dtype=torch.uint8, device=image.device)
+    band: Tensor | None = None  # logits of the rows from `top` on
+    for top, next_top in zip(tops, [*tops[1:], height], strict=True):
+        for left in lefts:
+            tile = image[None, :, top : top + rows, left : left + columns]
+            logits = model(normalize(tile)).logits[0].float()
+            if band is None:
+                band = logits.new_zeros(len(logits), rows, width)
+            band[:, :, left : left + columns] += weight * logits
+        assert band is not None
+        done = next_top - top
+        classes[top:next_top] = band[:, :done].argmax(0)
+        band = torch.cat([band[:, done:], band.new_zeros(len(band), min(done, rows), width)], dim=1)
+    return classes
+
+
+def memory(model: nn.Module, classes: int, tiles: Tiles, height: int, width: int) -> int:
+    """Bytes that an image of this size needs at most, about: weights, features of a tile, logits of a row."""
+    rows, columns = min(height, tiles.size), min(width, tiles.size)
+    weights = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
+    logits = 4 * classes * (2 * rows * width + 3 * rows * columns)
+    return weights + WORKING * max(_features(model, rows, columns)) + logits + 4 * height * width
+
+
+def _features(model: nn.Module, height: int, width: int) -> Iterator[int]:
+    """Bytes that each layer reads and writes for an image, without computing anything."""
+    sizes: list[int] = []
+
+    def note(_: nn.Module, inputs: Any, output: Any) -> None:
+        tensors = [part for part in (*inputs, output) if isinstance(part, Tensor)]
+        sizes.append(sum(tensor.numel() * tensor.element_size() for tensor in tensors))
+
+    hooks = [module.register_forward_hook(note) for module in model.modules() if not list(module.children())]
+    try:
+        with torch.no_grad(), torch._subclasses.FakeTensorMode(allow_non_fake_inputs=True):
+            model(torch.zeros(1, 3, height, width, device=next(model.parameters()).device))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return iter(sizes)
+
+
+def describe(model: nn.Module, classes: int, tiles: Tiles, sizes: list[tuple[int, int]]) -> str:
+    """What tiles of a set of images will need, in a line."""
+    height, width = max(sizes, key=lambda size: size[0] * size[1])
+    count = len(tiles.starts(height)) * len(tiles.starts(width))
+    needed = max(
+        memory(model, classes, tiles, *size) for size in {(height, width), max(sizes, key=lambda s: s[1])}
+    )
+    return (
+        f"The largest image, {height} × {width} pixels, becomes {count} tiles of {tiles.size} × {tiles.size} "
+        f"that overlap by {tiles.overlap} or more; about {needed / 2**30:.1f} GiB of memory are needed"
+    )

@@ -1,0 +1,113 @@
+"""Reading the files of an export: texts, JSON with the keys that it must have, pictures in other files."""
+
+import json
+from io import BytesIO
+from mmap import ACCESS_READ, mmap
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+from PIL import Image
+from pydantic import AfterValidator, BaseModel, Field, ValidationError
+from pydantic_core import PydanticCustomError
+
+from attnfd.config.params import load_yaml
+from attnfd.data.images import FORMATS, UNREADABLE
+from attnfd.errors import UserError
+
+INSTALL = "install it: pip install 'attnfd[import]'"
+LONGEST = 60
+"""Letters of a wrong value that a message shows."""
+
+
+def read_text(file: Path) -> str:
+    """The text of a file.
+
+    Raises:
+        UserError: it is missing, or no text in UTF-8.
+    """
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file}: no text in UTF-8 ({error})") from None
+
+
+def read_json(file: Path) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        UserError: it is missing, or no JSON.
+    """
+    try:
+        return json.loads(read_text(file))
+    except ValueError as error:
+        raise UserError(f"{file}: no JSON ({error})") from None
+
+
+def _number_or_text(value: Any) -> Any:
+    if isinstance(value, int | str):
+        return value
+    raise PydanticCustomError("id", "a number or a text")
+
+
+Id = Annotated[Any, AfterValidator(_number_or_text)]
+"""What objects of a JSON file refer to each other by."""
+
+Byte = Annotated[int, Field(ge=0, le=255)]
+Rgb = tuple[Byte, Byte, Byte]
+
+Pixels = Annotated[int, Field(gt=0)]
+"""Height or width."""
+
+
+class Part(BaseModel):
+    """What a part of a JSON file must have; further keys are passed over."""
+
+
+PartT = TypeVar("PartT", bound=Part)
+
+
+def typed(kind: type[PartT], content: Any, where: str | Path) -> PartT:
+    """The content of a JSON file, or of a part of it.
+
+    Raises:
+        UserError: it is another one; the message names the first key, and how many are wrong.
+    """
+    try:
+        return kind.model_validate(content)
+    except ValidationError as error:
+        first, *others = error.errors()
+        key = ".".join(map(str, first["loc"])) or "it"
+        wrong = f"found {json.dumps(first['input'], default=str)[:LONGEST]}; allowed: {_wanted(first['msg'])}"
+        missing = first["type"] == "missing"
+        more = f" (and {len(others)} more)" if others else ""
+        raise UserError(f"{where}: {key}: {'missing' if missing else wrong}{more}") from None
+
+
+def _wanted(message: str) -> str:
+    return message.removeprefix("Input should be ").removeprefix("a valid ")
+
+
+def read_yaml(file: Path) -> Any:
+    """The content of a YAML file."""
+    return load_yaml(read_text(file), str(file))
+
+
+def mentions(file: Path, *words: str) -> bool:
+    """Whether a text file has all of these words, without reading it into memory."""
+    try:
+        with file.open("rb") as opened, mmap(opened.fileno(), 0, access=ACCESS_READ) as content:
+            return all(content.find(word.encode()) >= 0 for word in words)
+    except (OSError, ValueError):  # an empty file cannot be mapped
+        return False
+
+
+def decoded(content: bytes) -> Image.Image:
+    """The image in some bytes; a `ValueError` for anything else."""
+    try:
+        with Image.open(BytesIO(content), formats=FORMATS) as image:
+            image.load()
+            return image.copy()
+    except UNREADABLE as error:
+        raise ValueError(f"holds no readable picture ({error})") from None

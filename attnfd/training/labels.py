@@ -1,0 +1,64 @@
+"""What the labels of a batch ask of a network."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from attnfd.config.schema import Training
+from attnfd.data.prepared import Card
+from attnfd.discovery import one_of
+from attnfd.losses import cross_entropy, dice_loss, hard_cross_entropy
+
+
+class LabelLoss(nn.Module):
+    """Cross-entropy; on demand with weights, of the hardest pixels alone, and beside a Dice term.
+
+    Args:
+        weights: of the classes (K,); None for 1 each.
+        hard_pixels: share of the pixels that count, those with the largest loss.
+        dice: factor of the Dice term.
+    """
+
+    weights: Tensor | None
+
+    def __init__(self, weights: Tensor | None = None, *, hard_pixels: float = 1, dice: float = 0) -> None:
+        super().__init__()
+        self.register_buffer("weights", weights, persistent=False)
+        self.hard_pixels, self.dice = hard_pixels, dice
+
+    def forward(self, logits: Tensor, target: Tensor) -> dict[str, Tensor]:
+        """Terms by name, of logits (B, K, H, W) and labels (B, H, W), 255 = void."""
+        plain = self.weights is None and self.hard_pixels == 1
+        terms = {
+            "ce": cross_entropy(logits, target)
+            if plain
+            else hard_cross_entropy(logits, target, self.weights, share=self.hard_pixels)
+        }
+        if self.dice:
+            terms["dice"] = self.dice * dice_loss(logits, target)
+        return terms
+
+
+def label_loss(config: Training, card: Card) -> LabelLoss:
+    """The loss that the settings of a training ask for.
+
+    Raises:
+        UserError: `class_weights` names a class that the dataset has not.
+    """
+    return LabelLoss(_weights(config, card), hard_pixels=config.hard_pixels, dice=config.dice)
+
+
+def _weights(config: Training, card: Card) -> Tensor | None:
+    if config.class_weights == "none":
+        return None
+    if isinstance(config.class_weights, Mapping):
+        for name in config.class_weights:
+            one_of(name, card.classes, "training.class_weights")
+        return torch.tensor([float(config.class_weights.get(name, 1)) for name in card.classes])
+    counts = [
+        sum(card.splits[split].pixels[name] for split in config.splits if split in card.splits)
+        for name in card.classes
+    ]
+    present = sum(count > 0 for count in counts)
+    return torch.tensor([sum(counts) / (present * count) if count else 0.0 for count in counts])
