@@ -4,13 +4,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import pandas as pd
 
-from attnfd.analysis.statistics import Difference, sentence
-from attnfd.analysis.tables import difference, percent, signed, spread
+from attnfd.analysis.tables import percent, signed, spread
 from attnfd.config.schema import LAYERS
 from attnfd.data.prepared import per_cent
 from attnfd.paths import TEACHER
-from attnfd.report.gallery import runners_up
-from attnfd.report.layout import Align, Column, Finding, Page, Picture, Section, Table, Value
+from attnfd.report.findings import doubts, findings, interval
+from attnfd.report.layout import Align, Column, Page, Picture, Section, Table, Value
 from attnfd.report.names import Names
 from attnfd.results.style import plain
 
@@ -51,10 +50,6 @@ TEST = (
     "are chosen."
 )
 PAPER = "The paper's numbers come from its own training; epochs, crops and weights of this recipe may differ."
-ONE_SEED = (
-    "One seed: each difference compares two trained networks, not two methods. Its interval reflects the "
-    "choice of images, not the randomness of training. For more seeds, set run.seeds in params.yaml."
-)
 IN_USE = (
     "These are the networks in use. The teacher keeps its attention; a student has connectors and attention "
     "in training only. Multiply-adds are those of the first image that is scored. Latency depends on the "
@@ -107,7 +102,7 @@ def page(
         title,
         subtitle,
         (
-            Section("Findings", findings=(*_findings(found, comparison, names), *_doubts(warnings))),
+            Section("Findings", findings=(*findings(found, frames, names), *doubts(warnings))),
             *(section for section in sections if section.tables or section.pictures),
             Section("Notes", text=tuple(notes)),
         ),
@@ -143,65 +138,6 @@ def _tables(frames: Mapping[str, pd.DataFrame], names: Names) -> Iterator[Table]
     yield _networks(frames["networks"], names)
     yield _data(frames["data"])
     yield _recipe(frames["recipe"])
-
-
-def _findings(found: pd.DataFrame, comparison: pd.DataFrame, names: Names) -> Iterator[Finding]:
-    distilled = found[found["variant"] == ""]
-    ours = names.method("attnfd")
-    teacher = comparison.loc[comparison["student"] == TEACHER, "miou"].item()
-    for key, rows in comparison[comparison["student"] != TEACHER].groupby("student", sort=False):
-        student = names.student(str(key))
-        miou = rows.set_index("method")["miou"]
-        rivals = {"none": names.method("none")}
-        if str(key) in runners_up(comparison):
-            rival = runners_up(comparison)[str(key)]
-            rivals.setdefault(rival, f"{names.method(rival)} (the best other method)")
-        for rival, called in rivals.items():
-            pair = difference(distilled, "method", str(key), rival, "attnfd")
-            if pair and pair.seeds > 1:
-                yield Finding(pair.verdict, f"{student}: {sentence(pair, called, ours)}.")
-            elif pair:
-                yield Finding("note", f"{student}: {_gain(pair, called, ours)}.")
-        if "none" in miou and (verdicts := _verdicts(rows, names)):
-            yield Finding("note", f"{student}, compared with {names.method('none')}: {verdicts}.")
-        if miou.get("none", 0) > teacher:
-            undistilled = percent(miou["none"])
-            yield Finding(
-                "warning",
-                f"The teacher ({percent(teacher)}) scores lower than {student} without distillation "
-                f"({undistilled}).",
-            )
-    for cell in found.loc[found["collapsed"], "cell"]:
-        yield Finding(
-            "warning",
-            f"Collapsed: {cell} predicts one class everywhere; its scores say nothing about its method.",
-        )
-    if distilled.loc[distilled["student"] != TEACHER, "seed"].nunique() == 1:
-        yield Finding("warning", ONE_SEED)
-
-
-def _gain(pair: Difference, rival: str, ours: str) -> str:
-    """A difference without a verdict: one pair of trainings."""
-    interval = _interval(pair.low, pair.high)
-    return f"{ours} differs from {rival} by {signed(pair.mean)} mIoU (95 % interval over images {interval})"
-
-
-def _doubts(warnings: Iterable[str]) -> Iterator[Finding]:
-    for warning in warnings:
-        yield Finding("warning", warning)
-
-
-def _verdicts(rows: pd.DataFrame, names: Names) -> str:
-    """`better: LAD, AttnFD; worse: CWD`, where there are several methods; empty with one seed."""
-    by_verdict = {
-        verdict: rows.loc[rows["verdict"] == verdict, "method"].map(names.method)
-        for verdict in ("better", "not distinguishable", "worse")
-    }
-    if sum(map(len, by_verdict.values())) < 2:
-        return ""
-    return "; ".join(
-        f"{verdict}: {', '.join(called)}" for verdict, called in by_verdict.items() if len(called)
-    )
 
 
 def _comparison(frame: pd.DataFrame, names: Names) -> Table:
@@ -284,7 +220,7 @@ def _scores(frame: pd.DataFrame) -> Iterator[Column]:
     """The columns that follow from `attnfd.analysis.tables.aggregate`; the headline first."""
     yield Column("mIoU", "right", _ranked(frame, "miou", map(spread, frame["miou"], frame["miou_std"])))
     yield _column("Δ", "right", frame["difference"].map(signed))
-    yield _column("95 % interval", "center", map(_interval, frame["low"], frame["high"]))
+    yield _column("95 % interval", "center", map(interval, frame["low"], frame["high"]))
     if frame["verdict"].any():
         yield Column("verdict", "left", [_verdict(verdict) for verdict in frame["verdict"]])
     accuracy = frame["mean_accuracy"]
@@ -325,10 +261,6 @@ def _ranked(frame: pd.DataFrame, column: str, texts: Iterable[str]) -> list[Valu
         Value(text, "best" if first else "second" if runner_up else "")
         for text, first, runner_up in zip(texts, best, second, strict=True)
     ]
-
-
-def _interval(low: float, high: float) -> str:
-    return "" if pd.isna(low) else f"[{signed(low)}, {signed(high)}]"
 
 
 def _verdict(verdict: str) -> Value:

@@ -18,6 +18,8 @@ from attnfd.report.page import for_a_paper, page
 from attnfd.results import pictures
 from tests.report import synthetic
 
+LAYERS_THAT_RAN = ("note", "note")
+"""Findings on the ablation: the best layers, then all of them."""
 NASTY = "a_b|<i>&%$#{}~^\\*[x]`"
 
 
@@ -57,20 +59,61 @@ def marked(table, title, mark):
 def test_findings_of_three_seeds():
     second = {f"resnet18-kd-{seed}": miou for seed, miou in enumerate((0.71, 0.73, 0.68))}
     found = findings(describe(synthetic.params(seeds=[0, 1, 2]), synthetic.THREE_SEEDS | second))
-    assert [kind for kind, _ in found] == ["better", "not distinguishable", "note"]
+    assert [kind for kind, _ in found] == ["better", "not significant", "note", *LAYERS_THAT_RAN]
     assert found[0][1].startswith("ResNet-18: AttnFD is better than no distillation by +10.00 mIoU (")
     assert found[0][1].endswith("3 seeds, 4 images).")
-    # kd has 70.67 in the mean; attnfd wins with one seed only.
-    expected = "ResNet-18: AttnFD is not distinguishable from KD (the best other method): +1.33 mIoU"
+    # kd has 70.67 on average; attnfd wins with one seed only.
+    expected = "ResNet-18: AttnFD does not differ significantly from KD (the best other method): +1.33 mIoU"
     assert found[1][1].startswith(expected)
     # kd − none: 0.11, 0.11, 0.04, a deviation of 0.04, so that 0.087 is within 4.30 · 0.04 / √3 = 0.10.
-    assert found[2][1] == "ResNet-18, compared with no distillation: better: AttnFD; not distinguishable: KD."
+    assert found[2][1] == "ResNet-18, compared with no distillation: better: AttnFD; not significant: KD."
 
 
 def test_none_is_said_once_where_it_is_the_runner_up():
     found = findings(describe(synthetic.params(seeds=[0, 1, 2]), synthetic.THREE_SEEDS))
-    assert [kind for kind, _ in found] == ["better", "note"]
-    assert found[1][1] == "ResNet-18, compared with no distillation: better: AttnFD; not distinguishable: KD."
+    assert [kind for kind, _ in found] == ["better", "note", *LAYERS_THAT_RAN]
+    assert found[1][1] == "ResNet-18, compared with no distillation: better: AttnFD; not significant: KD."
+
+
+def test_variants_are_findings_too():
+    settings = synthetic.params(seeds=[0, 1, 2], ablate={"variants": ["plain", "early", "b", "ed"]})
+    more = {
+        f"resnet18-attnfd-{variant}-{seed}": miou
+        for variant, mious in (("plain", (0.76, 0.77, 0.81)), ("early", (0.69, 0.74, 0.73)))
+        for seed, miou in enumerate(mious)
+    }
+    found = findings(describe(settings, synthetic.THREE_SEEDS | more))[2:]
+    assert [kind for kind, _ in found] == ["note"] * 4
+    best, verdicts, varied, compared = (sentence for _, sentence in found)
+    full = "backbone + encoder + decoder"
+    assert best.startswith(
+        f"ResNet-18: of all layers of AttnFD, {full} scores highest, 72.00 mIoU on average, which is +10.00 "
+        "compared with no distillation (95 % interval ["
+    )
+    assert verdicts == (
+        "ResNet-18, layers of AttnFD compared with no distillation: "
+        f"better: encoder + decoder, {full}; not significant: backbone."
+    )
+    assert varied.startswith(
+        "ResNet-18: of all variants of AttnFD, plain scores highest, 78.00 mIoU on average, which is +6.00 "
+        "compared with AttnFD (95 % interval ["
+    )
+    # early − attnfd: −0.01, +0.03, −0.02.
+    assert compared == (
+        "ResNet-18, variants of AttnFD compared with AttnFD: better: plain; not significant: early."
+    )
+
+
+def test_variants_of_one_seed_have_no_verdict():
+    settings = synthetic.params(ablate={"variants": ["plain"]})
+    mious = {key: miou for key, miou in synthetic.ONE_SEED.items() if not key.endswith(("-b-0", "-ed-0"))}
+    found = findings(describe(settings, mious | {"resnet18-attnfd-plain-0": 0.66}))
+    assert found[1] == (
+        "note",
+        "ResNet-18: of all variants of AttnFD, plain scores highest, 66.00 mIoU, which is −4.00 compared "
+        "with AttnFD (95 % interval [−4.00, −4.00]).",
+    )
+    assert found[2][0] == "warning"
 
 
 def test_one_seed_is_warned_of():
@@ -115,7 +158,7 @@ def test_trials_are_a_table_with_the_chosen_factor_in_bold():
 def test_one_seed_has_no_verdict_and_is_said_once():
     described = describe(synthetic.params(), synthetic.ONE_SEED)
     kinds = [kind for kind, _ in findings(described)]
-    assert kinds == ["note", "warning"]
+    assert kinds == ["note", "note", "warning"]
     expected = "ResNet-18: AttnFD differs from no distillation by +10.00 mIoU (95 % interval over images ["
     assert findings(described)[0][1].startswith(expected)
     text = markdown.write(described)
@@ -128,7 +171,7 @@ def test_a_worse_method_is_called_so():
     found = findings(describe(synthetic.params(seeds=[0, 1, 2]), swapped))
     assert found[0][0] == "worse"
     assert "AttnFD is worse than no distillation by −10.00 mIoU" in found[0][1]
-    assert found[2][1] == "ResNet-18, compared with no distillation: not distinguishable: KD; worse: AttnFD."
+    assert found[2][1] == "ResNet-18, compared with no distillation: not significant: KD; worse: AttnFD."
 
 
 def test_a_collapsed_student_is_named():
@@ -155,7 +198,11 @@ def test_nothing_is_said_of_methods_that_did_not_run():
         if name not in ("resnet18-kd-0", "resnet18-attnfd-0")
     }
     described = describe(synthetic.params(methods=["none"]), kept)
-    assert [kind for kind, _ in findings(described)] == ["warning"]
+    (variants, warning) = findings(described)
+    assert variants[1].startswith(
+        "ResNet-18: of all layers of AttnFD, encoder + decoder scores highest, 68.00 mIoU, which is +8.00"
+    )
+    assert warning[0] == "warning"
     assert columns(section(described, "Distilled layers").tables[0])["encoder"] == ["", "", "✓"]
 
 
@@ -243,7 +290,7 @@ SAMPLE = Page(
     NASTY,
     NASTY,
     (
-        Section("Findings", findings=(Finding("warning", NASTY), Finding("not distinguishable", "so"))),
+        Section("Findings", findings=(Finding("warning", NASTY), Finding("not significant", "so"))),
         Section(
             NASTY,
             text=(NASTY,),
