@@ -12,7 +12,7 @@ from attnfd.config.params import Params
 from attnfd.config.task import Task
 from attnfd.data.prepared import Prepared, open_prepared, read_warnings
 from attnfd.paths import Cell
-from attnfd.report import gallery, html, latex, markdown, paper, provenance, vector
+from attnfd.report import gallery, html, latex, markdown, paper, provenance, public, vector
 from attnfd.report.layout import Picture
 from attnfd.report.names import Names
 from attnfd.report.page import for_a_paper, page
@@ -40,6 +40,7 @@ def _report(params: Params, dataset: str) -> Path:
         "comparison": paper.comparison(comparison, prepared.card.reader),
         "ablation": paper.ablation(tables.ablation(found, params, dataset), prepared.card.reader),
         "settings": tables.settings(found, params),
+        "public": public.baselines(comparison, prepared.card.reader),
         "networks": tables.networks(comparison),
         "data": tables.data(prepared.card),
         "recipe": provenance.recipe(params, dataset),

@@ -17,6 +17,7 @@ COMPARISON, ABLATION, SETTINGS, NETWORKS = "Comparison", "Distilled layers", "Ot
 DATA, TUNING, MADE = "Data", "Tuning", "How this was made"
 SECTIONS = {
     "comparison": COMPARISON,
+    "public": COMPARISON,
     "ablation": ABLATION,
     "settings": SETTINGS,
     "tuning": TUNING,
@@ -73,8 +74,8 @@ def page(
     Args:
         found: of `attnfd.analysis.tables.results`.
         frames: by name, of the functions `comparison`, `ablation`, `settings`, `networks` and `data` of that
-            module, `recipe` of `attnfd.report.provenance`, and, if there are trials, `tuning` of
-            `attnfd.analysis.trials`.
+            module, `recipe` of `attnfd.report.provenance`, `public` of `attnfd.report.public`, and, if there
+            are trials, `tuning` of `attnfd.analysis.trials`.
         pictures: `SECTIONS` says where each goes.
         warnings: of `prepare`.
         made: sentences on how the report was made.
@@ -129,6 +130,8 @@ def _section(name: str) -> str:
 
 def _tables(frames: Mapping[str, pd.DataFrame], names: Names) -> Iterator[Table]:
     yield _comparison(frames["comparison"], names)
+    if not frames["public"].empty:
+        yield _public(frames["public"], names)
     if not frames["ablation"].empty:
         yield _ablation(frames["ablation"], names)
     if not frames["settings"].empty:
@@ -149,6 +152,20 @@ def _comparison(frame: pd.DataFrame, names: Names) -> Table:
     )
     caption = "Every method; Δ is the difference to the student without distillation."
     return Table("comparison", caption, columns, _groups(frame))
+
+
+def _public(frame: pd.DataFrame, names: Names) -> Table:
+    columns = (
+        _column("student", "left", frame["student"].map(names.student)),
+        _column("network", "left", frame["network"]),
+        _column("trained with", "left", frame["training"]),
+        _column("mIoU on val", "right", frame["miou"].map(percent)),
+        _column("source", "left", frame["source"].replace("", "this report")),
+    )
+    caption = (
+        "Students without a teacher: this run's and the paper's beside public ones, trained in other ways."
+    )
+    return Table("public", caption, columns, _groups(frame))
 
 
 def _ablation(frame: pd.DataFrame, names: Names) -> Table:

@@ -11,11 +11,12 @@ import pytest
 
 from attnfd.analysis import tables
 from attnfd.paths import Cell
-from attnfd.report import html, latex, markdown, paper, provenance, vector
+from attnfd.report import html, latex, markdown, paper, provenance, public, vector
 from attnfd.report.layout import Column, Finding, Page, Picture, Section, Table, Value
 from attnfd.report.names import Names
 from attnfd.report.page import for_a_paper, page
 from attnfd.results import pictures
+from tests.miniature import PROJECT
 from tests.report import synthetic
 
 LAYERS_THAT_RAN = ("note", "note")
@@ -30,6 +31,7 @@ def describe(settings, mious, reader="shapes", shown=(), tuning=None, **write):
         "comparison": paper.comparison(comparison, reader),
         "ablation": paper.ablation(tables.ablation(found, settings, "tiny"), reader),
         "settings": tables.settings(found, settings),
+        "public": public.baselines(comparison, reader),
         "networks": tables.networks(comparison),
         "data": tables.data(synthetic.card()),
         "recipe": provenance.recipe(settings, "tiny"),
@@ -114,6 +116,30 @@ def test_variants_of_one_seed_have_no_verdict():
         "with AttnFD (95 % interval [−4.00, −4.00]).",
     )
     assert found[2][0] == "warning"
+
+
+def test_public_baselines_are_beside_the_papers_and_ours():
+    described = describe(synthetic.params(), synthetic.ONE_SEED, reader="cityscapes")
+    (table,) = (table for table in section(described, "Comparison").tables if table.name == "public")
+    assert columns(table)["mIoU on val"] == ["60.00", "64.09", "74.21", "76.89"]
+    assert columns(table)["source"][:2] == ["this report", "the paper's tables"]
+    assert columns(table)["student"] == ["ResNet-18"] * 4
+    described = describe(synthetic.params(), synthetic.ONE_SEED, reader="camvid", split="test")
+    (table,) = (table for table in section(described, "Comparison").tables if table.name == "public")
+    assert columns(table)["mIoU on val"] == ["55.00", "66.92"]
+    plain = describe(synthetic.params(), synthetic.ONE_SEED)
+    assert [table.name for table in section(plain, "Comparison").tables] == ["comparison"]
+
+
+def test_the_page_on_methods_has_the_same_public_baselines():
+    text = (PROJECT / "docs/methods.md").read_text(encoding="utf-8")
+    for found in (found for of_reader in public.PUBLIC.values() for found in of_reader):
+        address = found.source.partition(": ")[2]
+        assert re.search(
+            rf"\| {re.escape(found.network)} \| {re.escape(found.training)} \| {found.miou:.2f} \| "
+            rf".*{address}",
+            text,
+        )
 
 
 def test_one_seed_is_warned_of():
