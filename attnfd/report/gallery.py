@@ -212,8 +212,10 @@ def _attention(prepared: Prepared, cell: Cell, names: Names) -> Iterator[tuple[s
             figure,
             f"{caption}, at the {layers[-1]}. Each map has its own scale, from its 2nd to its 98th "
             "percentile. Agreement is the cosine between the refined features of both networks: it is all "
-            "that the loss sees with normalize: channel, so energies need not agree. The student has "
-            "attention in training only.",
+            "that the loss sees with normalize: channel, so energies need not agree. Components: the first "
+            "three principal components of the refined features, each position's vector at length 1, as red, "
+            "green and blue. They are fitted to the teacher's features: where both networks have the same "
+            "colour, their features agree. The student has attention in training only.",
         ),
     )
     if len(layers) > 1:

@@ -165,3 +165,21 @@ def test_what_is_missing_is_named(name):
             synthetic.ONE_SEED,
             lambda cells: (cells["resnet18-attnfd-0"].results / name).unlink(),
         )
+
+
+def test_components_are_colours_beside_the_heat_maps():
+    def change(cells):
+        networks = "teacher", "student"
+        level = np.full((1, 2, 2), 7, dtype=np.uint8)
+        colours = np.tile(np.array([250, 10, 60], dtype=np.uint8), (1, 2, 2, 1))
+        maps = {f"{network}/encoder/raw": level for network in networks}
+        maps |= {f"{network}/encoder/components": colours for network in networks}
+        np.savez(cells["resnet18-attnfd-0"].results / paths.ATTENTION, ids=["image1"], **maps)
+
+    picture = draw(synthetic.params(), synthetic.ONE_SEED, change)["attention_resnet18"]
+    assert headings(picture) == [
+        "image", "teacher:\nraw", "ResNet-18:\nraw", "teacher:\ncomponents", "ResNet-18:\ncomponents",
+    ]  # fmt: skip
+    shown = [axis.images[0].get_array() for axis in picture.figure.axes if axis.images]
+    assert shown[4][0, 0].tolist() == [250, 10, 60]
+    assert "fitted to the teacher's" in picture.caption
