@@ -42,6 +42,10 @@ Backbone = Annotated[
 Weight = Annotated[NonNegative, Field(description="factor of the distillation loss beside cross-entropy")]
 
 
+OwnEpochs = Annotated[Epochs, Field(gt=0)]
+StepTime = Annotated[float, Field(gt=0), within(1e-3, 1e7, "a step of more than hours is no step")]
+
+
 class Axes(Section):
     """Axes of a matrix."""
 
@@ -254,6 +258,11 @@ class Report(Section):
     """Tables and figures."""
 
     title: str = Field(description="heading of the report")
+    step_ms: dict[str, dict[str, dict[str, StepTime]]] = Field(
+        default={},
+        description="milliseconds of a training step, by dataset, student and method, for the axis of hours; "
+        "`attnfd plan --equal-time --write` measures and writes them",
+    )
 
 
 class Student(Section):
@@ -262,6 +271,11 @@ class Student(Section):
     backbone: Backbone
     output_stride: OutputStride = 16
     dropout: tuple[Probability, Probability] = Field(description="before the last two convs of the head")
+    epochs: dict[str, dict[str, OwnEpochs]] = Field(
+        default={},
+        description="by dataset and method, epochs in place of those of `distill` and of the method: for a "
+        "student that is trained in equal time beside one in equal epochs, see `attnfd plan --equal-time`",
+    )
 
 
 class Method(Section):
@@ -271,7 +285,7 @@ class Method(Section):
     """
 
     weight: Weight = 1
-    epochs: Annotated[Epochs, Field(gt=0)] | None = Field(
+    epochs: OwnEpochs | None = Field(
         default=None,
         description="passes over the training images; null: those of `distill`. For a comparison in equal "
         "time, see `attnfd plan --equal-time`",

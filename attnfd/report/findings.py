@@ -23,12 +23,13 @@ def findings(found: pd.DataFrame, frames: Mapping[str, pd.DataFrame], names: Nam
 
     Args:
         found: of `attnfd.analysis.tables.results`.
-        frames: `comparison`, `ablation` and `settings`, of that module.
+        frames: `comparison`, `equal_time` if there is one, `ablation` and `settings`.
     """
     distilled, comparison = found[found["variant"] == ""], frames["comparison"]
     teacher = comparison.loc[comparison["student"] == TEACHER, "miou"].item()
-    for key, rows in comparison[comparison["student"] != TEACHER].groupby("student", sort=False):
-        yield from _of_student(str(key), rows, distilled, teacher, names)
+    for table in (frames[name] for name in ("comparison", "equal_time") if name in frames):
+        for key, rows in table[table["student"] != TEACHER].groupby("student", sort=False):
+            yield from _of_student(str(key), rows, distilled, teacher, names)
     for frame, called in (
         (frames["ablation"], "layers of AttnFD"),
         (frames["settings"], "variants of AttnFD"),

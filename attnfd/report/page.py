@@ -17,6 +17,8 @@ COMPARISON, ABLATION, SETTINGS, NETWORKS = "Comparison", "Distilled layers", "Ot
 DATA, TUNING, MADE = "Data", "Tuning", "How this was made"
 SECTIONS = {
     "comparison": COMPARISON,
+    "equal_time": COMPARISON,
+    "hours": COMPARISON,
     "public": COMPARISON,
     "ablation": ABLATION,
     "settings": SETTINGS,
@@ -51,6 +53,16 @@ TEST = (
     "are chosen."
 )
 PAPER = "The paper's numbers come from its own training; epochs, crops and weights of this recipe may differ."
+EVERY = "Every method; Δ is the difference to the student without distillation."
+STEPS = "Equal steps. Δ is the difference to the student without distillation."
+TIME = (
+    "Equal time: as many epochs of every method as params.yaml has for the student. Δ is the difference to the "
+    "student without distillation, which is trained longer."
+)
+HOURS = (
+    "Hours are those of the training's steps on the machine that measured them (report.step_ms), without "
+    "validations."
+)
 IN_USE = (
     "These are the networks in use. The teacher keeps its attention; a student has connectors and attention "
     "in training only. Multiply-adds are those of the first image that is scored. Latency depends on the "
@@ -74,8 +86,8 @@ def page(
     Args:
         found: of `attnfd.analysis.tables.results`.
         frames: by name, of the functions `comparison`, `ablation`, `settings`, `networks` and `data` of that
-            module, `recipe` of `attnfd.report.provenance`, `public` of `attnfd.report.public`, and, if there
-            are trials, `tuning` of `attnfd.analysis.trials`.
+            module, the first split by `attnfd.report.budget`, `recipe` of `attnfd.report.provenance`,
+            `public` of `attnfd.report.public`, and, if there are trials, `tuning` of `attnfd.analysis.trials`.
         pictures: `SECTIONS` says where each goes.
         warnings: of `prepare`.
         made: sentences on how the report was made.
@@ -97,6 +109,8 @@ def page(
         notes.append(SEEDS)
     if _tested(comparison):
         notes.append(TEST)
+    if comparison["hours"].notna().any():
+        notes.append(HOURS)
     if "paper_miou" in comparison:
         notes.append(PAPER)
     return Page(
@@ -129,7 +143,10 @@ def _section(name: str) -> str:
 
 
 def _tables(frames: Mapping[str, pd.DataFrame], names: Names) -> Iterator[Table]:
-    yield _comparison(frames["comparison"], names)
+    equal_time = "equal_time" in frames
+    yield _comparison(frames["comparison"], names, "comparison", STEPS if equal_time else EVERY)
+    if equal_time:
+        yield _comparison(frames["equal_time"], names, "equal_time", TIME)
     if not frames["public"].empty:
         yield _public(frames["public"], names)
     if not frames["ablation"].empty:
@@ -143,15 +160,26 @@ def _tables(frames: Mapping[str, pd.DataFrame], names: Names) -> Iterator[Table]
     yield _recipe(frames["recipe"])
 
 
-def _comparison(frame: pd.DataFrame, names: Names) -> Table:
+def _comparison(frame: pd.DataFrame, names: Names, name: str, caption: str) -> Table:
     columns = (
         _column("student", "left", frame["student"].map(names.student)),
         _column("method", "left", frame["method"].map(names.method)),
         *_scores(frame),
+        *_budget(frame),
         _column("parameters", "right", frame["parameters"].map(_millions)),
     )
-    caption = "Every method; Δ is the difference to the student without distillation."
-    return Table("comparison", caption, columns, _groups(frame))
+    return Table(name, caption, columns, _groups(frame))
+
+
+def _budget(frame: pd.DataFrame) -> Iterator[Column]:
+    """The epochs of a training, where they differ, and its hours, where a step was measured."""
+    students = frame["student"] != TEACHER
+    if frame.loc[students, "epochs"].nunique() > 1:
+        yield _column("epochs", "right", frame["epochs"].map("{:.0f}".format).where(students, ""))
+    if frame["hours"].notna().any():
+        yield _column(
+            "hours", "right", frame["hours"].map(lambda hours: "" if pd.isna(hours) else f"{hours:.2f}")
+        )
 
 
 def _public(frame: pd.DataFrame, names: Names) -> Table:

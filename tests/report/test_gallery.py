@@ -7,7 +7,7 @@ import pytest
 from attnfd import paths
 from attnfd.analysis import tables
 from attnfd.errors import UserError
-from attnfd.report import gallery, panels
+from attnfd.report import budget, gallery, panels
 from attnfd.report.names import Names
 from attnfd.results import pictures
 from tests.report import synthetic
@@ -23,6 +23,7 @@ def draw(settings, mious, change=lambda cells: None, images=4):
         "ablation": tables.ablation(found, settings, "tiny"),
         "settings": tables.settings(found, settings),
         "curves": tables.curves(cells),
+        "hours": budget.with_hours(tables.curves(cells), settings, prepared.card),
         "per_class": tables.per_class(cells),
     }
     return gallery.draw(prepared, cells, Names.of(settings, "tiny"), frames)

@@ -10,8 +10,9 @@ import pandas as pd
 import pytest
 
 from attnfd.analysis import tables
+from attnfd.config.schema import Report, Student
 from attnfd.paths import Cell
-from attnfd.report import html, latex, markdown, paper, provenance, public, vector
+from attnfd.report import budget, html, latex, markdown, paper, provenance, public, vector
 from attnfd.report.layout import Column, Finding, Page, Picture, Section, Table, Value
 from attnfd.report.names import Names
 from attnfd.report.page import for_a_paper, page
@@ -25,10 +26,13 @@ NASTY = "a_b|<i>&%$#{}~^\\*[x]`"
 
 
 def describe(settings, mious, reader="shapes", shown=(), tuning=None, **write):
-    found = tables.results(synthetic.results(settings, mious, **write))
-    comparison = tables.comparison(found)
+    cells = synthetic.results(settings, mious, **write)
+    found, history = tables.results(cells), tables.curves(cells)
+    hours = budget.with_hours(history, settings, synthetic.card())
+    comparison = budget.beside(tables.comparison(found), history, hours)
+    parts = budget.split(comparison, settings, "tiny")
     frames = {
-        "comparison": paper.comparison(comparison, reader),
+        **{name: paper.comparison(part, reader) for name, part in parts.items()},
         "ablation": paper.ablation(tables.ablation(found, settings, "tiny"), reader),
         "settings": tables.settings(found, settings),
         "public": public.baselines(comparison, reader),
@@ -140,6 +144,73 @@ def test_the_page_on_methods_has_the_same_public_baselines():
             rf".*{address}",
             text,
         )
+
+
+def test_equal_steps_and_equal_time_are_two_tables():
+    settings = timed()
+    described = describe(settings, TIMED)
+    steps, time = section(described, "Comparison").tables
+    assert (steps.name, time.name) == ("comparison", "equal_time")
+    assert columns(steps)["student"] == ["ResNet-101", "ResNet-18", "ResNet-18"]
+    assert columns(steps)["Δ"] == ["", "", "+10.00"]
+    assert columns(time)["student"] == ["ResNet-101", "MobileNetV2", "MobileNetV2"]
+    assert columns(time)["Δ"] == ["", "", "−5.00"]
+    # Two epochs of one step: four images in batches of eight.
+    assert columns(steps)["hours"] == ["", "0.50", "1.00"]
+    assert columns(time)["hours"] == ["", "1.00", "1.00"]
+    assert "epochs" not in columns(time)  # here all have two
+    texts = [sentence for _, sentence in findings(described)]
+    assert any(text.startswith("MobileNetV2: AttnFD differs from no distillation by −5.00") for text in texts)
+    assert any("without validations" in note for note in section(described, "Notes").text)
+
+
+@pytest.mark.parametrize(("images", "steps"), [(4, 1), (8, 1), (9, 1), (10, 2), (16, 2)])
+def test_a_last_batch_of_one_image_takes_no_time(images, steps):
+    settings = timed()
+    history = pd.DataFrame(
+        [("resnet18", "none", "", 3), ("resnet18", "kd", "", 3), ("resnet18", "attnfd", "b", 3)]
+    )
+    history.columns = ["student", "method", "variant", "epoch"]
+    rows = budget.with_hours(history, settings, synthetic.card(images))
+    assert rows["hours"].tolist() == [0.25 * 3 * steps]
+
+
+def test_epochs_are_a_column_where_they_differ():
+    settings = synthetic.params()
+    cells = synthetic.results(settings, synthetic.ONE_SEED)
+    (cell,) = (cell for cell in cells if cell.name == "resnet18-kd-0")
+    history = tables.curves(cells)
+    history = history[(history["cell"] != cell.name) | (history["epoch"] < 2)]
+    table = budget.beside(tables.comparison(tables.results(cells)), history, history.assign(hours=0).head(0))
+    assert table["epochs"].tolist() == [2, 2, 1, 2]
+    assert table["hours"].isna().all()
+
+
+TIMED = {
+    "teacher": 0.8, "resnet18-none-0": 0.5, "resnet18-attnfd-0": 0.6,
+    "mobilenetv2-none-0": 0.6, "mobilenetv2-attnfd-0": 0.55,
+    "resnet18-attnfd-b-0": 0.5, "resnet18-attnfd-ed-0": 0.5,
+}  # fmt: skip
+
+
+def timed():
+    """MobileNetV2 is trained in equal time, from the images of val."""
+    settings = synthetic.params(methods=["none", "attnfd"], students=["resnet18", "mobilenetv2"])
+    own = {"resnet18": {}, "mobilenetv2": {"tiny": {"none": 2}}}
+    settings.student = lambda key: Student(backbone=key, dropout=(0.5, 0.1), epochs=own[key])
+    hour = 3.6e6
+    settings.report = Report(
+        title="Tiny",
+        step_ms={
+            "tiny": {
+                "resnet18": {"none": hour / 4, "attnfd": hour / 2},
+                "mobilenetv2": dict.fromkeys(("none", "attnfd"), hour / 2),
+            }
+        },
+    )
+    distill = settings.distill("tiny").model_copy(update={"splits": ("val",)})
+    settings.distill = lambda dataset: distill
+    return settings
 
 
 def test_one_seed_is_warned_of():
