@@ -56,8 +56,8 @@ PAPER = "The paper's numbers come from its own training; epochs, crops and weigh
 EVERY = "Every method; Δ is the difference to the student without distillation."
 STEPS = "Equal steps. Δ is the difference to the student without distillation."
 TIME = (
-    "Equal time: as many epochs of every method as params.yaml has for the student. Δ is the difference to the "
-    "student without distillation, which is trained longer."
+    "Equal time: as many epochs of every method as params.yaml has for the student. Δ is the difference to "
+    "the student without distillation, which is trained longer."
 )
 HOURS = (
     "Hours are those of the training's steps on the machine that measured them (report.step_ms), without "
@@ -87,7 +87,8 @@ def page(
         found: of `attnfd.analysis.tables.results`.
         frames: by name, of the functions `comparison`, `ablation`, `settings`, `networks` and `data` of that
             module, the first split by `attnfd.report.budget`, `recipe` of `attnfd.report.provenance`,
-            `public` of `attnfd.report.public`, and, if there are trials, `tuning` of `attnfd.analysis.trials`.
+            `public` of `attnfd.report.public`, and, if there are trials, `tuning` of
+            `attnfd.analysis.trials`.
         pictures: `SECTIONS` says where each goes.
         warnings: of `prepare`.
         made: sentences on how the report was made.
