@@ -14,13 +14,17 @@ from attnfd.errors import UserError
 
 
 class Choice(NamedTuple):
-    """A method's weight on a dataset: as it was, as its trials choose it, and their mean mIoU."""
+    """A method's weight on a dataset: as it was, as its trials choose it, and their mean mIoU.
+
+    `at_end`: its factor is the smallest or the largest of several, so that a better one may be beyond it.
+    """
 
     method: str
     before: float
     weight: float
     miou: float
     trials: int
+    at_end: bool
 
 
 def choose(dataset: str) -> list[Choice]:
@@ -39,11 +43,17 @@ def choose(dataset: str) -> list[Choice]:
             f"{file}: run.tune.methods: found no method; list the methods to tune, then dvc repro tune"
         )
     chosen = trials.table(trials.scores(cells)).query("chosen")
+    ends = {min(params.tune.factors), max(params.tune.factors)} if len(params.tune.factors) > 1 else set()
     choices = [
-        Choice(method, params.method(method, dataset).weight, weight, miou, count)
-        for method, weight, miou, count in zip(
-            chosen["method"], chosen["weight"], chosen["miou"], chosen["trials"], strict=True
+        Choice(
+            row["method"],
+            params.method(row["method"], dataset).weight,
+            row["weight"],
+            row["miou"],
+            row["trials"],
+            at_end=float(row["factor"]) in ends,
         )
+        for row in chosen.to_dict("records")
     ]
     changed = {
         ("methods", choice.method, "on", dataset, "weight"): choice.weight
@@ -71,3 +81,8 @@ def show(dataset: str, choices: list[Choice], console: Console) -> None:
         console.print(f"{PARAMS_FILE}: methods.{one.method}.on.{dataset}.weight: {one.weight:g}")
     if not changed:
         console.print(f"{PARAMS_FILE}: nothing to change")
+    if ends := [one.method for one in choices if one.at_end]:
+        console.print(
+            f"The best factor is at an end of tune.factors for {', '.join(ends)}: add one beyond it, run dvc "
+            "repro tune and choose again"
+        )

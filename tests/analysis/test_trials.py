@@ -80,6 +80,9 @@ def test_choose_writes_the_weights_and_says_so(project: Path) -> None:
     choosing.show("shapes", choices, shown)
     assert "methods.cwd.on.shapes.weight: 9" in shown.file.getvalue()
     assert "methods.kd" not in shown.file.getvalue()
+    assert [one.at_end for one in choices] == [False, True]
+    said = " ".join(shown.file.getvalue().split())
+    assert "The best factor is at an end of tune.factors for cwd: add one beyond it" in said
     choosing.choose("shapes")
     assert (project / "params.yaml").read_text() == after
 
