@@ -112,17 +112,20 @@ def components(found: Mapping[str, Pair]) -> dict[str, NDArray[np.uint8]]:
 
 
 def _colours(pair: Pair) -> list[NDArray[np.uint8]]:
+    """Of the teacher and the student; a single position has no components, and is black."""
     from sklearn.decomposition import PCA  # Takes a second, and few evaluations need it.
 
     teacher, student = (features.movedim(1, -1).numpy() for features in (pair.teacher, pair.student))
     rows = teacher.reshape(-1, teacher.shape[-1])
+    if len(rows) < 2:
+        return [np.zeros((*teacher.shape[:-1], 3), dtype=np.uint8)] * 2
     fitted = rows[:: max(1, len(rows) // FITTED)]
     pca = PCA(min(3, *fitted.shape), svd_solver="randomized", random_state=0).fit(fitted)
     low, high = np.percentile(pca.transform(fitted), (2, 98), axis=0)
     colours = []
     for features in (teacher, student):
         places = pca.transform(features.reshape(rows.shape)) - low
-        levels = np.rint(255 * np.clip(places / np.maximum(high - low, 1e-30), 0, 1)).astype(np.uint8)
+        levels = np.rint(255 * np.clip(places / np.maximum(high - low, 1e-6), 0, 1)).astype(np.uint8)
         whole = np.zeros((len(rows), 3), dtype=np.uint8)
         whole[:, : levels.shape[1]] = levels
         colours.append(whole.reshape(*teacher.shape[:-1], 3))

@@ -53,6 +53,8 @@ def test_equal_features_have_equal_colours_and_others_do_not() -> None:
 def test_features_without_three_components_or_of_many_positions_have_colours_too() -> None:
     flat = torch.ones(1, 5, 3, 3) / 5**0.5
     assert (components({"backbone": Pair(flat, flat)})["student/backbone/components"] == 0).all()
+    one = unit(1, 5, 1, 1)
+    assert (components({"backbone": Pair(one, one)})["student/backbone/components"] == 0).all()
     two = unit(1, 2, 4, 4)
     colours = components({"backbone": Pair(two, two)})["teacher/backbone/components"]
     assert (colours[..., 2] == 0).all()
