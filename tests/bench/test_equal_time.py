@@ -8,6 +8,7 @@ from rich.console import Console
 
 from attnfd.bench import equal_time, timing
 from attnfd.bench.equal_time import Budget
+from attnfd.cli.tools import plan
 from attnfd.config.params import load_params
 from attnfd.errors import UserError
 from attnfd.paths import Cell
@@ -124,3 +125,11 @@ def test_names_and_numbers_are_checked(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=words):
         load_params()
+
+
+@pytest.mark.parametrize("given", [{}, {"equal_time": "shapes", "changes": ["methods.kd.weight=2"]}])
+def test_only_what_was_measured_is_written(given: dict) -> None:
+    with pytest.raises(
+        UserError, match=r"--write: found .*; allowed: attnfd plan --equal-time <dataset> --write"
+    ):
+        plan(write=True, **given)
