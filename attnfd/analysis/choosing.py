@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from attnfd.analysis import trials
-from attnfd.analysis.editing import edited
+from attnfd.analysis.editing import Key, edited
 from attnfd.config.params import PARAMS_FILE, load_params, parse_params
 from attnfd.errors import UserError
 
@@ -55,7 +55,7 @@ def choose(dataset: str) -> list[Choice]:
         )
         for row in chosen.to_dict("records")
     ]
-    changed = {
+    changed: dict[Key, float] = {
         ("methods", choice.method, "on", dataset, "weight"): choice.weight
         for choice in choices
         if choice.weight != choice.before
