@@ -97,7 +97,7 @@ def time_evaluation(given: Setting) -> list[Row]:
     classes = len(prepared.card.classes)
     device = start_fabric("32-true").device
     assert given.settings.student is not None
-    model = DeepLabV3Plus(**dict(given.settings.student), classes=classes).to(device).eval()
+    model = DeepLabV3Plus(**given.settings.student.network, classes=classes).to(device).eval()
     model.to(memory_format=OURS.layout)
     loader = eval_loader(prepared, "val", given.settings.evaluate.batch_size, device=device)
     images = [normalize(images.to(device)) for images, _, _ in loader]

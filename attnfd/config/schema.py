@@ -277,6 +277,11 @@ class Student(Section):
         "student that is trained in equal time beside one in equal epochs, see `attnfd plan --equal-time`",
     )
 
+    @property
+    def network(self) -> dict[str, Any]:
+        """The settings that the network is made from."""
+        return {key: value for key, value in self if key != "epochs"}
+
 
 class Method(Section):
     """What every distillation method has; each method's file extends it with its own options.

@@ -120,7 +120,8 @@ def _colours(pair: Pair) -> list[NDArray[np.uint8]]:
     if len(rows) < 2:
         return [np.zeros((*teacher.shape[:-1], 3), dtype=np.uint8)] * 2
     fitted = rows[:: max(1, len(rows) // FITTED)]
-    pca = PCA(min(3, *fitted.shape), svd_solver="randomized", random_state=0).fit(fitted)
+    with np.errstate(invalid="ignore"):  # Of features that are all alike no share is explained.
+        pca = PCA(min(3, *fitted.shape), svd_solver="randomized", random_state=0).fit(fitted)
     low, high = np.percentile(pca.transform(fitted), (2, 98), axis=0)
     colours = []
     for features in (teacher, student):

@@ -24,7 +24,7 @@ def make_student(cell: Cell, settings: Settings, classes: int, teacher: NetInfo,
         weights: of the student's backbone, see `attnfd.models.backbones.build`.
     """
     assert settings.student is not None
-    student = DeepLabV3Plus(**dict(settings.student), classes=classes, weights=weights)
+    student = DeepLabV3Plus(**settings.student.network, classes=classes, weights=weights)
     return student, _distiller(cell, settings, student.info, teacher)
 
 
