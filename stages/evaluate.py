@@ -8,7 +8,7 @@ from attnfd.data.prepared import open_prepared
 from attnfd.models import checkpoint
 from attnfd.paths import HISTORY
 from attnfd.results import write
-from attnfd.results.attention import agreements, energies
+from attnfd.results.attention import agreements, components, energies, pairs
 from attnfd.runtime.fabric import start_fabric
 from attnfd.students.student import load_distiller
 
@@ -34,6 +34,6 @@ def _evaluate(task: Task) -> write.Evaluated:
         "teacher": energies(teacher, evaluated.images),
         "student": energies(student, evaluated.images, distiller),
     }
-    agreement = agreements(student, teacher, evaluated.images, distiller)
-    write.write_attention(cell.results, evaluated, maps, agreement)
+    found = pairs(student, teacher, evaluated.images, distiller)
+    write.write_attention(cell.results, evaluated, maps, agreements(found), components(found))
     return evaluated

@@ -12,7 +12,7 @@ from attnfd.config.params import Params
 from attnfd.config.task import Task
 from attnfd.data.prepared import Prepared, open_prepared, read_warnings
 from attnfd.paths import Cell
-from attnfd.report import gallery, html, latex, markdown, paper, provenance, vector
+from attnfd.report import budget, gallery, html, latex, markdown, paper, provenance, public, vector
 from attnfd.report.layout import Picture
 from attnfd.report.names import Names
 from attnfd.report.page import for_a_paper, page
@@ -35,11 +35,17 @@ def _report(params: Params, dataset: str) -> Path:
     cells = Cell.all(params.run, dataset)
     names = Names.of(params, dataset)
     found = tables.results(cells)
-    comparison = tables.comparison(found)
+    history = tables.curves(cells)
+    hours = budget.with_hours(history, params, prepared.card)
+    comparison = budget.beside(tables.comparison(found), history, hours)
     frames = {
-        "comparison": paper.comparison(comparison, paper.printed(prepared.card)),
+        **{
+            name: paper.comparison(part, paper.printed(prepared.card))
+            for name, part in budget.split(comparison, params, dataset).items()
+        },
         "ablation": paper.ablation(tables.ablation(found, params, dataset), paper.printed(prepared.card)),
         "settings": tables.settings(found, params),
+        "public": public.baselines(comparison, paper.printed(prepared.card)),
         "networks": tables.networks(comparison),
         "data": tables.data(prepared.card),
         "recipe": provenance.recipe(params, dataset),
@@ -47,11 +53,11 @@ def _report(params: Params, dataset: str) -> Path:
     if tried := trials.cells(params, dataset):
         frames["tuning"] = trials.table(trials.scores(tried))
     plots = {
-        "curves": tables.curves(cells),
+        "curves": history,
         "per_class": tables.per_class(cells),
         "confusion": tables.confusion(cells, prepared.card.classes),
     }
-    drawn = gallery.draw(prepared, cells, names, {**frames, **plots})
+    drawn = gallery.draw(prepared, cells, names, {**frames, **plots, "hours": hours})
     described = page(
         f"{params.report.title}: {dataset}",
         _subtitle(prepared),
@@ -72,7 +78,7 @@ def _report(params: Params, dataset: str) -> Path:
         files[f"tables/{table.name}.csv"] = _csv(frames[table.name])
         files[f"tables/{table.name}.tex"] = latex.write(table, f"{dataset}-{table.name}").encode()
     files["tables/comparison_full.tex"] = files["tables/comparison.tex"]
-    short = for_a_paper(comparison, names)
+    short = for_a_paper(frames["comparison"], names)
     files["tables/comparison.tex"] = latex.write(short, f"{dataset}-comparison").encode()
     files["report.md"] = markdown.write(described).encode()
     files["report.html"] = html.write(described, files).encode()

@@ -1,29 +1,30 @@
 """Writes the weights that trials have chosen into `params.yaml`, and nothing else of the file."""
 
-from collections.abc import Mapping
-from io import StringIO
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
-from ruamel.yaml import YAML
-from ruamel.yaml.comments import CommentedMap
 
 from attnfd.analysis import trials
+from attnfd.analysis.editing import Key, edited
 from attnfd.config.params import PARAMS_FILE, load_params, parse_params
 from attnfd.errors import UserError
 
 
 class Choice(NamedTuple):
-    """A method's weight on a dataset: as it was, as its trials choose it, and their mean mIoU."""
+    """A method's weight on a dataset: as it was, as its trials choose it, and their mean mIoU.
+
+    `at_end`: its factor is the smallest or the largest of several, so that a better one may be beyond it.
+    """
 
     method: str
     before: float
     weight: float
     miou: float
     trials: int
+    at_end: bool
 
 
 def choose(dataset: str) -> list[Choice]:
@@ -42,39 +43,28 @@ def choose(dataset: str) -> list[Choice]:
             f"{file}: run.tune.methods: found no method; list the methods to tune, then dvc repro tune"
         )
     chosen = trials.table(trials.scores(cells)).query("chosen")
+    ends = {min(params.tune.factors), max(params.tune.factors)} if len(params.tune.factors) > 1 else set()
     choices = [
-        Choice(method, params.method(method, dataset).weight, weight, miou, count)
-        for method, weight, miou, count in zip(
-            chosen["method"], chosen["weight"], chosen["miou"], chosen["trials"], strict=True
+        Choice(
+            row["method"],
+            params.method(row["method"], dataset).weight,
+            row["weight"],
+            row["miou"],
+            row["trials"],
+            at_end=float(row["factor"]) in ends,
         )
+        for row in chosen.to_dict("records")
     ]
-    changed = {choice.method: choice.weight for choice in choices if choice.weight != choice.before}
+    changed: dict[Key, float] = {
+        ("methods", choice.method, "on", dataset, "weight"): choice.weight
+        for choice in choices
+        if choice.weight != choice.before
+    }
     if changed:
-        text = with_weights(file.read_text(encoding="utf-8"), dataset, changed)
+        text = edited(file.read_text(encoding="utf-8"), changed)
         parse_params(text, file.name)
         file.write_text(text, encoding="utf-8")
     return choices
-
-
-def with_weights(text: str, dataset: str, weights: Mapping[str, float]) -> str:
-    """The text of a params file with other weights for a dataset.
-
-    Example:
-        >>> print(with_weights("methods:\\n  kd: {weight: 1} # Hinton\\n", "shapes", {"kd": 3.0}), end="")
-        methods:
-          kd: {weight: 1, on: {shapes: {weight: 3}}} # Hinton
-    """
-    editor = YAML(typ="rt")
-    editor.preserve_quotes = True
-    editor.width = 4096  # Lines stay as long as they are.
-    editor.representer.add_representer(type(None), _null)
-    params = editor.load(text)
-    for method, weight in weights.items():
-        on = _inside(params["methods"][method], "on")
-        _inside(on, dataset)["weight"] = int(weight) if weight == int(weight) else weight
-    written = StringIO()
-    editor.dump(params, written)
-    return written.getvalue()
 
 
 def show(dataset: str, choices: list[Choice], console: Console) -> None:
@@ -91,15 +81,8 @@ def show(dataset: str, choices: list[Choice], console: Console) -> None:
         console.print(f"{PARAMS_FILE}: methods.{one.method}.on.{dataset}.weight: {one.weight:g}")
     if not changed:
         console.print(f"{PARAMS_FILE}: nothing to change")
-
-
-def _inside(parent: CommentedMap, key: str) -> Any:
-    """The mapping under a key; a new one is written in one line."""
-    if not isinstance(parent.get(key), dict):
-        parent[key] = CommentedMap()
-        parent[key].fa.set_flow_style()
-    return parent[key]
-
-
-def _null(representer: Any, _: None) -> Any:
-    return representer.represent_scalar("tag:yaml.org,2002:null", "null")
+    if ends := [one.method for one in choices if one.at_end]:
+        console.print(
+            f"The best factor is at an end of tune.factors for {', '.join(ends)}: add one beyond it, run dvc "
+            "repro tune and choose again"
+        )

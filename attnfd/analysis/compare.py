@@ -32,7 +32,7 @@ from attnfd.paths import Cell
 LOCK = "dvc.lock"
 ROOTS = (paths.RESULTS.name, paths.ABLATION.name)
 
-COLORS = {"better": "green", "worse": "red", "not distinguishable": "yellow"}
+COLORS = {"better": "green", "worse": "red", "not significant": "yellow"}
 
 BAR = 24
 """Columns of a bar, half of them for losses."""

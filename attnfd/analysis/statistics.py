@@ -35,11 +35,11 @@ class Difference(NamedTuple):
     images: int
 
     @property
-    def verdict(self) -> Literal["better", "worse", "not distinguishable"]:
+    def verdict(self) -> Literal["better", "worse", "not significant"]:
         """What `b` is beside `a`: the interval decides, by leaving out 0 or not."""
         if self.low > 0:
             return "better"
-        return "worse" if self.high < 0 else "not distinguishable"
+        return "worse" if self.high < 0 else "not significant"
 
 
 def paired(
@@ -128,11 +128,13 @@ def sentence(found: Difference, a: str, b: str) -> str:
         'attnfd is better than none by +4.81 mIoU (95 % CI +2.07 … +7.40; 3 seeds, 100 images)'
     """
     by = f"{signed(found.mean)} mIoU"
-    claim = f"from {a}: {by}" if found.verdict == "not distinguishable" else f"than {a} by {by}"
+    claim = f"{b} is {found.verdict} than {a} by {by}"
+    if found.verdict == "not significant":
+        claim = f"{b} does not differ significantly from {a}: {by}"
     extent = f"{found.seeds} seeds, {found.images} images"
     if found.seeds == 1:
         extent = f"one seed, {found.images} images: covers the images' chance only, not training's"
-    return f"{b} is {found.verdict} {claim} (95 % CI {interval(found)}; {extent})"
+    return f"{claim} (95 % CI {interval(found)}; {extent})"
 
 
 def interval(found: Difference) -> str:

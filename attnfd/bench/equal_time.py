@@ -2,22 +2,27 @@
 
 import math
 from collections.abc import Mapping
-from typing import NamedTuple
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
 
-import torch
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
+from attnfd.analysis.editing import Key, edited
 from attnfd.bench import timing
 from attnfd.bench.setting import OURS, Setting, make_teacher
 from attnfd.bench.steps import training_step
-from attnfd.config.params import Params
+from attnfd.config.params import PARAMS_FILE, Params, load_params, parse_params
+from attnfd.errors import UserError
 from attnfd.paths import Cell
 from attnfd.runtime.fabric import chosen_precision
 
 NONE = "none"
 ROUNDS = 10
+SUFFIX = "_equal_time"
+"""Of the name of a student that is trained in equal time."""
 
 
 class Budget(NamedTuple):
@@ -30,19 +35,31 @@ class Budget(NamedTuple):
     as_none: int
 
 
-def budgets(params: Params, dataset: str) -> list[Budget]:
-    """Measure a step of every method of `run.methods` for every student, and share out the time.
+def budgets(params: Params, dataset: str) -> dict[str, list[Budget]]:
+    """Measure a step of every method of `run.methods`, and share out the time; by student.
+
+    Students that have epochs of their own on the dataset are left out: their numbers come from here.
 
     Raises:
-        UserError: there is no such dataset.
+        UserError: there is no such dataset, or no student is left.
     """
     methods = tuple(dict.fromkeys((NONE, *params.run.methods)))
-    epochs = {}
-    for method in methods:
-        settings = params.resolve(Cell.distilled(dataset, params.run.students[0], method, seed=0)).distill
-        assert settings is not None
-        epochs[method] = settings.epochs
-    return share(_seconds_per_step(params, dataset, methods), epochs)
+    params.distill(dataset)
+    students = [name for name in params.run.students if dataset not in params.student(name).epochs]
+    if not students:
+        raise UserError(
+            f"{params.source}: run.students: found only students with epochs of their own on {dataset}; "
+            "add one without"
+        )
+    found = {}
+    for student in students:
+        epochs = {}
+        for method in methods:
+            settings = params.resolve(Cell.distilled(dataset, student, method, seed=0)).distill
+            assert settings is not None
+            epochs[method] = settings.epochs
+        found[student] = share(_seconds_per_step(dataset, student, methods), epochs)
+    return found
 
 
 def share(seconds: Mapping[str, float], epochs: Mapping[str, int]) -> list[Budget]:
@@ -70,35 +87,59 @@ def share(seconds: Mapping[str, float], epochs: Mapping[str, int]) -> list[Budge
     ]
 
 
-def show(dataset: str, found: list[Budget], console: Console) -> None:
-    """Print the epochs, and which params take them."""
-    table = Table(box=SIMPLE)
-    columns = ("method", "ms/step", "× none", "epochs now", "in the longest time", "in the time of none")
-    for name in columns:
-        table.add_column(name, justify="left" if name == "method" else "right")
-    none = next(one.seconds_per_step for one in found if one.method == NONE)
-    for one in found:
-        table.add_row(
-            one.method,
-            f"{1000 * one.seconds_per_step:.0f}",
-            f"{one.seconds_per_step / none:.2f}",
-            *(str(number) for number in one[2:]),
-        )
-    console.print(table)
+def show(dataset: str, found: Mapping[str, list[Budget]], console: Console) -> None:
+    """Print the epochs, and how to train with them."""
+    for student, budgets in found.items():
+        table = Table(box=SIMPLE, title=student, title_justify="left")
+        columns = ("method", "ms/step", "× none", "epochs now", "in the longest time", "in the time of none")
+        for name in columns:
+            table.add_column(name, justify="left" if name == "method" else "right")
+        none = next(one.seconds_per_step for one in budgets if one.method == NONE)
+        for one in budgets:
+            table.add_row(
+                one.method,
+                f"{1000 * one.seconds_per_step:.0f}",
+                f"{one.seconds_per_step / none:.2f}",
+                *(str(number) for number in one[2:]),
+            )
+        console.print(table)
     console.print(
-        f"Mean over the students of run.students, each method alone. Set the epochs of a method in "
-        f"params.yaml: methods.<method>.on.{dataset}.epochs."
+        "Each method alone. --write adds a student for each of these, with the epochs of the longest time. "
+        f"For other epochs in place of those now, set methods.<method>.on.{dataset}.epochs."
     )
 
 
-def _seconds_per_step(params: Params, dataset: str, methods: tuple[str, ...]) -> dict[str, float]:
-    """By method, the mean over the students of a step's median time, in the arithmetic of the training."""
-    total = dict.fromkeys(methods, 0.0)
-    for student in params.run.students:
-        given = Setting.load(dataset, student, NONE, rounds=ROUNDS)
-        variant = OURS._replace(precision=chosen_precision(given.training.precision))
-        teacher = make_teacher(given, frozen=True)
-        calls = {method: training_step(given.by(method), variant, teacher=teacher) for method in methods}
-        for method, taken in timing.take_turns(calls, rounds=ROUNDS, title=student).items():
-            total[method] += float(torch.tensor(taken).median()) / len(params.run.students)
-    return total
+def write(dataset: str, found: Mapping[str, list[Budget]], console: Console) -> None:
+    """Write into `params.yaml` a student in equal time for each one, and the milliseconds of a step.
+
+    Print what changed, and what is left to do.
+    """
+    file = Path(PARAMS_FILE)
+    params = load_params(file)
+    changes: dict[Key, Any] = {}
+    for student, budgets in found.items():
+        timed = f"{student}{SUFFIX}"
+        own = params.student(timed).epochs if timed in params.raw["students"] else {}
+        epochs = {**own, dataset: {one.method: one.as_the_longest for one in budgets}}
+        changes["students", timed] = {**params.raw["students"][student], "epochs": epochs}
+        for name in (student, timed):  # One network has one time.
+            changes["report", "step_ms", dataset, name] = {
+                one.method: float(f"{1000 * one.seconds_per_step:.4g}") for one in budgets
+            }
+    text = edited(file.read_text(encoding="utf-8"), changes)
+    parse_params(text, file.name)
+    file.write_text(text, encoding="utf-8")
+    for key in changes:
+        console.print(f"{PARAMS_FILE}: {'.'.join(key)}")
+    timed_students = ", ".join(f"{student}{SUFFIX}" for student in found)
+    console.print(f"To train in equal time, too, add to run.students: {timed_students}")
+
+
+def _seconds_per_step(dataset: str, student: str, methods: tuple[str, ...]) -> dict[str, float]:
+    """By method, a step's median time, in the arithmetic of the training."""
+    given = Setting.load(dataset, student, NONE, rounds=ROUNDS)
+    variant = OURS._replace(precision=chosen_precision(given.training.precision))
+    teacher = make_teacher(given, frozen=True)
+    calls = {method: training_step(given.by(method), variant, teacher=teacher) for method in methods}
+    taken = timing.take_turns(calls, rounds=ROUNDS, title=student)
+    return {method: median(seconds) for method, seconds in taken.items()}

@@ -38,7 +38,7 @@ def check() -> None:
 @app.command(
     rich_help_panel="Run",
     epilog="Example: attnfd plan\n\nWith another value: attnfd plan --set methods.attnfd.weight=3\n\n"
-    "Epochs for a comparison in equal time: attnfd plan --equal-time shapes",
+    "Epochs for a comparison in equal time: attnfd plan --equal-time shapes --write",
 )
 def plan(
     changes: Annotated[
@@ -59,6 +59,13 @@ def plan(
             show_default=False,
         ),
     ] = None,
+    write: Annotated[
+        bool,
+        typer.Option(
+            "--write",
+            help="With --equal-time: write students with these epochs, and the times, into params.yaml.",
+        ),
+    ] = False,
 ) -> None:
     """List the cells that `dvc repro` or `attnfd sweep` would run, why, and the hours that it would take."""
     from attnfd.cli import preflight
@@ -66,6 +73,11 @@ def plan(
     from attnfd.sweep import changed, plan
     from attnfd.sweep.graph import Graph
 
+    if write and (equal_time is None or changes):
+        raise UserError(
+            "--write: found without --equal-time or with --set; allowed: attnfd plan --equal-time "
+            "<dataset> --write"
+        )
     params, text = load_params(), None
     if changes:
         text = changed.change(Path(PARAMS_FILE).read_text(encoding="utf-8"), changes)
@@ -74,7 +86,10 @@ def plan(
     if equal_time is not None:
         from attnfd.bench import equal_time as equal
 
-        equal.show(equal_time, equal.budgets(params, equal_time), Console(highlight=False))
+        console, budgets = Console(highlight=False, soft_wrap=True), equal.budgets(params, equal_time)
+        equal.show(equal_time, budgets, console)
+        if write:
+            equal.write(equal_time, budgets, console)
         return
     plan.show(plan.plan(Graph(text), params), Console(highlight=False))
 

@@ -5,7 +5,8 @@ A stage's settings for a dataset are merged from the general to the particular:
     training  ←  <stage>  ←  recipes.<dataset>.training  ←  recipes.<dataset>.<stage>
 
 (`training` takes part in the two stages that train: `train_teacher` and `distill`.) A method's settings are
-`methods.<method>`, with `methods.<method>.on.<dataset>` laid over it. Its `epochs` replace `distill`'s.
+`methods.<method>`, with `methods.<method>.on.<dataset>` laid over it. Its `epochs` replace `distill`'s, and
+`students.<student>.epochs.<dataset>.<method>` replaces both.
 """
 
 import itertools
@@ -59,7 +60,7 @@ TOP = (
     "students", "methods", "recipes",
 )  # fmt: skip
 
-NOT_THE_MODELS = {"method": {"on", "epochs"}}
+NOT_THE_MODELS = {"method": {"on", "epochs"}, "student": {"epochs"}}
 """Keys that have done their work once the settings of a cell are resolved."""
 
 
@@ -217,14 +218,31 @@ class Params:
 
     @cached_property
     def report(self) -> Report:
-        return self._section(Report, "report")
+        section = self._section(Report, "report")
+        key = f"{self.source}: report.step_ms"
+        self._check_by_dataset(section.step_ms, key, tuple(self.raw["students"]))
+        for dataset, of_students in section.step_ms.items():
+            for student, of_methods in of_students.items():
+                for method in of_methods:
+                    discovery.one_of(method, tuple(self.raw["methods"]), f"{key}.{dataset}.{student}")
+        return section
 
     def student(self, student: str) -> Student:
         discovery.one_of(student, tuple(self.raw["students"]), f"{self.source}: students")
         section = self._section(Student, f"students.{student}")
-        key = f"{self.source}: students.{student}.network"
-        discovery.one_of(section.network, discovery.names("networks"), key)
+        key = f"{self.source}: students.{student}"
+        discovery.one_of(section.network, discovery.names("networks"), f"{key}.network")
+        self._check_by_dataset(section.epochs, f"{key}.epochs", tuple(self.raw["methods"]))
         return section
+
+    def _check_by_dataset(
+        self, found: Mapping[str, Mapping[str, Any]], key: str, names: tuple[str, ...]
+    ) -> None:
+        """See that a mapping has datasets, and in each only these names."""
+        for dataset, inside in found.items():
+            discovery.one_of(dataset, tuple(self.raw["recipes"]), key)
+            for name in inside:
+                discovery.one_of(name, names, f"{key}.{dataset}")
 
     def method(self, method: str, dataset: str, variant: str | None = None) -> Any:
         """Settings of a method on a dataset, typed by the method's own file; `variant` names an ablation."""
@@ -256,21 +274,22 @@ class Params:
 
     def resolve(self, cell: Cell) -> "Settings":
         """All settings that a cell depends on, each section merged from all of its layers."""
-        teacher = cell.student is None
+        student = None if cell.student is None else self.student(cell.student)
         trial = cell.factor is not None
         distill = method = None
         if trial:
             distill, method = self._trial(cell)
-        elif not teacher:
+        elif student is not None:
             distill = self.distill(cell.dataset)
             method = self.method(str(cell.method), cell.dataset, cell.variant)
-            distill = distill.model_copy(update={"epochs": method.epochs or distill.epochs})
+            own = student.epochs.get(cell.dataset, {}).get(str(cell.method)) or method.epochs
+            distill = distill.model_copy(update={"epochs": own or distill.epochs})
         return Settings(
             prepare=self.prepare(cell.dataset),
             train_teacher=self.train_teacher(cell.dataset),
             freeze=self.freeze,
             distill=distill,
-            student=None if teacher else self.student(str(cell.student)),
+            student=student,
             method=method,
             tune=self.tune if trial else None,
             evaluate=self.evaluate(cell.dataset),

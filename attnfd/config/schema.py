@@ -43,6 +43,10 @@ Backbone = Annotated[
 Weight = Annotated[NonNegative, Field(description="factor of the distillation loss beside cross-entropy")]
 
 
+OwnEpochs = Annotated[Epochs, Field(gt=0)]
+StepTime = Annotated[float, Field(gt=0), within(1e-3, 1e7, "a step of more than hours is no step")]
+
+
 class Axes(Section):
     """Axes of a matrix."""
 
@@ -379,6 +383,11 @@ class Report(Section):
     """Tables and figures."""
 
     title: str = Field(description="heading of the report")
+    step_ms: dict[str, dict[str, dict[str, StepTime]]] = Field(
+        default={},
+        description="milliseconds of a training step, by dataset, student and method, for the axis of hours; "
+        "`attnfd plan --equal-time --write` measures and writes them",
+    )
 
 
 class Student(NetworkConfig):
@@ -390,12 +399,17 @@ class Student(NetworkConfig):
         "model of MLflow, runs:/<run id>/<name> or models:/<name>/<version>; null: the backbone starts as "
         "distill.weights says, and the rest anew",
     )
+    epochs: dict[str, dict[str, OwnEpochs]] = Field(
+        default={},
+        description="by dataset and method, epochs in place of those of `distill` and of the method: for a "
+        "student that is trained in equal time beside one in equal epochs, see `attnfd plan --equal-time`",
+    )
 
     @model_validator(mode="after")
     def _no_key_of_another_kind(self) -> "Student":
         if self.network not in NEEDED:
             return self
-        own = (*NEEDED[self.network], *OPTIONAL[self.network], "weights")
+        own = (*NEEDED[self.network], *OPTIONAL[self.network], "weights", "epochs")
         for key in self.model_fields_set - {"network", *own}:
             raise ValueError(f"{key}: found beside network: {self.network}; allowed: {', '.join(own)}")
         return self
@@ -408,7 +422,7 @@ class Method(Section):
     """
 
     weight: Weight = 1
-    epochs: Annotated[Epochs, Field(gt=0)] | None = Field(
+    epochs: OwnEpochs | None = Field(
         default=None,
         description="passes over the training images; null: those of `distill`. For a comparison in equal "
         "time, see `attnfd plan --equal-time`",

@@ -23,8 +23,9 @@ Normalize = Literal["channel", "sample", "batch", "none"]
 def attnfd_loss(student: Tensor, teacher: Tensor, *, normalize: Normalize) -> Tensor:
     r"""Squared distance of normalised refined features, at one layer.
 
-    Mansourian et al., "Attention-guided Feature Distillation for Semantic Segmentation", 2024, sec. 3. With
-    `x̂ = x / ‖x‖`, and the norm over what `normalize` names:
+    Mansourian et al., "Attention-guided Feature Distillation for Semantic Segmentation", arXiv 2403.05451,
+    2024, sec. 3; also "Attention as Geometric Transformation: Revisiting Feature Distillation for Semantic
+    Segmentation", WACV 2026, workshop LENS. With `x̂ = x / ‖x‖`, and the norm over what `normalize` names:
 
     | normalize | norm over | loss |
     |---|---|---|

@@ -25,6 +25,7 @@ from attnfd.results.style import (
     QUIET,
     WIDTH,
     colours,
+    markers,
     short,
     styled,
 )
@@ -192,6 +193,34 @@ def curves(history: pd.DataFrame, rivals: Mapping[str, str], names: Names) -> Fi
     for axes in all_axes[-1]:
         axes.set_xlabel("epoch")
     _legend(figure, all_axes.flat)
+    return figure
+
+
+@styled
+def hours(history: pd.DataFrame, names: Names) -> Figure:
+    """Validation mIoU over the hours of a training, mean over the seeds: a panel per student, all methods.
+
+    Args:
+        history: of `attnfd.report.budget.with_hours`.
+    """
+    rows = _students(history)
+    methods = _methods(history)
+    colour, marker = colours(methods), markers(methods)
+    figure = Figure((WIDTH, 0.7 + 2.6 * len(rows)))
+    all_axes = figure.subplots(len(rows), 1, sharex=True, squeeze=False)[:, 0]
+    for axes, (student, of_student) in zip(all_axes, rows.items(), strict=True):
+        for method, of_method in of_student.dropna(subset="miou").groupby("method", sort=False):
+            means = of_method.groupby("hours")["miou"].mean()
+            look: dict[str, Any] = {
+                "color": colour[str(method)],
+                "marker": marker[str(method)],
+                "markersize": 4,
+            }
+            axes.plot(means.index, 100 * means, linewidth=1.3, label=names.method(str(method)), **look)
+        axes.set(title=names.student(student), ylabel="validation mIoU, %")
+        axes.set_xlim(left=0)
+    all_axes[-1].set_xlabel("hours of training")
+    _legend(figure, all_axes)
     return figure
 
 

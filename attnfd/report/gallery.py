@@ -37,7 +37,8 @@ def draw(
 
     Args:
         frames: `comparison`, `ablation`, `settings`, `curves` and `per_class`, of the functions of
-            `attnfd.analysis.tables`; if there are trials, `tuning` of `attnfd.analysis.trials`.
+            `attnfd.analysis.tables`; `hours` of `attnfd.report.budget.with_hours`; if there are trials,
+            `tuning` of `attnfd.analysis.trials`; if there are students in equal time, `equal_time`.
 
     Raises:
         UserError: a cell has no results yet.
@@ -72,6 +73,19 @@ def _charts(names: Names, frames: Mapping[str, pd.DataFrame]) -> dict[str, Pictu
             "below 0.5, or its class does not occur.",
         ),
     }
+    if "equal_time" in frames:
+        drawn["equal_time"] = Picture(
+            figures.comparison(frames["equal_time"], names),
+            "mIoU of every method in equal time, the best first. A stem starts at the student without "
+            f"distillation, which was trained in more epochs. {_interval(frames['equal_time'])}",
+        )
+    if not frames["hours"].empty:
+        drawn["hours"] = Picture(
+            figures.hours(frames["hours"], names),
+            "Validation mIoU over the hours of training, a curve for every method"
+            f"{', mean over the seeds' * several}. The learning rate falls to 0 at the end of each curve, so "
+            "its earlier points are not what a shorter training would reach.",
+        )
     if not frames["ablation"].empty:
         drawn["ablation"] = Picture(
             figures.ablation(frames["ablation"], names),
@@ -212,8 +226,10 @@ def _attention(prepared: Prepared, cell: Cell, names: Names) -> Iterator[tuple[s
             figure,
             f"{caption}, at the {layers[-1]}. Each map has its own scale, from its 2nd to its 98th "
             "percentile. Agreement is the cosine between the refined features of both networks: it is all "
-            "that the loss sees with normalize: channel, so energies need not agree. The student has "
-            "attention in training only.",
+            "that the loss sees with normalize: channel, so energies need not agree. Components: the first "
+            "three principal components of the refined features, each position's vector at length 1, as red, "
+            "green and blue. They are fitted to the teacher's features: where both networks have the same "
+            "colour, their features agree. The student has attention in training only.",
         ),
     )
     if len(layers) > 1:

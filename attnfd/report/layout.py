@@ -64,7 +64,7 @@ class Picture(NamedTuple):
 class Finding(NamedTuple):
     """A sentence, and what it comes to."""
 
-    kind: Literal["better", "worse", "not distinguishable", "note", "warning"]
+    kind: Literal["better", "worse", "not significant", "note", "warning"]
     sentence: str
 
 

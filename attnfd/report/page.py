@@ -4,13 +4,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import pandas as pd
 
-from attnfd.analysis.statistics import Difference, sentence
-from attnfd.analysis.tables import difference, percent, signed, spread
+from attnfd.analysis.tables import percent, signed, spread
 from attnfd.config.schema import LAYERS
 from attnfd.data.prepared import per_cent
 from attnfd.paths import TEACHER
-from attnfd.report.gallery import runners_up
-from attnfd.report.layout import Align, Column, Finding, Page, Picture, Section, Table, Value
+from attnfd.report.findings import doubts, findings, interval
+from attnfd.report.layout import Align, Column, Page, Picture, Section, Table, Value
 from attnfd.report.names import Names
 from attnfd.results.style import plain
 
@@ -18,6 +17,9 @@ COMPARISON, ABLATION, SETTINGS, NETWORKS = "Comparison", "Distilled layers", "Ot
 DATA, TUNING, MADE = "Data", "Tuning", "How this was made"
 SECTIONS = {
     "comparison": COMPARISON,
+    "equal_time": COMPARISON,
+    "hours": COMPARISON,
+    "public": COMPARISON,
     "ablation": ABLATION,
     "settings": SETTINGS,
     "tuning": TUNING,
@@ -51,9 +53,15 @@ TEST = (
     "are chosen."
 )
 PAPER = "The paper's numbers come from its own training; epochs, crops and weights of this recipe may differ."
-ONE_SEED = (
-    "One seed: each difference compares two trained networks, not two methods. Its interval reflects the "
-    "choice of images, not the randomness of training. For more seeds, set run.seeds in params.yaml."
+EVERY = "Every method; Δ is the difference to the student without distillation."
+STEPS = "Equal steps. Δ is the difference to the student without distillation."
+TIME = (
+    "Equal time: as many epochs of every method as params.yaml has for the student. Δ is the difference to "
+    "the student without distillation, which is trained longer."
+)
+HOURS = (
+    "Hours are those of the training's steps on the machine that measured them (report.step_ms), without "
+    "validations."
 )
 IN_USE = (
     "These are the networks in use. The teacher keeps its attention; a student has connectors and attention "
@@ -78,7 +86,8 @@ def page(
     Args:
         found: of `attnfd.analysis.tables.results`.
         frames: by name, of the functions `comparison`, `ablation`, `settings`, `networks` and `data` of that
-            module, `recipe` of `attnfd.report.provenance`, and, if there are trials, `tuning` of
+            module, the first split by `attnfd.report.budget`, `recipe` of `attnfd.report.provenance`,
+            `public` of `attnfd.report.public`, and, if there are trials, `tuning` of
             `attnfd.analysis.trials`.
         pictures: `SECTIONS` says where each goes.
         warnings: of `prepare`.
@@ -101,13 +110,15 @@ def page(
         notes.append(SEEDS)
     if _tested(comparison):
         notes.append(TEST)
+    if comparison["hours"].notna().any():
+        notes.append(HOURS)
     if "paper_miou" in comparison:
         notes.append(PAPER)
     return Page(
         title,
         subtitle,
         (
-            Section("Findings", findings=(*_findings(found, comparison, names), *_doubts(warnings))),
+            Section("Findings", findings=(*findings(found, frames, names), *doubts(warnings))),
             *(section for section in sections if section.tables or section.pictures),
             Section("Notes", text=tuple(notes)),
         ),
@@ -133,7 +144,12 @@ def _section(name: str) -> str:
 
 
 def _tables(frames: Mapping[str, pd.DataFrame], names: Names) -> Iterator[Table]:
-    yield _comparison(frames["comparison"], names)
+    equal_time = "equal_time" in frames
+    yield _comparison(frames["comparison"], names, "comparison", STEPS if equal_time else EVERY)
+    if equal_time:
+        yield _comparison(frames["equal_time"], names, "equal_time", TIME)
+    if not frames["public"].empty:
+        yield _public(frames["public"], names)
     if not frames["ablation"].empty:
         yield _ablation(frames["ablation"], names)
     if not frames["settings"].empty:
@@ -145,74 +161,40 @@ def _tables(frames: Mapping[str, pd.DataFrame], names: Names) -> Iterator[Table]
     yield _recipe(frames["recipe"])
 
 
-def _findings(found: pd.DataFrame, comparison: pd.DataFrame, names: Names) -> Iterator[Finding]:
-    distilled = found[found["variant"] == ""]
-    ours = names.method("attnfd")
-    teacher = comparison.loc[comparison["student"] == TEACHER, "miou"].item()
-    for key, rows in comparison[comparison["student"] != TEACHER].groupby("student", sort=False):
-        student = names.student(str(key))
-        miou = rows.set_index("method")["miou"]
-        rivals = {"none": names.method("none")}
-        if str(key) in runners_up(comparison):
-            rival = runners_up(comparison)[str(key)]
-            rivals.setdefault(rival, f"{names.method(rival)} (the best other method)")
-        for rival, called in rivals.items():
-            pair = difference(distilled, "method", str(key), rival, "attnfd")
-            if pair and pair.seeds > 1:
-                yield Finding(pair.verdict, f"{student}: {sentence(pair, called, ours)}.")
-            elif pair:
-                yield Finding("note", f"{student}: {_gain(pair, called, ours)}.")
-        if "none" in miou and (verdicts := _verdicts(rows, names)):
-            yield Finding("note", f"{student}, compared with {names.method('none')}: {verdicts}.")
-        if miou.get("none", 0) > teacher:
-            undistilled = percent(miou["none"])
-            yield Finding(
-                "warning",
-                f"The teacher ({percent(teacher)}) scores lower than {student} without distillation "
-                f"({undistilled}).",
-            )
-    for cell in found.loc[found["collapsed"], "cell"]:
-        yield Finding(
-            "warning",
-            f"Collapsed: {cell} predicts one class everywhere; its scores say nothing about its method.",
-        )
-    if distilled.loc[distilled["student"] != TEACHER, "seed"].nunique() == 1:
-        yield Finding("warning", ONE_SEED)
-
-
-def _gain(pair: Difference, rival: str, ours: str) -> str:
-    """A difference without a verdict: one pair of trainings."""
-    interval = _interval(pair.low, pair.high)
-    return f"{ours} differs from {rival} by {signed(pair.mean)} mIoU (95 % interval over images {interval})"
-
-
-def _doubts(warnings: Iterable[str]) -> Iterator[Finding]:
-    for warning in warnings:
-        yield Finding("warning", warning)
-
-
-def _verdicts(rows: pd.DataFrame, names: Names) -> str:
-    """`better: LAD, AttnFD; worse: CWD`, where there are several methods; empty with one seed."""
-    by_verdict = {
-        verdict: rows.loc[rows["verdict"] == verdict, "method"].map(names.method)
-        for verdict in ("better", "not distinguishable", "worse")
-    }
-    if sum(map(len, by_verdict.values())) < 2:
-        return ""
-    return "; ".join(
-        f"{verdict}: {', '.join(called)}" for verdict, called in by_verdict.items() if len(called)
-    )
-
-
-def _comparison(frame: pd.DataFrame, names: Names) -> Table:
+def _comparison(frame: pd.DataFrame, names: Names, name: str, caption: str) -> Table:
     columns = (
         _column("student", "left", frame["student"].map(names.student)),
         _column("method", "left", frame["method"].map(names.method)),
         *_scores(frame),
+        *_budget(frame),
         _column("parameters", "right", frame["parameters"].map(_millions)),
     )
-    caption = "Every method; Δ is the difference to the student without distillation."
-    return Table("comparison", caption, columns, _groups(frame))
+    return Table(name, caption, columns, _groups(frame))
+
+
+def _budget(frame: pd.DataFrame) -> Iterator[Column]:
+    """The epochs of a training, where they differ, and its hours, where a step was measured."""
+    students = frame["student"] != TEACHER
+    if frame.loc[students, "epochs"].nunique() > 1:
+        yield _column("epochs", "right", frame["epochs"].map("{:.0f}".format).where(students, ""))
+    if frame["hours"].notna().any():
+        yield _column(
+            "hours", "right", frame["hours"].map(lambda hours: "" if pd.isna(hours) else f"{hours:.2f}")
+        )
+
+
+def _public(frame: pd.DataFrame, names: Names) -> Table:
+    columns = (
+        _column("student", "left", frame["student"].map(names.student)),
+        _column("network", "left", frame["network"]),
+        _column("trained with", "left", frame["training"]),
+        _column("mIoU on val", "right", frame["miou"].map(percent)),
+        _column("source", "left", frame["source"].replace("", "this report")),
+    )
+    caption = (
+        "Students without a teacher: this run's and the paper's beside public ones, trained in other ways."
+    )
+    return Table("public", caption, columns, _groups(frame))
 
 
 def _ablation(frame: pd.DataFrame, names: Names) -> Table:
@@ -284,7 +266,7 @@ def _scores(frame: pd.DataFrame) -> Iterator[Column]:
     """The columns that follow from `attnfd.analysis.tables.aggregate`; the headline first."""
     yield Column("mIoU", "right", _ranked(frame, "miou", map(spread, frame["miou"], frame["miou_std"])))
     yield _column("Δ", "right", frame["difference"].map(signed))
-    yield _column("95 % interval", "center", map(_interval, frame["low"], frame["high"]))
+    yield _column("95 % interval", "center", map(interval, frame["low"], frame["high"]))
     if frame["verdict"].any():
         yield Column("verdict", "left", [_verdict(verdict) for verdict in frame["verdict"]])
     accuracy = frame["mean_accuracy"]
@@ -325,10 +307,6 @@ def _ranked(frame: pd.DataFrame, column: str, texts: Iterable[str]) -> list[Valu
         Value(text, "best" if first else "second" if runner_up else "")
         for text, first, runner_up in zip(texts, best, second, strict=True)
     ]
-
-
-def _interval(low: float, high: float) -> str:
-    return "" if pd.isna(low) else f"[{signed(low)}, {signed(high)}]"
 
 
 def _verdict(verdict: str) -> Value:

@@ -78,11 +78,12 @@ def predictions(
 
 @styled
 def attention(images: Pixels, maps: Mapping[str, Pixels], layers: Sequence[str], student: str) -> Figure:
-    """A row per image and layer: heat maps of both networks' features over the image, with their scales.
+    """A row per image and layer: heat maps of both networks' features over the image, then their components.
 
     Args:
         images: RGB (B, H, W, 3).
-        maps: levels (B, h, w), 0 to 255, by network and place, such as `student/encoder/refined`.
+        maps: by network and place, such as `student/encoder/refined`: levels (B, h, w), 0 to 255, or colours
+            (B, h, w, 3).
         layers: those to show.
         student: what to call it.
     """
@@ -97,7 +98,8 @@ def attention(images: Pixels, maps: Mapping[str, Pixels], layers: Sequence[str],
             levels = maps.get(f"{network}/{layer}/{kind}")
             axis.set_visible(levels is not None)
             if levels is not None:
-                axis.imshow(blend(images[index], levels[index]), interpolation="none")
+                drawn = blend if levels.ndim == 3 else _enlarged
+                axis.imshow(drawn(images[index], levels[index]), interpolation="none")
     height = figure.get_size_inches()[1]
     bar = figure.colorbar(
         ScalarMappable(Normalize(0, 1), HEAT),
@@ -116,6 +118,11 @@ def blend(image: Pixels, levels: Pixels) -> Pixels:
     level = np.asarray(Image.fromarray(levels).resize(size, Image.Resampling.BILINEAR))
     heat = 255 * matplotlib.colormaps[HEAT](level)[..., :3]
     return np.rint(OPAQUE * heat + (1 - OPAQUE) * grey[..., None]).astype(np.uint8)
+
+
+def _enlarged(image: Pixels, colours: Pixels) -> Pixels:
+    """A map of colours (h, w, 3) as large as a heat map of the image."""
+    return np.asarray(Image.fromarray(colours).resize(_size(image, SMALLEST), Image.Resampling.BILINEAR))
 
 
 def _size(image: Pixels, smallest: int = 0) -> tuple[int, int]:

@@ -1,5 +1,8 @@
 """What the attention of a network looks at (paper, figure 1), and where a student agrees with its teacher."""
 
+from collections.abc import Mapping
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -11,6 +14,16 @@ from attnfd.data.transforms import normalize
 from attnfd.distillers.base import Distiller, match_size
 from attnfd.models.network import Network
 from attnfd.models.taps import Tap
+
+FITTED = 20_000
+"""Positions, about, of which principal components are computed; a large image has more."""
+
+
+class Pair(NamedTuple):
+    """Features (B, C, h, w) of both networks at a layer."""
+
+    student: Tensor
+    teacher: Tensor
 
 
 @torch.no_grad()
@@ -44,25 +57,76 @@ def energies(
 
 
 @torch.no_grad()
-def agreements(
-    student: Network, teacher: Network, images: Tensor, distiller: Distiller
-) -> dict[str, NDArray[np.float32]]:
-    """Cosine of the student's refined features and those of the teacher that they follow, over the channels.
+def pairs(student: Network, teacher: Network, images: Tensor, distiller: Distiller) -> dict[str, Pair]:
+    """The student's refined features and those of the teacher that they follow, as unit vectors.
 
     Args:
         images: uint8 (B, 3, H, W).
         distiller: what the student was trained with.
 
     Returns:
-        `backbone/agreement`, … → (B, h, w), from −1 to 1; empty without attention.
+        A pair for each layer; none without attention.
     """
     for network in (student, teacher, distiller):
         network.eval()
     pixels = normalize(images.to(next(student.parameters()).device))
     refined = distiller.refine(student(pixels, taps=distiller.student_taps, logits=False).taps)
     followed = distiller.followed(teacher(pixels, taps=distiller.teacher_taps, logits=False).taps)
-    cosines = {
-        layer: F.cosine_similarity(match_size(features, followed[layer]), followed[layer])
-        for layer, features in refined.items()
+    return {
+        layer: Pair(
+            *(
+                F.normalize(features.float(), dim=1).cpu()
+                for features in (match_size(found, followed[layer]), followed[layer])
+            )
+        )
+        for layer, found in refined.items()
     }
-    return {f"{layer}/agreement": cosine.cpu().numpy() for layer, cosine in cosines.items()}
+
+
+def agreements(found: Mapping[str, Pair]) -> dict[str, NDArray[np.float32]]:
+    """Cosine of the student's and the teacher's vectors.
+
+    Returns:
+        `student/backbone/agreement`, … → (B, h, w), from −1 to 1.
+    """
+    return {
+        f"student/{layer}/agreement": (pair.student * pair.teacher).sum(1).numpy()
+        for layer, pair in found.items()
+    }
+
+
+def components(found: Mapping[str, Pair]) -> dict[str, NDArray[np.uint8]]:
+    """The first three principal components as red, green and blue, so that equal colours are equal features.
+
+    Both the components and their scale, from the 2nd to the 98th percentile, are the teacher's.
+
+    Returns:
+        `teacher/backbone/components`, `student/backbone/components`, … → (B, h, w, 3).
+    """
+    return {
+        f"{network}/{layer}/components": colours
+        for layer, pair in found.items()
+        for network, colours in zip(("teacher", "student"), _colours(pair), strict=True)
+    }
+
+
+def _colours(pair: Pair) -> list[NDArray[np.uint8]]:
+    """Of the teacher and the student; a single position has no components, and is black."""
+    from sklearn.decomposition import PCA  # Takes a second, and few evaluations need it.
+
+    teacher, student = (features.movedim(1, -1).numpy() for features in (pair.teacher, pair.student))
+    rows = teacher.reshape(-1, teacher.shape[-1])
+    if len(rows) < 2:
+        return [np.zeros((*teacher.shape[:-1], 3), dtype=np.uint8)] * 2
+    fitted = rows[:: max(1, len(rows) // FITTED)]
+    with np.errstate(invalid="ignore"):  # Of features that are all alike no share is explained.
+        pca = PCA(min(3, *fitted.shape), svd_solver="randomized", random_state=0).fit(fitted)
+    low, high = np.percentile(pca.transform(fitted), (2, 98), axis=0)
+    colours = []
+    for features in (teacher, student):
+        places = pca.transform(features.reshape(rows.shape)) - low
+        levels = np.rint(255 * np.clip(places / np.maximum(high - low, 1e-6), 0, 1)).astype(np.uint8)
+        whole = np.zeros((len(rows), 3), dtype=np.uint8)
+        whole[:, : levels.shape[1]] = levels
+        colours.append(whole.reshape(*teacher.shape[:-1], 3))
+    return colours

@@ -134,11 +134,12 @@ def shade(
 
 @styled
 def attention(images: NDArray[np.uint8], maps: Mapping[str, NDArray[np.uint8]]) -> Figure:
-    """A row per image and layer: maps of every network's features, such as their energy.
+    """A row per image and layer: maps of every network's features, such as their energy or their components.
 
     Args:
         images: RGB (B, H, W, 3).
-        maps: levels (B, h, w), 0 to 255, by network and place, such as `student/encoder/refined`.
+        maps: by network and place, such as `student/encoder/refined`: levels (B, h, w), 0 to 255, or colours
+            (B, h, w, 3).
     """
     parts = [name.split("/") for name in maps]
     layers = list(dict.fromkeys(layer for _, layer, _ in parts))

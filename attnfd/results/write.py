@@ -132,21 +132,24 @@ def write_attention(
     evaluated: Evaluated,
     energies: Mapping[str, Mapping[str, NDArray[np.float32]]],
     agreements: Mapping[str, NDArray[np.float32]] = MappingProxyType({}),
+    components: Mapping[str, NDArray[np.uint8]] = MappingProxyType({}),
 ) -> None:
     """Write `attention.npz` (`ids`, and uint8 maps by `<network>/<place>`) and `attention.png`.
 
     Args:
         energies: of a network, then of a place in it such as `encoder/refined`: (B, h, w), of
             `evaluated.images`.
-        agreements: of a place in the student such as `encoder/agreement`: cosines (B, h, w).
+        agreements: by `student/encoder/agreement` and so on: cosines (B, h, w).
+        components: by `teacher/encoder/components` and so on: colours (B, h, w, 3).
     """
     levels: dict[str, Any] = {
         f"{network}/{place}": pictures.brightness(energy)
         for network, of_network in energies.items()
         for place, energy in of_network.items()
     }
-    for place, cosine in agreements.items():
-        levels[f"student/{place}"] = np.rint(255 * cosine.clip(0, 1)).astype(np.uint8)
+    for name, cosine in agreements.items():
+        levels[name] = np.rint(255 * cosine.clip(0, 1)).astype(np.uint8)
+    levels |= components
     np.savez_compressed(folder / paths.ATTENTION, ids=np.array(evaluated.ids), **levels)
     images = evaluated.images.permute(0, 2, 3, 1).numpy()
     style.save(pictures.attention(images, levels), folder / ATTENTION_PICTURE)

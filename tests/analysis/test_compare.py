@@ -129,7 +129,7 @@ def test_equal_sides() -> None:
     text = shown(compare.compare("shapes/teacher", "shapes/teacher"))
     assert "no setting differs in prepare, train_teacher, evaluate" in text
     assert "B is identical to A on all" in text
-    assert "distinguishable" not in text
+    assert "significant" not in text
     assert "█" not in text
 
 

@@ -112,13 +112,13 @@ def world(rng, seeds, images, gain=0.0):
 @pytest.mark.parametrize("seeds", [2, 3, 5])
 def test_it_covers_the_truth_in_95_of_100_cases(rng, seeds):
     worlds = [statistics.paired(*world(rng, seeds, 20), samples=400, seed=i) for i in range(1000)]
-    covered = np.mean([found.verdict == "not distinguishable" for found in worlds])
+    covered = np.mean([found.verdict == "not significant" for found in worlds])
     assert 0.93 <= covered <= 0.97
 
 
 def test_one_seed_does_not_cover_the_chance_of_training(rng):
     worlds = [statistics.paired(*world(rng, 1, 20), samples=400) for _ in range(200)]
-    assert np.mean([found.verdict == "not distinguishable" for found in worlds]) < 0.5
+    assert np.mean([found.verdict == "not significant" for found in worlds]) < 0.5
 
 
 def test_a_real_gain_is_found(rng):
@@ -133,11 +133,11 @@ def test_methods_exchanged_give_the_interval_mirrored(rng):
     assert (back.mean, back.low, back.high) == pytest.approx((-there.mean, -there.high, -there.low))
 
 
-def test_a_method_and_itself_are_not_distinguishable(rng):
+def test_a_method_and_itself_do_not_differ_significantly(rng):
     a, _ = world(rng, 3, 30)
     found = statistics.paired(a, a)
     assert (found.mean, found.low, found.high) == (0, 0, 0)
-    assert found.verdict == "not distinguishable"
+    assert found.verdict == "not significant"
 
 
 def test_equal_input_gives_equal_numbers(rng):
@@ -187,7 +187,7 @@ def test_files_of_other_images_are_refused(tmp_path, ids, matrices):
         ),
         (
             (0.0005, -0.0132, 0.0149, 1, 101),
-            "kd is not distinguishable from none: +0.05 mIoU (95 % CI −1.32 … +1.49; "
+            "kd does not differ significantly from none: +0.05 mIoU (95 % CI −1.32 … +1.49; "
             "one seed, 101 images: covers the images' chance only, not training's)",
         ),
     ],

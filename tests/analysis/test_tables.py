@@ -47,7 +47,7 @@ def test_intervals_of_three_seeds():
     ours, kd = found["attnfd",], found["kd",]
     assert ours["verdict"] == "better"
     assert (ours["low"], ours["high"]) == pytest.approx((0.075, 0.125), abs=0.004)
-    assert kd["verdict"] == "not distinguishable"
+    assert kd["verdict"] == "not significant"
     assert (kd["low"], kd["high"]) == pytest.approx((-0.07, 0.03), abs=0.008)
 
 

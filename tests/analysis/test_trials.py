@@ -11,6 +11,7 @@ from rich.console import Console
 from ruamel.yaml import YAML
 
 from attnfd.analysis import choosing, trials
+from attnfd.analysis.editing import edited
 from attnfd.config.params import load_params
 from attnfd.errors import UserError
 from attnfd.paths import CARD, Cell
@@ -79,6 +80,9 @@ def test_choose_writes_the_weights_and_says_so(project: Path) -> None:
     choosing.show("shapes", choices, shown)
     assert "methods.cwd.on.shapes.weight: 9" in shown.file.getvalue()
     assert "methods.kd" not in shown.file.getvalue()
+    assert [one.at_end for one in choices] == [False, True]
+    said = " ".join(shown.file.getvalue().split())
+    assert "The best factor is at an end of tune.factors for cwd: add one beyond it" in said
     choosing.choose("shapes")
     assert (project / "params.yaml").read_text() == after
 
@@ -101,8 +105,14 @@ def test_without_a_method_to_tune_there_is_nothing_to_choose(project: Path) -> N
 
 def test_the_shipped_file_keeps_every_other_line() -> None:
     text = (miniature.PROJECT / "params.yaml").read_text()
-    assert choosing.with_weights(text, "voc", {}) == text
-    written = choosing.with_weights(text, "voc", {"kd": 0.3, "cirkd": 3.0, "attnfd": 10.0})
+    assert edited(text, {}) == text
+    written = edited(
+        text,
+        {
+            ("methods", method, "on", "voc", "weight"): weight
+            for method, weight in (("kd", 0.3), ("cirkd", 3.0), ("attnfd", 10.0))
+        },
+    )
     before = YAML(typ="safe").load(text)
     after = YAML(typ="safe").load(written)
     assert after["methods"]["cirkd"]["on"]["voc"].pop("weight") == 3

@@ -7,7 +7,7 @@ import pytest
 from attnfd import paths
 from attnfd.analysis import tables
 from attnfd.errors import UserError
-from attnfd.report import gallery, panels
+from attnfd.report import budget, gallery, panels
 from attnfd.report.names import Names
 from attnfd.results import pictures
 from tests.report import synthetic
@@ -23,6 +23,7 @@ def draw(settings, mious, change=lambda cells: None, images=4):
         "ablation": tables.ablation(found, settings, "tiny"),
         "settings": tables.settings(found, settings),
         "curves": tables.curves(cells),
+        "hours": budget.with_hours(tables.curves(cells), settings, prepared.card),
         "per_class": tables.per_class(cells),
     }
     return gallery.draw(prepared, cells, Names.of(settings, "tiny"), frames)
@@ -165,3 +166,21 @@ def test_what_is_missing_is_named(name):
             synthetic.ONE_SEED,
             lambda cells: (cells["resnet18-attnfd-0"].results / name).unlink(),
         )
+
+
+def test_components_are_colours_beside_the_heat_maps():
+    def change(cells):
+        networks = "teacher", "student"
+        level = np.full((1, 2, 2), 7, dtype=np.uint8)
+        colours = np.tile(np.array([250, 10, 60], dtype=np.uint8), (1, 2, 2, 1))
+        maps = {f"{network}/encoder/raw": level for network in networks}
+        maps |= {f"{network}/encoder/components": colours for network in networks}
+        np.savez(cells["resnet18-attnfd-0"].results / paths.ATTENTION, ids=["image1"], **maps)
+
+    picture = draw(synthetic.params(), synthetic.ONE_SEED, change)["attention_resnet18"]
+    assert headings(picture) == [
+        "image", "teacher:\nraw", "ResNet-18:\nraw", "teacher:\ncomponents", "ResNet-18:\ncomponents",
+    ]  # fmt: skip
+    shown = [axis.images[0].get_array() for axis in picture.figure.axes if axis.images]
+    assert shown[4][0, 0].tolist() == [250, 10, 60]
+    assert "fitted to the teacher's" in picture.caption

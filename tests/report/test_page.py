@@ -10,24 +10,32 @@ import pandas as pd
 import pytest
 
 from attnfd.analysis import tables
+from attnfd.config.schema import Report, Student
 from attnfd.paths import Cell
-from attnfd.report import html, latex, markdown, paper, provenance, vector
+from attnfd.report import budget, html, latex, markdown, paper, provenance, public, vector
 from attnfd.report.layout import Column, Finding, Page, Picture, Section, Table, Value
 from attnfd.report.names import Names
 from attnfd.report.page import for_a_paper, page
 from attnfd.results import pictures
+from tests.miniature import PROJECT
 from tests.report import synthetic
 
+LAYERS_THAT_RAN = ("note", "note")
+"""Findings on the ablation: the best layers, then all of them."""
 NASTY = "a_b|<i>&%$#{}~^\\*[x]`"
 
 
 def describe(settings, mious, reader="shapes", shown=(), tuning=None, **write):
-    found = tables.results(synthetic.results(settings, mious, **write))
-    comparison = tables.comparison(found)
+    cells = synthetic.results(settings, mious, **write)
+    found, history = tables.results(cells), tables.curves(cells)
+    hours = budget.with_hours(history, settings, synthetic.card())
+    comparison = budget.beside(tables.comparison(found), history, hours)
+    parts = budget.split(comparison, settings, "tiny")
     frames = {
-        "comparison": paper.comparison(comparison, reader),
+        **{name: paper.comparison(part, reader) for name, part in parts.items()},
         "ablation": paper.ablation(tables.ablation(found, settings, "tiny"), reader),
         "settings": tables.settings(found, settings),
+        "public": public.baselines(comparison, reader),
         "networks": tables.networks(comparison),
         "data": tables.data(synthetic.card()),
         "recipe": provenance.recipe(settings, "tiny"),
@@ -57,20 +65,152 @@ def marked(table, title, mark):
 def test_findings_of_three_seeds():
     second = {f"resnet18-kd-{seed}": miou for seed, miou in enumerate((0.71, 0.73, 0.68))}
     found = findings(describe(synthetic.params(seeds=[0, 1, 2]), synthetic.THREE_SEEDS | second))
-    assert [kind for kind, _ in found] == ["better", "not distinguishable", "note"]
+    assert [kind for kind, _ in found] == ["better", "not significant", "note", *LAYERS_THAT_RAN]
     assert found[0][1].startswith("ResNet-18: AttnFD is better than no distillation by +10.00 mIoU (")
     assert found[0][1].endswith("3 seeds, 4 images).")
-    # kd has 70.67 in the mean; attnfd wins with one seed only.
-    expected = "ResNet-18: AttnFD is not distinguishable from KD (the best other method): +1.33 mIoU"
+    # kd has 70.67 on average; attnfd wins with one seed only.
+    expected = "ResNet-18: AttnFD does not differ significantly from KD (the best other method): +1.33 mIoU"
     assert found[1][1].startswith(expected)
     # kd − none: 0.11, 0.11, 0.04, a deviation of 0.04, so that 0.087 is within 4.30 · 0.04 / √3 = 0.10.
-    assert found[2][1] == "ResNet-18, compared with no distillation: better: AttnFD; not distinguishable: KD."
+    assert found[2][1] == "ResNet-18, compared with no distillation: better: AttnFD; not significant: KD."
 
 
 def test_none_is_said_once_where_it_is_the_runner_up():
     found = findings(describe(synthetic.params(seeds=[0, 1, 2]), synthetic.THREE_SEEDS))
-    assert [kind for kind, _ in found] == ["better", "note"]
-    assert found[1][1] == "ResNet-18, compared with no distillation: better: AttnFD; not distinguishable: KD."
+    assert [kind for kind, _ in found] == ["better", "note", *LAYERS_THAT_RAN]
+    assert found[1][1] == "ResNet-18, compared with no distillation: better: AttnFD; not significant: KD."
+
+
+def test_variants_are_findings_too():
+    settings = synthetic.params(seeds=[0, 1, 2], ablate={"variants": ["plain", "early", "b", "ed"]})
+    more = {
+        f"resnet18-attnfd-{variant}-{seed}": miou
+        for variant, mious in (("plain", (0.76, 0.77, 0.81)), ("early", (0.69, 0.74, 0.73)))
+        for seed, miou in enumerate(mious)
+    }
+    found = findings(describe(settings, synthetic.THREE_SEEDS | more))[2:]
+    assert [kind for kind, _ in found] == ["note"] * 4
+    best, verdicts, varied, compared = (sentence for _, sentence in found)
+    full = "backbone + encoder + decoder"
+    assert best.startswith(
+        f"ResNet-18: of all layers of AttnFD, {full} scores highest, 72.00 mIoU on average, which is +10.00 "
+        "compared with no distillation (95 % interval ["
+    )
+    assert verdicts == (
+        "ResNet-18, layers of AttnFD compared with no distillation: "
+        f"better: encoder + decoder, {full}; not significant: backbone."
+    )
+    assert varied.startswith(
+        "ResNet-18: of all variants of AttnFD, plain scores highest, 78.00 mIoU on average, which is +6.00 "
+        "compared with AttnFD (95 % interval ["
+    )
+    # early − attnfd: −0.01, +0.03, −0.02.
+    assert compared == (
+        "ResNet-18, variants of AttnFD compared with AttnFD: better: plain; not significant: early."
+    )
+
+
+def test_variants_of_one_seed_have_no_verdict():
+    settings = synthetic.params(ablate={"variants": ["plain"]})
+    mious = {key: miou for key, miou in synthetic.ONE_SEED.items() if not key.endswith(("-b-0", "-ed-0"))}
+    found = findings(describe(settings, mious | {"resnet18-attnfd-plain-0": 0.66}))
+    assert found[1] == (
+        "note",
+        "ResNet-18: of all variants of AttnFD, plain scores highest, 66.00 mIoU, which is −4.00 compared "
+        "with AttnFD (95 % interval [−4.00, −4.00]).",
+    )
+    assert found[2][0] == "warning"
+
+
+def test_public_baselines_are_beside_the_papers_and_ours():
+    described = describe(synthetic.params(), synthetic.ONE_SEED, reader="cityscapes")
+    (table,) = (table for table in section(described, "Comparison").tables if table.name == "public")
+    assert columns(table)["mIoU on val"] == ["60.00", "64.09", "74.21", "76.89"]
+    assert columns(table)["source"][:2] == ["this report", "the paper's tables"]
+    assert columns(table)["student"] == ["ResNet-18"] * 4
+    described = describe(synthetic.params(), synthetic.ONE_SEED, reader="camvid", split="test")
+    (table,) = (table for table in section(described, "Comparison").tables if table.name == "public")
+    assert columns(table)["mIoU on val"] == ["55.00", "66.92"]
+    plain = describe(synthetic.params(), synthetic.ONE_SEED)
+    assert [table.name for table in section(plain, "Comparison").tables] == ["comparison"]
+
+
+def test_the_page_on_methods_has_the_same_public_baselines():
+    text = (PROJECT / "docs/methods.md").read_text(encoding="utf-8")
+    for found in (found for of_reader in public.PUBLIC.values() for found in of_reader):
+        address = found.source.partition(": ")[2]
+        assert re.search(
+            rf"\| {re.escape(found.network)} \| {re.escape(found.training)} \| {found.miou:.2f} \| "
+            rf".*{address}",
+            text,
+        )
+
+
+def test_equal_steps_and_equal_time_are_two_tables():
+    settings = timed()
+    described = describe(settings, TIMED)
+    steps, time = section(described, "Comparison").tables
+    assert (steps.name, time.name) == ("comparison", "equal_time")
+    assert columns(steps)["student"] == ["ResNet-101", "ResNet-18", "ResNet-18"]
+    assert columns(steps)["Δ"] == ["", "", "+10.00"]
+    assert columns(time)["student"] == ["ResNet-101", "MobileNetV2", "MobileNetV2"]
+    assert columns(time)["Δ"] == ["", "", "−5.00"]
+    # Two epochs of one step: four images in batches of eight.
+    assert columns(steps)["hours"] == ["", "0.50", "1.00"]
+    assert columns(time)["hours"] == ["", "1.00", "1.00"]
+    assert "epochs" not in columns(time)  # here all have two
+    texts = [sentence for _, sentence in findings(described)]
+    assert any(text.startswith("MobileNetV2: AttnFD differs from no distillation by −5.00") for text in texts)
+    assert any("without validations" in note for note in section(described, "Notes").text)
+
+
+@pytest.mark.parametrize(("images", "steps"), [(4, 1), (8, 1), (9, 1), (10, 2), (16, 2)])
+def test_a_last_batch_of_one_image_takes_no_time(images, steps):
+    settings = timed()
+    history = pd.DataFrame(
+        [("resnet18", "none", "", 3), ("resnet18", "kd", "", 3), ("resnet18", "attnfd", "b", 3)]
+    )
+    history.columns = ["student", "method", "variant", "epoch"]
+    rows = budget.with_hours(history, settings, synthetic.card(images))
+    assert rows["hours"].tolist() == [0.25 * 3 * steps]
+
+
+def test_epochs_are_a_column_where_they_differ():
+    settings = synthetic.params()
+    cells = synthetic.results(settings, synthetic.ONE_SEED)
+    (cell,) = (cell for cell in cells if cell.name == "resnet18-kd-0")
+    history = tables.curves(cells)
+    history = history[(history["cell"] != cell.name) | (history["epoch"] < 2)]
+    table = budget.beside(tables.comparison(tables.results(cells)), history, history.assign(hours=0).head(0))
+    assert table["epochs"].tolist() == [2, 2, 1, 2]
+    assert table["hours"].isna().all()
+
+
+TIMED = {
+    "teacher": 0.8, "resnet18-none-0": 0.5, "resnet18-attnfd-0": 0.6,
+    "mobilenetv2-none-0": 0.6, "mobilenetv2-attnfd-0": 0.55,
+    "resnet18-attnfd-b-0": 0.5, "resnet18-attnfd-ed-0": 0.5,
+}  # fmt: skip
+
+
+def timed():
+    """MobileNetV2 is trained in equal time, from the images of val."""
+    settings = synthetic.params(methods=["none", "attnfd"], students=["resnet18", "mobilenetv2"])
+    own = {"resnet18": {}, "mobilenetv2": {"tiny": {"none": 2}}}
+    settings.student = lambda key: Student(backbone=key, dropout=(0.5, 0.1), epochs=own[key])
+    hour = 3.6e6
+    settings.report = Report(
+        title="Tiny",
+        step_ms={
+            "tiny": {
+                "resnet18": {"none": hour / 4, "attnfd": hour / 2},
+                "mobilenetv2": dict.fromkeys(("none", "attnfd"), hour / 2),
+            }
+        },
+    )
+    distill = settings.distill("tiny").model_copy(update={"splits": ("val",)})
+    settings.distill = lambda dataset: distill
+    return settings
 
 
 def test_one_seed_is_warned_of():
@@ -115,7 +255,7 @@ def test_trials_are_a_table_with_the_chosen_factor_in_bold():
 def test_one_seed_has_no_verdict_and_is_said_once():
     described = describe(synthetic.params(), synthetic.ONE_SEED)
     kinds = [kind for kind, _ in findings(described)]
-    assert kinds == ["note", "warning"]
+    assert kinds == ["note", "note", "warning"]
     expected = "ResNet-18: AttnFD differs from no distillation by +10.00 mIoU (95 % interval over images ["
     assert findings(described)[0][1].startswith(expected)
     text = markdown.write(described)
@@ -128,7 +268,7 @@ def test_a_worse_method_is_called_so():
     found = findings(describe(synthetic.params(seeds=[0, 1, 2]), swapped))
     assert found[0][0] == "worse"
     assert "AttnFD is worse than no distillation by −10.00 mIoU" in found[0][1]
-    assert found[2][1] == "ResNet-18, compared with no distillation: not distinguishable: KD; worse: AttnFD."
+    assert found[2][1] == "ResNet-18, compared with no distillation: not significant: KD; worse: AttnFD."
 
 
 def test_a_collapsed_student_is_named():
@@ -155,7 +295,11 @@ def test_nothing_is_said_of_methods_that_did_not_run():
         if name not in ("resnet18-kd-0", "resnet18-attnfd-0")
     }
     described = describe(synthetic.params(methods=["none"]), kept)
-    assert [kind for kind, _ in findings(described)] == ["warning"]
+    (variants, warning) = findings(described)
+    assert variants[1].startswith(
+        "ResNet-18: of all layers of AttnFD, encoder + decoder scores highest, 68.00 mIoU, which is +8.00"
+    )
+    assert warning[0] == "warning"
     assert columns(section(described, "Distilled layers").tables[0])["encoder"] == ["", "", "✓"]
 
 
@@ -207,9 +351,11 @@ def test_a_table_without_rows_of_its_own_is_left_out():
 
 def test_the_data_are_shown_as_prepare_counted_them_and_its_warnings_are_findings():
     found = tables.results(synthetic.results(synthetic.params(), synthetic.ONE_SEED))
-    comparison = tables.comparison(found)
+    history = tables.curves(Cell.all(synthetic.params().run, "tiny"))
+    comparison = budget.beside(tables.comparison(found), history, history.assign(hours=0).head(0))
     frames = {
         "comparison": comparison,
+        "public": public.baselines(comparison, "shapes"),
         "ablation": tables.ablation(found, synthetic.params(), "tiny"),
         "settings": tables.settings(found, synthetic.params()),
         "networks": tables.networks(comparison),
@@ -243,7 +389,7 @@ SAMPLE = Page(
     NASTY,
     NASTY,
     (
-        Section("Findings", findings=(Finding("warning", NASTY), Finding("not distinguishable", "so"))),
+        Section("Findings", findings=(Finding("warning", NASTY), Finding("not significant", "so"))),
         Section(
             NASTY,
             text=(NASTY,),
@@ -390,7 +536,7 @@ def test_latex_of_every_table(reader):
     described = describe(settings, mious | {"resnet18-attnfd-plain-0": 0.66}, reader)
     found = [table for section in described.sections for table in section.tables]
     assert [table.name for table in found] == [
-        "comparison", "ablation", "settings", "networks", "data", "recipe"
+        "comparison", *["public"] * (reader != "shapes"), "ablation", "settings", "networks", "data", "recipe"
     ]  # fmt: skip
     for table in found:
         check_latex(latex.write(table, table.name), len(table.columns))
@@ -437,10 +583,16 @@ def test_markdown_and_html_show_the_same_cells():
     # What is the first column in Markdown is a line above its rows in HTML.
     heads = {"ResNet-18", "ResNet-101"}
     texts = [[re.sub(r"\\(.)", r"\1", cell) for cell in row] for row in cells]
-    plain = [row[len(row) > 5 and row[0] in heads | {"student"} :] for row in texts]
+    headed = [
+        len(row) > 5 or row[-1].startswith(("this report", "the paper's tables", "CIRKD")) for row in texts
+    ]
+    headed = [
+        row[0] == "student" or (long and row[0] in heads) for row, long in zip(texts, headed, strict=True)
+    ]
+    plain = [row[first:] for row, first in zip(texts, headed, strict=True)]
     assert plain == [row for row in reader.rows if row[1:] != [""]]
-    assert [row[0] for row in reader.rows if row[1:] == [""]] == ["ResNet-101", "ResNet-18", "ResNet-18"]
-    assert len(cells) == 4 + 1 + 4 + 1 + 2 + 1 + 4 + 1 + 18 + 1
+    assert [row[0] for row in reader.rows if row[1:] == [""]] == ["ResNet-101", *["ResNet-18"] * 3]
+    assert len(cells) == 4 + 1 + 3 + 1 + 4 + 1 + 2 + 1 + 4 + 1 + 30 + 1
 
 
 def test_a_table_of_methods_shows_the_score_beside_the_name_that_stays():

@@ -16,7 +16,7 @@ from attnfd import paths
 from attnfd.data.prepared import Prepared, open_prepared
 from attnfd.distillers.attnfd import AttnFD
 from attnfd.errors import UserError
-from attnfd.report import provenance, vector
+from attnfd.report import paper, provenance, vector
 from attnfd.report.names import Names
 from attnfd.results import style
 from stages.report import report
@@ -120,8 +120,9 @@ def test_three_seeds():
     assert table.loc["attnfd", "miou_std"] == pytest.approx(np.std([0.70, 0.71, 0.75], ddof=1), abs=1e-12)
 
 
-def test_the_paper_is_found_by_the_reader_of_the_card():
+def test_the_paper_is_found_by_the_reader_of_the_card(monkeypatch):
     prepared = synthetic.dataset()
+    monkeypatch.setitem(paper.CLASSES, "voc", len(prepared.card.classes))
     voc = prepared.card.model_copy(update={"reader": "voc"})
     Prepared(voc, prepared.index, prepared.root).write(prepared.root)
     synthetic.results(synthetic.params(), synthetic.ONE_SEED)
@@ -130,6 +131,10 @@ def test_the_paper_is_found_by_the_reader_of_the_card():
     assert table.loc["attnfd", "paper_miou"] == pytest.approx(0.7309)
     layers = pd.read_csv(FOLDER / "tables/ablation.csv").set_index("variant")
     assert layers.loc["ed", "paper_accuracy"] == pytest.approx(0.8268)
+    monkeypatch.setitem(paper.CLASSES, "voc", 21)
+    report(tasks.of(synthetic.params(), "tiny"))
+    assert "paper_miou" not in pd.read_csv(FOLDER / "tables/comparison.csv")
+    assert not (FOLDER / "tables/public.csv").exists()
 
 
 def test_equal_results_give_equal_bytes(monkeypatch):

@@ -94,10 +94,12 @@ def test_images_that_are_kept_and_drawn(prepared):
 def test_pictures(prepared):
     found = evaluate(prepared, "out")
     energies = np.stack([np.array([[0.0, 50], [100, 100]]), np.zeros((2, 2))])
-    cosines = {"encoder/agreement": np.array([[[-1.0, 0.2]], [[0.6, 1]]])}
-    write.write_attention(Path("out"), found, {"teacher": {"encoder/raw": energies}}, cosines)
+    cosines = {"student/encoder/agreement": np.array([[[-1.0, 0.2]], [[0.6, 1]]])}
+    colours = {"teacher/encoder/components": np.arange(24, dtype=np.uint8).reshape(2, 2, 2, 3)}
+    write.write_attention(Path("out"), found, {"teacher": {"encoder/raw": energies}}, cosines, colours)
     with np.load("out/attention.npz") as stored:
-        assert set(stored) == {"ids", "teacher/encoder/raw", "student/encoder/agreement"}
+        assert set(stored) == {"ids", "teacher/encoder/raw", "student/encoder/agreement", *colours}
+        assert (stored["teacher/encoder/components"] == colours["teacher/encoder/components"]).all()
         assert stored["student/encoder/agreement"].tolist() == [[[0, 51]], [[153, 255]]]
         assert stored["ids"].tolist() == ["image1", "image3"]
         # Percentiles of 0, 50, 100, 100: the 2nd is 3, the 98th is 100; a map without contrast is dark.

@@ -18,7 +18,7 @@ from attnfd.losses import cross_entropy
 from attnfd.models.deeplab import DeepLabV3Plus
 from attnfd.models.frozen import freeze
 from attnfd.models.taps import Tap
-from attnfd.results.attention import agreements, energies
+from attnfd.results.attention import agreements, energies, pairs
 from attnfd.runtime.fabric import start_fabric
 from attnfd.training import loop, optimizer, state
 from attnfd.training.checkpoints import Checkpoints
@@ -244,14 +244,14 @@ def test_agreement_is_what_the_loss_leaves() -> None:
     )
     for _ in range(30):  # Features with the statistics that random weights start with would vanish.
         objective(normalize(images), target, 0.0)
-    cosines = agreements(student, teacher, images, distiller)
-    assert set(cosines) == {f"{layer}/agreement" for layer in ("backbone", "encoder", "decoder")}
+    cosines = agreements(pairs(student, teacher, images, distiller))
+    assert set(cosines) == {f"student/{layer}/agreement" for layer in ("backbone", "encoder", "decoder")}
     with torch.no_grad():
         terms = objective.eval()(normalize(images), target, 0.0)
     expected = sum(2 - 2 * float(cosine.mean()) for cosine in cosines.values())
     assert terms["attnfd"].item() == pytest.approx(expected, rel=1e-4)
     without_attention = build("kd", student.info, teacher.info)
-    assert agreements(student, teacher, images, without_attention) == {}
+    assert pairs(student, teacher, images, without_attention) == {}
 
 
 def test_deterministic_kernels_are_asked_for_and_given_up_again(monkeypatch: pytest.MonkeyPatch) -> None:

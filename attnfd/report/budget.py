@@ -1,0 +1,64 @@
+"""What the trainings of a report took: epochs and hours; and which of them are trained in equal time."""
+
+from collections.abc import Mapping
+
+import pandas as pd
+
+from attnfd.config.params import Params
+from attnfd.data.prepared import Card
+from attnfd.paths import TEACHER
+
+
+def with_hours(history: pd.DataFrame, params: Params, card: Card) -> pd.DataFrame:
+    """Trainings of methods, with the `hours` of every epoch's end: those of its steps, without validations.
+
+    A training is left out if `report.step_ms` has no time for it.
+
+    Args:
+        history: of `attnfd.analysis.tables.curves`.
+    """
+    measured = params.report.step_ms.get(card.name, {})
+    steps = _steps(params, card) if measured else 0
+    rows = history[history["variant"] == ""]
+    keys = zip(rows["student"], rows["method"], strict=True)
+    times = [measured.get(student, {}).get(method) for student, method in keys]
+    hours = rows["epoch"] * steps * pd.Series(times, rows.index, dtype=float) / 3.6e6
+    return rows.assign(hours=hours).dropna(subset="hours")
+
+
+def _steps(params: Params, card: Card) -> int:
+    """Of an epoch of a student: a last batch of one image is dropped."""
+    training = params.distill(card.name)
+    full, rest = divmod(sum(card.splits[split].images for split in training.splits), training.batch_size)
+    return full + (rest > 1)
+
+
+def beside(comparison: pd.DataFrame, history: pd.DataFrame, timed: pd.DataFrame) -> pd.DataFrame:
+    """`comparison` with the `epochs` of every row, and its `hours`, empty without a measured time.
+
+    Args:
+        comparison: of `attnfd.analysis.tables.comparison`.
+        timed: of `with_hours`, from this history.
+    """
+    by = ["student", "method"]
+    table = comparison
+    for frame, column, name in (
+        (history[history["variant"] == ""], "epoch", "epochs"),
+        (timed, "hours", "hours"),
+    ):
+        table = table.merge(
+            frame.groupby(by)[column].max().rename(name), "left", left_on=by, right_index=True
+        )
+    return table
+
+
+def split(comparison: pd.DataFrame, params: Params, dataset: str) -> Mapping[str, pd.DataFrame]:
+    """The students with epochs of their own as `equal_time`, all others as `comparison`.
+
+    All are in `comparison` if every student is of one kind.
+    """
+    students = comparison["student"]
+    own = students.map(lambda key: key != TEACHER and dataset in params.student(key).epochs)
+    if not own.any() or own[students != TEACHER].all():
+        return {"comparison": comparison}
+    return {"comparison": comparison[~own], "equal_time": comparison[own | (students == TEACHER)]}
