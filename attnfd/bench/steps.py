@@ -35,7 +35,7 @@ from attnfd.models import checkpoint
 from attnfd.models.deeplab import DeepLabV3Plus
 from attnfd.models.kernels import AtrousConv, Dropout, JoiningConv, cast_weights
 from attnfd.models.taps import Output
-from attnfd.runtime.fabric import start_fabric
+from attnfd.runtime.fabric import TF32, allow_tf32, start_fabric
 from attnfd.training.objective import Objective
 from attnfd.training.optimizer import make_optimizer
 
@@ -203,8 +203,7 @@ def _update(
     wrapped, optimizing = fabric.setup(objective, optimizer)
 
     def update(images: Tensor, target: Tensor) -> None:
-        torch.backends.cudnn.allow_tf32 = variant.tf32
-        torch.set_float32_matmul_precision("high" if variant.tf32 else "highest")
+        allow_tf32(variant.precision == TF32)  # Variants take turns, and share what this sets.
         optimizing.zero_grad()
         terms = wrapped(images, target, 0.0)
         fabric.backward(sum(terms.values()))

@@ -133,8 +133,9 @@ class Training(Section):
     )
     flip: float = Field(ge=0, le=1, description="probability of a horizontal flip")
     sync_bn: bool = Field(description="in several processes: BN over the whole batch, not over each part")
-    precision: Literal["32-true", "bf16-mixed", "16-mixed", "auto"] = Field(
-        description="arithmetic of the step; auto: bf16-mixed where it is native to the device, else 32-true"
+    precision: Literal["32-true", "tf32", "bf16-mixed", "16-mixed", "auto"] = Field(
+        description="arithmetic of the step; tf32: 32-true, but a GPU may round factors to 10 bits; auto: "
+        "bf16-mixed where it is native to the device, else 32-true"
     )
     deterministic: bool = Field(description="on a GPU, too: the same bits every time, in slower kernels")
     validate_every: Positive = Field(description="epochs between validations; the last epoch always is one")

@@ -28,7 +28,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def classify(model: nn.Module, images: Tensor) -> Tensor:
-    """Most likely classes (B, H, W) of uint8 images (B, 3, H, W)."""
+    """Most likely classes (B, H, W) of images (B, 3, H, W), values up to 255."""
     return model(normalize(images)).logits.argmax(1)
 
 
@@ -44,7 +44,8 @@ class ClassMap(nn.Module):
         self.network = network
 
     def forward(self, images: Tensor) -> Tensor:
-        return classify(self.network, images.permute(0, 3, 1, 2)).to(torch.uint8)
+        # Floats first: TensorRT has no transpose of bytes, so it refuses a graph that begins with one.
+        return classify(self.network, images.float().permute(0, 3, 1, 2)).to(torch.uint8)
 
 
 def confusion(
@@ -107,5 +108,18 @@ def confusion_matrices(pred: Tensor, target: Tensor, classes: int) -> Tensor:
     void_bin = classes * classes
     bins = torch.where(target == VOID, void_bin, target.long() * classes + pred).flatten(1)
     counts = torch.zeros(len(bins), void_bin + 1, dtype=torch.int64, device=bins.device)
-    counts.scatter_add_(1, bins, torch.ones_like(counts[:1, :1]).expand_as(bins))
+    with _in_any_order():
+        counts.scatter_add_(1, bins, torch.ones_like(counts[:1, :1]).expand_as(bins))
     return counts[:, :void_bin].reshape(-1, classes, classes)
+
+
+@contextmanager
+def _in_any_order() -> Iterator[None]:
+    """Without the warning that torch gives of sums whose order varies: those of integers are exact."""
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(False)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)

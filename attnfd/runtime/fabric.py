@@ -13,6 +13,9 @@ from attnfd.runtime import machine, processes
 # It would print with every start what arithmetic was chosen: a training's run has that among its params.
 logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
 
+TF32 = "tf32"
+"""The precision that is `32-true` with `allow_tf32`."""
+
 # What a CPU calls instructions that multiply bfloat16 numbers themselves.
 NATIVE_BF16 = ("avx512_bf16", "amx_bf16")
 
@@ -33,6 +36,8 @@ def start_fabric(precision: Any, *, together: bool = False, deterministic: bool 
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("ATTNFD_DEVICE: found 'cuda', but no GPU is visible here; allowed: auto, cpu")
     precision = chosen_precision(precision)
+    allow_tf32(precision == TF32)
+    arithmetic: Any = "32-true" if precision == TF32 else precision
     # cuBLAS reads it when it starts; without, it shares its buffers between streams in any order.
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -41,13 +46,21 @@ def start_fabric(precision: Any, *, together: bool = False, deterministic: bool 
         here = int(os.environ["LOCAL_WORLD_SIZE"])
         nodes = processes.count() // here
         fabric = Fabric(
-            accelerator=device, devices=here, num_nodes=nodes, strategy="ddp", precision=precision
+            accelerator=device, devices=here, num_nodes=nodes, strategy="ddp", precision=arithmetic
         )
         fabric.launch()
     else:
-        fabric = Fabric(accelerator=device, devices=1, precision=precision)
-    torch.set_float32_matmul_precision("high")
+        fabric = Fabric(accelerator=device, devices=1, precision=arithmetic)
     return fabric
+
+
+def allow_tf32(allowed: bool) -> None:
+    """Whether a GPU may round float32 factors to 10 bits, in convolutions and in products of matrices.
+
+    PyTorch allows it in convolutions unless told not to, and then 32-true is not what its name says.
+    """
+    torch.set_float32_matmul_precision("high" if allowed else "highest")
+    torch.backends.cudnn.allow_tf32 = allowed
 
 
 def chosen_precision(asked: Any) -> Any:
