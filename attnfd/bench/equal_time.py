@@ -10,8 +10,9 @@ from rich.console import Console
 from rich.table import Table
 
 from attnfd.bench import timing
-from attnfd.bench.setting import OURS, Setting, make_teacher
+from attnfd.bench.setting import Setting, make_teacher
 from attnfd.bench.steps import training_step
+from attnfd.bench.ways import OURS
 from attnfd.config.params import Params
 from attnfd.paths import Cell
 from attnfd.runtime.fabric import chosen_precision

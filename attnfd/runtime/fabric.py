@@ -9,12 +9,10 @@ from lightning_fabric import Fabric
 
 from attnfd.errors import UserError
 from attnfd.runtime import machine, processes
+from attnfd.runtime.arithmetic import TF32, allow_tf32
 
 # It would print with every start what arithmetic was chosen: a training's run has that among its params.
 logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-
-TF32 = "tf32"
-"""The precision that is `32-true` with `allow_tf32`."""
 
 # What a CPU calls instructions that multiply bfloat16 numbers themselves.
 NATIVE_BF16 = ("avx512_bf16", "amx_bf16")
@@ -52,15 +50,6 @@ def start_fabric(precision: Any, *, together: bool = False, deterministic: bool 
     else:
         fabric = Fabric(accelerator=device, devices=1, precision=arithmetic)
     return fabric
-
-
-def allow_tf32(allowed: bool) -> None:
-    """Whether a GPU may round float32 factors to 10 bits, in convolutions and in products of matrices.
-
-    PyTorch allows it in convolutions unless told not to, and then 32-true is not what its name says.
-    """
-    torch.set_float32_matmul_precision("high" if allowed else "highest")
-    torch.backends.cudnn.allow_tf32 = allowed
 
 
 def chosen_precision(asked: Any) -> Any:
