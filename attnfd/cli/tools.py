@@ -276,6 +276,31 @@ def benchmark_training(
     run(given, parts or list(PARTS), numbers=json, plot=plot)
 
 
+@benchmark.command(
+    "gpu",
+    epilog="Example: attnfd benchmark gpu\n\nWhere little but PyTorch is installed: python -m attnfd.bench.gpu",
+)
+def benchmark_gpu(
+    parts: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[PART]...", help="steps, shortcuts, cells, loop; unset: all.", show_default=False
+        ),
+    ] = None,
+    rehearse: Annotated[bool, typer.Option("--rehearse", help="Tiny steps, also on a CPU.")] = False,
+    json: Annotated[Path, typer.Option(help="A file for the numbers.")] = Path("gpu.json"),
+    markdown: Annotated[Path, typer.Option(help="A file for the tables.")] = Path("gpu.md"),
+) -> None:
+    """Measure on a GPU what a training step costs in every arithmetic, with its shortcuts, loop and company."""
+    from attnfd.bench.gpu import PARTS, gpu
+    from attnfd.discovery import one_of
+
+    for part in parts or ():
+        one_of(part, tuple(PARTS), "PART")
+    tables = gpu(rehearse=rehearse, json_file=json, markdown=markdown, parts=parts or tuple(PARTS))
+    Console(soft_wrap=True, highlight=False).print(tables, markup=False)
+
+
 @benchmark.command("startup", epilog="Example: attnfd benchmark startup --rounds 5")
 def benchmark_startup(
     rounds: Annotated[int, typer.Option(min=1, help="Timings of each.")] = 3,

@@ -131,7 +131,21 @@ class Training(Section):
     scale: tuple[Scale, Scale] = Field(
         description="range of the random resize, relative to the original size"
     )
+    scale_from: Literal["original", "short_side"] = Field(
+        default="original",
+        description="what scale is relative to: the image's size; or the crop, whose short side times scale "
+        "becomes that of the image",
+    )
     flip: float = Field(ge=0, le=1, description="probability of a horizontal flip")
+    jitter: Probability = Field(
+        default=0,
+        description="brightness, contrast and saturation are multiplied by random factors between 1 - jitter "
+        "and 1 + jitter; 0: not",
+    )
+    blur: Annotated[NonNegative, within(0, 10, "more leaves nothing to see")] = Field(
+        default=0,
+        description="largest deviation, in pixels, of a random Gaussian blur; 0: none",
+    )
     sync_bn: bool = Field(description="in several processes: BN over the whole batch, not over each part")
     precision: Literal["32-true", "tf32", "bf16-mixed", "16-mixed", "auto"] = Field(
         description="arithmetic of the step; tf32: 32-true, but a GPU may round factors to 10 bits; auto: "
@@ -215,6 +229,11 @@ class Distill(Training):
 
     weights: str = Field(
         description="imagenet, none, or a file; {backbone} in its path stands for the backbone's name"
+    )
+    encoder_dropout: Probability | None = Field(
+        default=None,
+        description="after the ASPP of a student that is distilled; null: the first of its dropout. The "
+        "released code has 0, and its undistilled students 0.5",
     )
 
 

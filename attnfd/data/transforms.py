@@ -1,5 +1,6 @@
 """Augmentation of a training image with its mask, and normalisation (paper sec. 4.2)."""
 
+import math
 from functools import cache
 
 import torch
@@ -12,16 +13,20 @@ from attnfd.data.labels import VOID
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
+SHARP = 0.1
+"""Least deviation of a blur, which changes nothing yet."""
 PAD_COLOUR = [round(255 * channel) for channel in MEAN]
 
 
 def augment(image: Tensor, mask: Tensor, training: Training) -> tuple[Tensor, Tensor]:
-    """Random scale, horizontal flip, and a random crop padded with the mean colour and void.
+    """Random scale, flip, a random crop padded with the mean colour and void, colours and blur.
 
     Images (3, H, W) are resized bilinearly, masks (H, W) to the nearest value; both are uint8. Random numbers
     are those of torch's global generator.
     """
     factor = float(torch.empty(()).uniform_(*training.scale))
+    if training.scale_from == "short_side":
+        factor *= min(training.crop) / min(mask.shape)
     size = [max(1, round(side * factor)) for side in mask.shape]
     image = F.resize_image(image, size, antialias=True)
     # "Exact" samples at pixel centres, as bilinear does; v2's kernel for masks is half a pixel off.
@@ -35,7 +40,21 @@ def augment(image: Tensor, mask: Tensor, training: Training) -> tuple[Tensor, Te
     height, width = training.crop
     top, left = _start(mask.shape[1] - height), _start(mask.shape[2] - width)
     crop = (slice(top, top + height), slice(left, left + width))
-    return image[:, *crop], mask[0, *crop]
+    return disturb(image[:, *crop], training), mask[0, *crop]
+
+
+def disturb(image: Tensor, training: Training) -> Tensor:
+    """Random colours and a random blur of an image (3, H, W), uint8; what is off draws no number."""
+    if training.jitter:
+        factors = torch.empty(3).uniform_(1 - training.jitter, 1 + training.jitter).tolist()
+        changes = (F.adjust_brightness_image, F.adjust_contrast_image, F.adjust_saturation_image)
+        for change, factor in zip(changes, factors, strict=True):
+            image = change(image, factor)
+    if training.blur:
+        sigma = max(SHARP, float(torch.empty(()).uniform_(0, training.blur)))
+        radius = min(math.ceil(3 * sigma), min(image.shape[1:]) - 1)
+        image = F.gaussian_blur_image(image, [2 * radius + 1] * 2, [sigma] * 2)
+    return image
 
 
 def _start(room: int) -> int:

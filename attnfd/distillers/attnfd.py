@@ -81,8 +81,8 @@ class AttnFD(Distiller):
         )
         teacher_attention: Literal["trained", "parameter_free"] = Field(
             default="trained",
-            description="refined by the teacher's own CBAM, or by gates without weights; then which ones, "
-            "channel or spatial, attention says for both networks",
+            description="refined by the teacher's own CBAM, which is before the ReLU; or by gates without "
+            "weights at point, which ones, channel or spatial, attention says for both networks",
         )
         kd_weight: NonNegative = Field(
             default=0, description="factor of an added KD term at temperature 1; 0: without"
@@ -99,7 +99,7 @@ class AttnFD(Distiller):
         self.student_taps = frozenset(config.taps)
         trained = config.teacher_attention == "trained"
         self.teacher_tap: dict[str, Tap] = {
-            layer: Tap(layer, "refined" if trained else "pre_relu") for layer in config.layers
+            tap.layer: Tap(tap.layer, "refined") if trained else tap for tap in config.taps
         }
         self.teacher_taps = frozenset(self.teacher_tap.values())
         self.teacher_logits = config.kd_weight > 0

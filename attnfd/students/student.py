@@ -25,6 +25,12 @@ def make_student(cell: Cell, settings: Settings, classes: int, teacher: NetInfo,
     """
     assert settings.student is not None
     student = DeepLabV3Plus(**dict(settings.student), classes=classes, weights=weights)
+    if (
+        settings.distill is not None
+        and settings.distill.encoder_dropout is not None
+        and cell.method != "none"
+    ):
+        student.encoder_dropout.p = settings.distill.encoder_dropout
     return student, _distiller(cell, settings, student.info, teacher)
 
 

@@ -101,3 +101,23 @@ def test_normalize_is_imagenets() -> None:
     assert torch.equal(images, before)
     padding = normalize(MEAN_COLOUR.reshape(1, 3, 1, 1))
     assert padding.abs().max() < 0.01
+
+
+def test_colours_and_blur_change_the_image_alone_and_draw_nothing_where_they_are_off() -> None:
+    image = torch.randint(0, 256, (3, 40, 30), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    mask = torch.arange(1200).view(40, 30).remainder(5).to(torch.uint8)
+    results = {}
+    for name, changes in {"off": {}, "jitter": {"jitter": 0.4}, "blur": {"blur": 9.0}}.items():
+        torch.manual_seed(7)
+        results[name] = *augment(image, mask, training(**changes)), torch.rand(1)
+    for name in ("jitter", "blur"):
+        assert not torch.equal(results[name][0], results["off"][0])
+        assert torch.equal(results[name][1], results["off"][1])
+    torch.manual_seed(7)
+    plain = augment(image, mask, training(jitter=0, blur=0))
+    assert torch.equal(plain[0], results["off"][0])
+    assert torch.equal(torch.rand(1), results["off"][2])
+    # A blur takes differences between neighbours away, and keeps the mean.
+    blurred, sharp = (results[name][0].float() for name in ("blur", "off"))
+    assert blurred.diff(dim=2).abs().mean() < 0.5 * sharp.diff(dim=2).abs().mean()
+    assert torch.allclose(blurred.mean((1, 2)), sharp.mean((1, 2)), atol=6)
