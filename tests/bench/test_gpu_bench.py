@@ -42,9 +42,9 @@ def test_steps_and_shortcuts_are_measured(tmp_path: Path) -> None:
 def test_the_loop_is_measured_on_images_that_are_drawn_for_it(tmp_path: Path) -> None:
     content, shown = rehearsal(tmp_path, "loop")
     found = content["loop"]
-    assert 0 < found["bare_ms"]
+    assert found["bare_ms"] > 0
     assert found["bare_share"] == pytest.approx(found["bare_ms"] / found["loop_ms"])
-    assert 0 < found["loader_share"]
+    assert found["loader_share"] > 0
     assert f"The bare step is {100 * found['bare_share']:.1f} %" in shown
 
 
