@@ -181,6 +181,15 @@ def export(
     model: ModelName,
     out: Annotated[Path, typer.Option(help="A file; its card is written beside it.")],
     kind: Annotated[str, typer.Option("--format", help="onnx or torch-export.")] = "onnx",
+    opset: Annotated[int, typer.Option(min=18, max=23, help="Of ONNX.")] = 20,
+    half: Annotated[bool, typer.Option("--half", help="Weights and arithmetic in float16.")] = False,
+    size: Annotated[
+        tuple[int, int] | None,
+        typer.Option(min=17, help="Height and width of every image; unset: any.", show_default=False),
+    ] = None,
+    probabilities: Annotated[
+        bool, typer.Option("--probabilities", help="Answer the classes' probabilities, not the classes.")
+    ] = False,
     images: Annotated[
         list[str] | None,
         typer.Option(help="To compare on instead of validation images; may be given again."),
@@ -188,10 +197,12 @@ def export(
     overwrite: Overwrite = False,
 ) -> None:
     """Write a model as one file that needs no attnfd; refused if it answers otherwise than the model."""
+    from attnfd.deploy.export import Form
     from attnfd.deploy.export import export as run
     from attnfd.deploy.source import open_model
 
-    found = run(open_model(model), kind, out, images=images or [], overwrite=overwrite)
+    form = Form(opset, half, size, probabilities)
+    found = run(open_model(model), kind, out, images=images or [], overwrite=overwrite, form=form)
     Console(soft_wrap=True).print(
         f"{out}: compared on {found.images} images: logits differ by at most {found.difference:.1e} of the "
         f"largest, {100 * found.agreement:.3f} % of the pixels have the same class"
@@ -278,7 +289,7 @@ def benchmark_training(
 
 @benchmark.command(
     "gpu",
-    epilog="Example: attnfd benchmark gpu\n\nWhere little but PyTorch is installed: python -m attnfd.bench.gpu",
+    epilog="Example: attnfd benchmark gpu\n\nWhere there is little but PyTorch: python -m attnfd.bench.gpu",
 )
 def benchmark_gpu(
     parts: Annotated[
@@ -291,7 +302,7 @@ def benchmark_gpu(
     json: Annotated[Path, typer.Option(help="A file for the numbers.")] = Path("gpu.json"),
     markdown: Annotated[Path, typer.Option(help="A file for the tables.")] = Path("gpu.md"),
 ) -> None:
-    """Measure on a GPU what a training step costs in every arithmetic, with its shortcuts, loop and company."""
+    """Measure on a GPU a step in every arithmetic, its shortcuts, the loop, and cells that share the card."""
     from attnfd.bench.gpu import PARTS, gpu
     from attnfd.discovery import one_of
 

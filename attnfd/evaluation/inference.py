@@ -37,15 +37,20 @@ class ClassMap(nn.Module):
 
     Args:
         network: takes normalised images (B, 3, H, W), returns an `Output` with logits (B, K, H, W).
+        probabilities: answer those of the classes (B, K, H, W), float32, instead.
     """
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, *, probabilities: bool = False) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.probabilities = network, probabilities
 
     def forward(self, images: Tensor) -> Tensor:
-        # Floats first: TensorRT has no transpose of bytes, so it refuses a graph that begins with one.
-        return classify(self.network, images.float().permute(0, 3, 1, 2)).to(torch.uint8)
+        # TensorRT takes and gives bytes only next to floats: it refuses a graph that begins with a transpose
+        # of bytes, and one that makes them of integers.
+        pixels = images.float().permute(0, 3, 1, 2)
+        if self.probabilities:
+            return self.network(normalize(pixels)).logits.float().softmax(1)
+        return classify(self.network, pixels).float().to(torch.uint8)
 
 
 def confusion(
