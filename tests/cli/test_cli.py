@@ -21,7 +21,7 @@ from tests import miniature
 COMMANDS = (
     "check", "prepare", "train_teacher", "evaluate_teacher", "freeze", "distill", "evaluate", "ablate",
     "report", "plan", "sweep", "compare", "predict", "export", "benchmark models",
-    "benchmark training", "ui", "data fetch",
+    "benchmark training", "benchmark gpu", "ui", "data fetch",
 )  # fmt: skip
 
 
@@ -168,7 +168,7 @@ def test_the_real_command_fails_without_a_traceback(project: Path) -> None:
     assert done.stderr.strip() == (
         "error: params.yaml: training.epochz: unknown key; did you mean 'epochs'? allowed: "
         "splits, epochs, batch_size, lr, head_lr_factor, momentum, nesterov, weight_decay, schedule, crop, "
-        "scale, flip, sync_bn, precision, deterministic, validate_every"
+        "scale, scale_from, flip, jitter, blur, sync_bn, precision, deterministic, validate_every"
     )
 
 
