@@ -204,7 +204,11 @@ class FeatureMethod(Method):
     @property
     def taps(self) -> tuple[Tap, ...]:
         """The feature maps at `layers`, in that order (sums over a set would depend on its order)."""
-        points = self.point if isinstance(self.point, dict) else dict.fromkeys(self.layers, self.point)
+        return self.taps_at(self.point)
+
+    def taps_at(self, point: Point | dict[Layer, Point]) -> tuple[Tap, ...]:
+        """The same at another point."""
+        points = point if isinstance(point, dict) else dict.fromkeys(self.layers, point)
         return tuple(Tap(layer, points.get(layer, "pre_relu")) for layer in self.layers)
 
 
