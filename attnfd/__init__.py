@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-    from attnfd.config.schema import Attention as Attention
+    from attnfd.config.network import Attention as Attention
     from attnfd.deploy.source import Model
     from attnfd.distillers.attnfd import AttnFD as AttnFD
     from attnfd.distillers.base import Distiller as Distiller
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _MODULES = {
-    "Attention": "attnfd.config.schema",
+    "Attention": "attnfd.config.network",
     "AttnFD": "attnfd.distillers.attnfd",
     "CBAM": "attnfd.models.cbam",
     "DeepLabV3Plus": "attnfd.models.deeplab",

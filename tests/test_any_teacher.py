@@ -13,7 +13,7 @@ import torch
 from ruamel.yaml import YAML
 from torch import nn
 
-from attnfd.config.schema import NetworkConfig
+from attnfd.config.network import NetworkConfig
 from attnfd.config.section import validate
 from attnfd.networks.base import make_network
 from attnfd.readers.shapes import Shapes

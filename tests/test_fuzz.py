@@ -86,7 +86,7 @@ TRAINING = {
     "flip": st.floats(0, 1),
     "sync_bn": st.booleans(),
     "deterministic": st.booleans(),
-    "precision": st.sampled_from(["32-true", "bf16-mixed", "16-mixed", "auto"]),
+    "precision": st.sampled_from(["32-true", "tf32", "bf16-mixed", "16-mixed", "auto"]),
 }
 """What docs and descriptions allow, key by key."""
 

@@ -12,8 +12,9 @@ from rich.table import Table
 
 from attnfd.analysis.editing import Key, edited
 from attnfd.bench import timing
-from attnfd.bench.setting import OURS, Setting, make_teacher
+from attnfd.bench.setting import Setting, make_teacher
 from attnfd.bench.steps import training_step
+from attnfd.bench.ways import OURS
 from attnfd.config.params import PARAMS_FILE, Params, load_params, parse_params
 from attnfd.errors import UserError
 from attnfd.paths import Cell

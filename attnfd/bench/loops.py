@@ -1,7 +1,6 @@
 """Timings of the loader, the training loop and the evaluation, on real data."""
 
 import os
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,9 +11,12 @@ from tempfile import TemporaryDirectory
 import torch
 
 from attnfd.bench import timing
+from attnfd.bench.clock import Clock
 from attnfd.bench.rows import Row, to_rows
-from attnfd.bench.setting import OURS, Setting, make_objective, make_serving_teacher, wait
+from attnfd.bench.setting import Setting, make_objective, make_serving_teacher
 from attnfd.bench.steps import stepping, training_step
+from attnfd.bench.timing import wait
+from attnfd.bench.ways import OURS
 from attnfd.config.schema import Distill
 from attnfd.data.loaders import TrainLoader, eval_loader, train_loader
 from attnfd.data.prepared import Prepared, open_prepared
@@ -84,7 +86,7 @@ def time_loop(given: Setting) -> list[Row]:
         apart.zero_grad()  # As the loop does before its own, so that both have the memory to themselves.
 
     with TemporaryDirectory() as folder, _discarded_run(given) as run:
-        clock = _Clock(bare, run.flush, steps, fabric.device)
+        clock = Clock(bare, run.flush, steps, fabric.device)
         learning.register_forward_pre_hook(clock.run_bare_step)
         trainee = Trainee(learning, run, "loop", Checkpoints(Path(folder)), random_state())
         fit(trainee, prepared, training, seed=0, fabric=fabric)
@@ -125,46 +127,6 @@ def _discarded_run(given: Setting) -> Iterator[runs.Run]:
     finally:
         run.close("FINISHED")
         client.delete_run(made)
-
-
-class _Clock:
-    """Times the epochs of a loop, and runs a bare step before each step.
-
-    An epoch is timed from its first step to that of the next.
-
-    Args:
-        bare: takes the bare step.
-        flush: writes what the loop's log has not written yet.
-        steps: of an epoch.
-    """
-
-    def __init__(
-        self, bare: Callable[[], None], flush: Callable[[], None], steps: int, device: torch.device
-    ) -> None:
-        self._bare, self._flush, self._steps, self._device = bare, flush, steps, device
-        self.loop: list[float] = []
-        self.bare: list[float] = []
-        self._count = 0
-        self._of_bare_steps = 0.0
-        self._start = 0.0
-
-    def run_bare_step(self, *_: object) -> None:
-        """Hook of the objective that the loop trains."""
-        wait(self._device)  # What the loop has queued is its own.
-        if self._count % self._steps == 0:
-            self._end_epoch()
-        self._count += 1
-        start = time.perf_counter()
-        self._bare()
-        self._of_bare_steps += time.perf_counter() - start
-
-    def _end_epoch(self) -> None:
-        self._flush()  # Or the next epoch would bear a part of what the log still has to do.
-        if self._count > self._steps:  # The first epoch warms up.
-            whole = time.perf_counter() - self._start
-            self.loop.append((whole - self._of_bare_steps) / self._steps)
-            self.bare.append(self._of_bare_steps / self._steps)
-        self._start, self._of_bare_steps = time.perf_counter(), 0.0
 
 
 def _real_data(given: Setting) -> tuple[Prepared, Distill, Setting]:

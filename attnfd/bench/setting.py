@@ -2,12 +2,13 @@
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
+from attnfd.bench.ways import CLASSES, OURS
 from attnfd.config.params import Params, Settings, load_params
 from attnfd.config.schema import Distill, TrainTeacher
 from attnfd.models.frozen import freeze
@@ -17,8 +18,6 @@ from attnfd.networks.base import make_network
 from attnfd.paths import Cell
 from attnfd.students.student import make_student
 from attnfd.training.objective import Objective, SharedTeacher
-
-CLASSES = 21
 
 
 @dataclass(frozen=True)
@@ -93,41 +92,6 @@ class Setting:
         return pixels, torch.randint(CLASSES, (self.batch, *self.size), generator=generator)
 
 
-class Variant(NamedTuple):
-    """A way to compute the step.
-
-    `released`: the teacher trains along, as in the authors' code, and no kernel of ours is used.
-    `tf32`: a GPU may round what it multiplies.
-    """
-
-    released: bool
-    frozen: bool
-    channels_last: bool
-    precision: str
-    tf32: bool = False
-    compiled: bool = False
-
-    @property
-    def layout(self) -> torch.memory_format:
-        """Of images, features and weights."""
-        return torch.channels_last if self.channels_last else torch.contiguous_format
-
-
-OURS = Variant(False, True, True, "32-true")
-VARIANTS = {
-    "released code's": Variant(True, False, False, "32-true"),
-    "teacher without gradient": Variant(False, False, False, "32-true"),
-    "teacher frozen, BN folded": Variant(False, True, False, "32-true"),
-    "channels last: 32-true": OURS,
-    "bf16-mixed": OURS._replace(precision="bf16-mixed"),
-}
-GPU_VARIANTS = {
-    "TF32": OURS._replace(tf32=True),
-    "bf16-mixed, compiled": OURS._replace(precision="bf16-mixed", compiled=True),
-}
-"""A CPU has no TF32, and compiling does not pay there (docs/performance.md)."""
-
-
 def make_teacher(given: Setting, *, frozen: bool) -> Network:
     """A teacher of random weights."""
     config = given.teacher
@@ -155,9 +119,3 @@ def make_objectives_beside(teacher: Network, apart: list[Objective]) -> list[Obj
     """The same students and methods, which share the forward passes of one teacher."""
     shared = SharedTeacher(teacher, [one.distiller for one in apart if one.distiller])
     return [Objective(one.model, one.distiller, shared).train() for one in apart]
-
-
-def wait(device: torch.device) -> None:
-    """Until a GPU has done what it was given."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

@@ -4,11 +4,10 @@ import multiprocessing
 import resource
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from types import MethodType
 
 import torch
 from lightning_fabric import Fabric
@@ -19,42 +18,22 @@ from attnfd import discovery
 from attnfd.bench import timing
 from attnfd.bench.rows import Row, to_rows
 from attnfd.bench.setting import (
-    GPU_VARIANTS,
-    OURS,
-    VARIANTS,
     Setting,
-    Variant,
     make_objective,
     make_objectives_beside,
     make_serving_teacher,
     make_teacher,
-    wait,
 )
+from attnfd.bench.timing import wait
+from attnfd.bench.ways import GPU_VARIANTS, OURS, SHORTCUTS, VARIANTS, Released, Variant, leave_out
 from attnfd.data.transforms import normalize
 from attnfd.models import checkpoint
-from attnfd.models.kernels import AtrousConv, Dropout, JoiningConv, cast_weights
+from attnfd.models.kernels import cast_weights
 from attnfd.models.network import Network
-from attnfd.models.taps import Output
+from attnfd.runtime.arithmetic import TF32, allow_tf32
 from attnfd.runtime.fabric import start_fabric
 from attnfd.training.objective import Objective
 from attnfd.training.optimizer import make_optimizer
-
-SHORTCUTS: Mapping[type[nn.Module], Callable[..., Tensor]] = {
-    AtrousConv: nn.Conv2d.forward,
-    Dropout: nn.Dropout.forward,
-    JoiningConv: JoiningConv.in_turn,
-}
-"""Modules of `attnfd.models.kernels` that compute the same in a shorter way, and the long way."""
-
-
-class Released(Objective):
-    """The released code's step: a teacher in train mode, whose graph is kept and back-propagated through."""
-
-    def teach(self, images: Tensor) -> Output:
-        assert self.distiller is not None
-        teacher = self._teacher[0]
-        assert teacher is not None
-        return teacher(images, taps=self.distiller.teacher_taps)
 
 
 def time_step(given: Setting) -> list[Row]:
@@ -170,7 +149,7 @@ def training_step(
         cast_weights(teacher, fabric)
     objective = make_objective(given, teacher, Released if variant.released else Objective)
     for network in (objective, teacher):
-        _leave_out(tuple(SHORTCUTS) if variant.released else without, network)
+        leave_out(tuple(SHORTCUTS) if variant.released else without, network)
     return stepping(given, variant, fabric, objective)
 
 
@@ -186,12 +165,6 @@ def stepping(given: Setting, variant: Variant, fabric: Fabric, objective: Object
     return run
 
 
-def _leave_out(shortcuts: Sequence[type[nn.Module]], network: nn.Module) -> None:
-    for module in network.modules():
-        if type(module) in shortcuts:
-            module.forward = MethodType(SHORTCUTS[type(module)], module)
-
-
 def _update(
     given: Setting, variant: Variant, fabric: Fabric, objective: Objective
 ) -> Callable[[Tensor, Tensor], None]:
@@ -203,8 +176,7 @@ def _update(
     wrapped, optimizing = fabric.setup(objective, optimizer)
 
     def update(images: Tensor, target: Tensor) -> None:
-        torch.backends.cudnn.allow_tf32 = variant.tf32
-        torch.set_float32_matmul_precision("high" if variant.tf32 else "highest")
+        allow_tf32(variant.precision == TF32)  # Variants take turns, and share what this sets.
         optimizing.zero_grad()
         terms = wrapped(images, target, 0.0)
         fabric.backward(sum(terms.values()))

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import torch
-from rich.progress import track
 
 WARM_UP = 3
 """Rounds that do not count."""
@@ -19,6 +18,8 @@ def take_turns(
     calls: Mapping[KeyT, Callable[[], object]], *, rounds: int, title: str
 ) -> dict[KeyT, list[float]]:
     """Seconds of every call, a number per round; in each round every call runs once."""
+    from rich.progress import track  # Not everywhere where a GPU is measured.
+
     seconds: dict[KeyT, list[float]] = {key: [] for key in calls}
     for number in track(range(WARM_UP + rounds), title):
         for key, call in calls.items():
@@ -27,6 +28,12 @@ def take_turns(
             if number >= WARM_UP:
                 seconds[key].append(time.perf_counter() - start)
     return seconds
+
+
+def wait(device: torch.device) -> None:
+    """Until a GPU has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def machine() -> dict[str, Any]:

@@ -6,7 +6,7 @@ import sys
 import traceback
 from pathlib import Path
 
-from attnfd.cli import pipeline, tools  # noqa: F401 - they add their commands to the app
+from attnfd.cli import benchmarks, pipeline, tools  # noqa: F401 - they add their commands to the app
 from attnfd.cli.app import app
 from attnfd.cli.messages import plain, tell, tell_error
 from attnfd.errors import StoppedError, UserError, full_disk

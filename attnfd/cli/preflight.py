@@ -10,8 +10,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from attnfd import discovery, paths
+from attnfd.config.network import NetworkConfig
 from attnfd.config.params import Params, load_params
-from attnfd.config.schema import NetworkConfig
 from attnfd.config.section import validate
 from attnfd.errors import UserError
 from attnfd.runtime import machine

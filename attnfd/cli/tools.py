@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from attnfd.cli import completion
 from attnfd.cli.app import app
-from attnfd.cli.messages import plain, tell, tell_error
-from attnfd.cli.options import Address, Dataset, MethodName, ModelName, Overwrite, Student
+from attnfd.cli.messages import tell_error
+from attnfd.cli.options import Address, Dataset, ModelName, Overwrite
 from attnfd.errors import UserError
 
 if TYPE_CHECKING:
@@ -17,8 +16,6 @@ if TYPE_CHECKING:
 
 data = typer.Typer(help="Datasets on this disk.", no_args_is_help=True)
 app.add_typer(data, name="data", rich_help_panel="Run")
-benchmark = typer.Typer(help="What models and trainings cost on this machine.", no_args_is_help=True)
-app.add_typer(benchmark, name="benchmark", rich_help_panel="Measure")
 
 
 @app.command(rich_help_panel="Run", epilog="Example: attnfd check")
@@ -214,6 +211,15 @@ def export(
     model: ModelName,
     out: Annotated[Path, typer.Option(help="A file; its card is written beside it.")],
     kind: Annotated[str, typer.Option("--format", help="onnx or torch-export.")] = "onnx",
+    opset: Annotated[int, typer.Option(min=18, max=23, help="Of ONNX.")] = 20,
+    half: Annotated[bool, typer.Option("--half", help="Weights and arithmetic in float16.")] = False,
+    size: Annotated[
+        tuple[int, int] | None,
+        typer.Option(min=17, help="Height and width of every image; unset: any.", show_default=False),
+    ] = None,
+    probabilities: Annotated[
+        bool, typer.Option("--probabilities", help="Answer the classes' probabilities, not the classes.")
+    ] = False,
     images: Annotated[
         list[str] | None,
         typer.Option(help="To compare on instead of validation images; may be given again."),
@@ -221,106 +227,16 @@ def export(
     overwrite: Overwrite = False,
 ) -> None:
     """Write a model as one file that needs no attnfd; refused if it answers otherwise than the model."""
+    from attnfd.deploy.export import Form
     from attnfd.deploy.export import export as run
     from attnfd.deploy.source import open_model
 
-    found = run(open_model(model), kind, out, images=images or [], overwrite=overwrite)
+    form = Form(opset, half, size, probabilities)
+    found = run(open_model(model), kind, out, images=images or [], overwrite=overwrite, form=form)
     Console(soft_wrap=True).print(
         f"{out}: compared on {found.images} images: logits differ by at most {found.difference:.1e} of the "
         f"largest, {100 * found.agreement:.3f} % of the pixels have the same class"
     )
-
-
-@benchmark.command(
-    "models",
-    epilog="Example: attnfd benchmark models shapes/teacher shapes/resnet18/attnfd/0 --size 256 256 "
-    "--plot cost.png",
-)
-def benchmark_models(
-    models: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="MODEL...",
-            help="As of predict; the first is 1.00×.",
-            autocompletion=completion.models,
-        ),
-    ],
-    size: Annotated[tuple[int, int], typer.Option(min=17, help="Height and width in pixels.")] = (512, 512),
-    batch: Annotated[int, typer.Option(min=1, help="Images at once.")] = 1,
-    rounds: Annotated[int, typer.Option(min=1, help="Timings of each model.")] = 30,
-    json: Annotated[Path | None, typer.Option(help="A file for the numbers.")] = None,
-    plot: Annotated[Path | None, typer.Option(help="A PNG of mIoU over latency.")] = None,
-) -> None:
-    """Compare trained models on this machine: parameters, multiply-adds, latency, images per second, mIoU.
-
-    With MLflow installed, the numbers and the plot are kept as a run of the first model's dataset.
-    """
-    from importlib.util import find_spec
-
-    from attnfd.deploy.benchmark import benchmark as run
-    from attnfd.deploy.source import open_model
-
-    opened = [open_model(model) for model in models]
-    content, figure = run(opened, size=size, batch=batch, rounds=rounds, numbers=json, plot=plot)
-    if find_spec("mlflow") is None:
-        return
-    from attnfd.tracking import summary
-
-    try:
-        summary.log_benchmark(opened[0].legend.dataset, content, figure)
-    except UserError as error:
-        tell(f"[bold yellow]warning:[/] not logged: {plain(error)}")
-
-
-@benchmark.command(
-    "training",
-    epilog="Example: attnfd benchmark training step --student mobilenetv2 --size 257 257 --batch 2",
-)
-def benchmark_training(
-    parts: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[PART]...",
-            help="step, kernels, split, methods, teacher, sharing, loader, loop, evaluate; unset: all. "
-            "The last three want a prepared dataset: `dvc repro prepare`.",
-            show_default=False,
-        ),
-    ] = None,
-    dataset: Dataset = "shapes",
-    student: Student = "resnet18",
-    method: MethodName = "attnfd",
-    size: Annotated[
-        tuple[int, int] | None,
-        typer.Option(min=17, help="Height and width of a crop; unset: the recipe's.", show_default=False),
-    ] = None,
-    batch: Annotated[
-        int | None, typer.Option(min=2, help="Images of a step; unset: the recipe's.", show_default=False)
-    ] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="Timings of each.")] = 10,
-    json: Annotated[Path | None, typer.Option(help="A file for the numbers.")] = None,
-    plot: Annotated[Path | None, typer.Option(help="A PNG of the ratios.")] = None,
-) -> None:
-    """Measure what a training costs on this machine: its steps, their parts, and what is around them."""
-    from attnfd.bench.run import PARTS
-    from attnfd.bench.run import bench as run
-    from attnfd.bench.setting import Setting
-
-    given = Setting.load(dataset, student, method, size, batch, rounds)
-    run(given, parts or list(PARTS), numbers=json, plot=plot)
-
-
-@benchmark.command("startup", epilog="Example: attnfd benchmark startup --rounds 5")
-def benchmark_startup(
-    rounds: Annotated[int, typer.Option(min=1, help="Timings of each.")] = 3,
-    json: Annotated[Path | None, typer.Option(help="A file for the numbers.")] = None,
-) -> None:
-    """Measure the fixed cost of every stage, in a small project whose pipeline has run."""
-    from attnfd.bench.startup import startup
-    from attnfd.cli import opening
-    from attnfd.config.params import load_params
-
-    cells = dict(opening.graph(load_params()))  # The last of each stage.
-    startup(cells, rounds, Console(), record=json)
 
 
 @data.command(epilog="Example: attnfd data fetch voc")

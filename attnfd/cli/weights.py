@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
+from attnfd.config.network import NetworkConfig
 from attnfd.config.params import Params
-from attnfd.config.schema import NetworkConfig, TrainTeacher
+from attnfd.config.schema import TrainTeacher
 from attnfd.discovery import component
 from attnfd.errors import UserError
 

@@ -191,9 +191,8 @@ class Params:
 
     def train_teacher(self, dataset: str) -> TrainTeacher:
         section = self._training(TrainTeacher, "train_teacher", dataset)
-        discovery.one_of(
-            section.network, discovery.names("networks"), f"{self.source}: train_teacher.network"
-        )
+        key = f"{self.source}: train_teacher.network"
+        discovery.one_of(section.network, discovery.names("networks"), key)
         return section
 
     def distill(self, dataset: str) -> Distill:
@@ -256,10 +255,7 @@ class Params:
         return self._section(config, *layers)
 
     def untuned(self, method: str, dataset: str) -> dict[str, Any]:
-        """What the trials of a method begin from: its settings without those that are chosen from trials.
-
-        These are the dataset's own weight and the epochs. So a choice makes no trial stale.
-        """
+        """What the trials of a method begin from: its settings without the chosen weight, and the epochs."""
         general = self._at(f"methods.{method}")
         merged = _merge(general, self._at(f"methods.{method}.on.{dataset}"))
         kept = {key: value for key, value in merged.items() if key not in ("on", "epochs", "weight")}

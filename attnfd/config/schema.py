@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import ConfigDict, Field, model_validator
 
+from attnfd.config.network import NEEDED, OPTIONAL, Attention, NetworkConfig
 from attnfd.config.section import (
     Batch,
     Count,
@@ -22,7 +23,6 @@ Crop = Annotated[Side, within(8, 16384, "the network's features have a sixteenth
 Scale = Annotated[
     float, Field(gt=0), within(0.1, 10, "what is resized further is only dots, or fills memory")
 ]
-Kernel = Annotated[Positive, within(1, 63, "the maps under it have some tens of pixels a side")]
 Factor = Annotated[int | float, within(1e-4, 1e4, "a weight further from the paper's is another method")]
 PIXELS = 2**30
 """Most pixels of a step; their features need a hundred times the memory."""
@@ -32,14 +32,6 @@ Layer = Literal["backbone", "encoder", "decoder"]
 LAYERS: tuple[Layer, ...] = get_args(Layer)
 """The layers whose features can be distilled, in the order of computation (paper sec. 3.1)."""
 
-OutputStride = Annotated[
-    Literal[8, 16],
-    Field(description="how many times larger than the backbone's last map an image is"),
-]
-Backbone = Annotated[
-    str,
-    Field(description="a name out of attnfd.models.backbones, or timm: and a network of timm"),
-]
 Weight = Annotated[NonNegative, Field(description="factor of the distillation loss beside cross-entropy")]
 
 
@@ -156,6 +148,11 @@ class Training(Section):
     scale: tuple[Scale, Scale] = Field(
         description="range of the random resize, relative to the original size"
     )
+    scale_from: Literal["original", "short_side"] = Field(
+        default="original",
+        description="what scale is relative to: the image's size; or the crop, whose short side times scale "
+        "becomes that of the image",
+    )
     flip: float = Field(ge=0, le=1, description="probability of a horizontal flip")
     jitter: Probability = Field(
         default=0,
@@ -179,8 +176,9 @@ class Training(Section):
     )
     dice: NonNegative = Field(default=0, description="factor of a Dice loss beside cross-entropy; 0: without")
     sync_bn: bool = Field(description="in several processes: BN over the whole batch, not over each part")
-    precision: Literal["32-true", "bf16-mixed", "16-mixed", "auto"] = Field(
-        description="arithmetic of the step; auto: bf16-mixed where it is native to the device, else 32-true"
+    precision: Literal["32-true", "tf32", "bf16-mixed", "16-mixed", "auto"] = Field(
+        description="arithmetic of the step; tf32: 32-true, but a GPU may round factors to 10 bits; auto: "
+        "bf16-mixed where it is native to the device, else 32-true"
     )
     deterministic: bool = Field(description="on a GPU, too: the same bits every time, in slower kernels")
     validate_every: Positive = Field(description="epochs between validations; the last epoch always is one")
@@ -207,59 +205,6 @@ class Training(Section):
     def _scale_in_order(self) -> "Training":
         if self.scale[0] > self.scale[1]:
             raise ValueError(f"scale: found {list(self.scale)}; allowed: [low, high] with low ≤ high")
-        return self
-
-
-class Attention(Section):
-    """CBAM at the three taps (Woo et al. 2018, sec. 3)."""
-
-    reduction: Positive = Field(default=16, description="the channel MLP is C → C / reduction → C")
-    kernel_size: Kernel = Field(default=7, description="of the spatial convolution, odd")
-    channel: bool = Field(default=True, description="with channel attention")
-    spatial: bool = Field(default=True, description="with spatial attention")
-    learned: bool = Field(default=True, description="gates with weights; without: sums of pooled values")
-
-    @model_validator(mode="after")
-    def _odd_kernel(self) -> "Attention":
-        if self.kernel_size % 2 == 0:
-            raise ValueError(f"kernel_size: found {self.kernel_size}; allowed: an odd number")
-        return self
-
-
-NEEDED = {"deeplabv3plus": ("backbone",), "smp": ("architecture", "encoder"), "module": ("build",)}
-"""Keys that a network of a kind cannot do without."""
-
-OPTIONAL = {"deeplabv3plus": ("output_stride", "dropout"), "smp": ("taps",), "module": ("taps",)}
-
-
-class NetworkConfig(Section):
-    """A network: its kind, and what a network of that kind is made of."""
-
-    network: str = Field(default="deeplabv3plus", description="a file of attnfd/networks/")
-    backbone: Backbone | None = None
-    output_stride: OutputStride = 16
-    dropout: tuple[Probability, Probability] = Field(
-        default=(0.5, 0.1), description="before the last two convs of the head"
-    )
-    architecture: str | None = Field(default=None, description="of smp, such as Segformer")
-    encoder: str | None = Field(default=None, description="of smp, such as mit_b0, or tu- and a name of timm")
-    build: str | None = Field(
-        default=None, description="of module: package.module:function, a function of this repository"
-    )
-    taps: dict[str, str] = Field(
-        default={}, description="of smp and module: the dotted name of a module for each layer"
-    )
-
-    @property
-    def made_of(self) -> str:
-        """In a table: the backbone, or what another kind has in its place."""
-        return " on ".join(str(getattr(self, key)) for key in NEEDED.get(self.network, ("network",)))
-
-    @model_validator(mode="after")
-    def _complete(self) -> Self:
-        for key in NEEDED.get(self.network, ()):
-            if getattr(self, key) is None:
-                raise ValueError(f"{key}: missing; give it a value")
         return self
 
 
@@ -334,6 +279,12 @@ class Distill(Training):
                 f"unlabelled: found {', '.join(both)}; allowed: neither val nor test nor what splits has"
             )
         return self
+
+    encoder_dropout: Probability | None = Field(
+        default=None,
+        description="after the ASPP of a student that is distilled; null: the first of its dropout. The "
+        "released code has 0, and its undistilled students 0.5",
+    )
 
 
 class Tune(Section):

@@ -1,6 +1,7 @@
 """Augmentation of a training image with its mask, and normalisation (paper sec. 4.2)."""
 
 import math
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -24,6 +25,8 @@ def augment(image: Tensor, mask: Tensor, training: Training) -> tuple[Tensor, Te
     are those of torch's global generator.
     """
     factor = float(torch.empty(()).uniform_(*training.scale))
+    if training.scale_from == "short_side":
+        factor *= min(training.crop) / min(mask.shape)
     size = [max(1, round(side * factor)) for side in mask.shape]
     image = F.resize_image(image, size, antialias=True)
     # "Exact" samples at pixel centres, as bilinear does; v2's kernel for masks is half a pixel off.
@@ -59,6 +62,17 @@ def _start(room: int) -> int:
 
 
 def normalize(images: Tensor) -> Tensor:
-    """Images (B, 3, H, W), uint8, as float32 with ImageNet's mean and deviation, channels last."""
-    scaled = images.to(torch.float32, memory_format=torch.channels_last).div_(255)
-    return F.normalize(scaled, list(MEAN), list(STD), inplace=True)
+    """Images (B, 3, H, W), values up to 255, as float32 with ImageNet's mean and deviation, channels last."""
+    mean, deviation = _statistics(images.device)
+    scaled = images.to(torch.float32, memory_format=torch.channels_last, copy=True).div_(255)
+    return scaled.sub_(mean).div_(deviation)
+
+
+@cache
+def _statistics(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Mean and deviation, once for a device: a copy to it for each batch would make the host wait."""
+    mean, deviation = (torch.tensor(values, device=device)[:, None, None] for values in (MEAN, STD))
+    return mean, deviation
+
+
+_statistics(torch.device("cpu"))  # Now, so that an export that traces `normalize` finds them.

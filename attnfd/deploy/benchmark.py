@@ -27,7 +27,8 @@ from attnfd.results import style
 from attnfd.results.cost import count_parameters, multiply_adds
 from attnfd.runtime.fabric import start_fabric
 
-PYTORCH, ONNX_RUNTIME = "PyTorch", "ONNX Runtime"
+PYTORCH, ONNX_RUNTIME, OPENVINO = "PyTorch", "ONNX Runtime", "OpenVINO"
+MARKERS = {PYTORCH: "o", ONNX_RUNTIME: "^", OPENVINO: "s"}
 Call = Callable[[], object]
 
 
@@ -93,7 +94,7 @@ def benchmark(
 
 
 def measure(models: Sequence[Model], *, size: tuple[int, int], batch: int, rounds: int) -> list[Cost]:
-    """Time every model in PyTorch and, where it is installed, in ONNX Runtime.
+    """Time every model in PyTorch and, where they are installed, in ONNX Runtime and OpenVINO.
 
     Each round runs each of them once, so that what else the machine does strikes all alike.
 
@@ -111,6 +112,9 @@ def measure(models: Sequence[Model], *, size: tuple[int, int], batch: int, round
         if has_onnx_runtime():
             key = place, ONNX_RUNTIME
             calls[key], used[key] = _onnx_runtime(model.network, images.numpy(), device)
+        if has_openvino():
+            key = place, OPENVINO
+            calls[key], used[key] = _openvino(model.network, images.numpy())
     seconds = timing.take_turns(calls, rounds=rounds, title="Timing")
     macs = [multiply_adds(model.network, size) for model in models]
     return [
@@ -122,6 +126,11 @@ def measure(models: Sequence[Model], *, size: tuple[int, int], batch: int, round
 def has_onnx_runtime() -> bool:
     """Whether models can be run in it here."""
     return all(importlib.util.find_spec(package) for package in export.PACKAGES)
+
+
+def has_openvino() -> bool:
+    """Whether models can be run in it here."""
+    return has_onnx_runtime() and importlib.util.find_spec("openvino") is not None
 
 
 def _pytorch(network: nn.Module, images: torch.Tensor, device: torch.device) -> tuple[Call, str]:
@@ -148,6 +157,17 @@ def _onnx_runtime(network: nn.Module, images: NDArray[np.uint8], device: torch.d
         session = onnxruntime.InferenceSession(file, options, providers=providers)
     used = "cuda" if "CUDAExecutionProvider" in session.get_providers() else "cpu"
     return lambda: session.run(None, {"images": images}), used
+
+
+def _openvino(network: nn.Module, images: NDArray[np.uint8]) -> tuple[Call, str]:
+    import openvino
+
+    threads = {"INFERENCE_NUM_THREADS": torch.get_num_threads()}
+    with tempfile.TemporaryDirectory() as scratch:
+        file = Path(scratch, "model.onnx")
+        export.write(network, "onnx", file)
+        compiled = openvino.Core().compile_model(str(file), "CPU", threads)
+    return lambda: compiled(images), "cpu"
 
 
 def _cost(model: Model, runtime: str, device: str, macs: int, seconds: Sequence[float], batch: int) -> Cost:
@@ -208,7 +228,7 @@ def trade_off(costs: Sequence[Cost]) -> Figure:
     colour = style.colours(models)
     for cost in costs:
         assert cost.miou is not None
-        marker = {PYTORCH: "o", ONNX_RUNTIME: "^"}[cost.runtime]
+        marker = MARKERS[cost.runtime]
         axes.plot(
             cost.p50_ms,
             100 * cost.miou,

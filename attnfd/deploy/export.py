@@ -1,5 +1,6 @@
 """A model as a file that runs without this package: from pixels to classes, for any batch and image size."""
 
+import copy
 import importlib.util
 import json
 import tempfile
@@ -43,9 +44,29 @@ IMAGES = 8
 ODD_SIZE = (97, 131)
 TOLERANCE = 1e-3
 AGREEMENT = 0.999
+HALF_TOLERANCE = 2e-2
+HALF_AGREEMENT = 0.99
+LOOPS = {"Loop", "If", "Scan"}
+"""Operators of ONNX whose work depends on values."""
 
 Answer = tuple[NDArray[np.uint8], NDArray[np.float32]]
 Runner = Callable[[NDArray[np.uint8]], Answer]
+
+
+class Form(NamedTuple):
+    """What a file is to be like.
+
+    `opset`: of ONNX. `half`: in float16. `size`: height and width of every image; None: any.
+    `probabilities`: it answers those of the classes in place of the classes.
+    """
+
+    opset: int = OPSET
+    half: bool = False
+    size: tuple[int, int] | None = None
+    probabilities: bool = False
+
+
+PLAIN = Form()
 
 
 class Comparison(NamedTuple):
@@ -57,7 +78,13 @@ class Comparison(NamedTuple):
 
 
 def export(
-    model: Model, kind: str, out: str | Path, *, images: Sequence[str] = (), overwrite: bool = False
+    model: Model,
+    kind: str,
+    out: str | Path,
+    *,
+    images: Sequence[str] = (),
+    overwrite: bool = False,
+    form: Form = PLAIN,
 ) -> Comparison:
     """Write a model and, as `<out>.json`, what it takes and answers; or nothing, if it answers otherwise.
 
@@ -66,6 +93,7 @@ def export(
         images: sources of images to compare on, see `attnfd.deploy.predict.find`; without any, validation
             images of the model's dataset.
         overwrite: whether `out` may be there already.
+        form: see `Form`.
 
     Raises:
         UserError: a name does not hold, a package is missing, there are no images, or the export differs.
@@ -80,20 +108,24 @@ def export(
     card = out.with_name(f"{out.name}.json")
     if not overwrite and (out.exists() or card.exists()):
         raise UserError(f"{out}: is there already; name another file, or add --overwrite")
-    cases = _cases(_given(model, images, out) if images else _validation(model))
+    cases = _cases(_given(model, images, out) if images else _validation(model), form.size)
+    tolerance, least = (HALF_TOLERANCE, HALF_AGREEMENT) if form.half else (TOLERANCE, AGREEMENT)
 
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
         file = Path(scratch, out.name)
-        write(model.network, kind, file)
+        write(model.network, kind, file, form)
         found = compare(model.network, RUNNERS[kind](file), cases)
-        if not (found.difference <= TOLERANCE and found.agreement >= AGREEMENT):
+        if not (found.difference <= tolerance and found.agreement >= least):
             raise UserError(
                 f"{model.name}: as {kind} its logits differ by {found.difference:.1e} and "
-                f"{100 * found.agreement:.2f} % of its pixels agree; allowed: {TOLERANCE:.0e} and "
-                f"{100 * AGREEMENT:.1f} %; nothing was written"
+                f"{100 * found.agreement:.2f} % of its pixels agree; allowed: {tolerance:.0e} and "
+                f"{100 * least:.1f} %; nothing was written"
             )
-        text = json.dumps(_describe(model, kind, found), indent=2, ensure_ascii=False)
+        card_of_file = _describe(model, kind, found, form)
+        if kind == "onnx":
+            card_of_file["tensorrt"] = obstacles(file)
+        text = json.dumps(card_of_file, indent=2, ensure_ascii=False)
         Path(scratch, card.name).write_text(text + "\n", encoding="utf-8")
         file.replace(out)
         Path(scratch, card.name).replace(card)
@@ -111,20 +143,53 @@ def check_packages(kind: str) -> None:
             raise UserError(f"{package}: not installed; run {INSTALL}")
 
 
-def write(network: torch.nn.Module, kind: str, file: Path) -> None:
+class Half(torch.nn.Module):
+    """A copy of a network that computes in float16."""
+
+    def __init__(self, network: torch.nn.Module) -> None:
+        super().__init__()
+        self.network = copy.deepcopy(network).half()
+
+    def forward(self, images: Tensor) -> Any:
+        return self.network(images.half())
+
+
+def obstacles(file: Path) -> list[str]:
+    """What TensorRT would refuse in a graph, or run slowly.
+
+    It takes bytes if a cast reads them, has no 64-bit outputs, and no loop that depends on values.
+    """
+    import onnx
+
+    graph = onnx.load(file).graph
+    first = {node.op_type for node in graph.node if graph.input[0].name in node.input} - {"Shape"}
+    wide = [
+        output.name for output in graph.output if output.type.tensor_type.elem_type == onnx.TensorProto.INT64
+    ]
+    found = [f"the input is read by {name}" for name in sorted(first - {"Cast"})]
+    found += [f"the output {name} is int64" for name in wide]
+    return found + sorted({f"has {node.op_type}" for node in graph.node if node.op_type in LOOPS})
+
+
+def write(network: torch.nn.Module, kind: str, file: Path, form: Form = PLAIN) -> None:
     """Write a network on the CPU, in eval mode, as `ClassMap`: uint8 (B, H, W, 3) → uint8 (B, H, W)."""
     if kind == "torch-export" and isinstance(network, Tapped):
         raise UserError(
             "--format: found torch-export, which cannot be had of this kind of network; allowed: onnx"
         )
     # Sizes that are neither equal nor 1, or export would take them for constants.
-    example = torch.zeros(2, 64, 96, 3, dtype=torch.uint8)
-    axes = {name: torch.export.Dim(name, min=MIN_SIDE) for name in ("height", "width")}
-    dynamic = {"images": {0: torch.export.Dim("batch"), 1: axes["height"], 2: axes["width"]}}
+    example = torch.zeros(2, *(form.size or (64, 96)), 3, dtype=torch.uint8)
+    axes = (
+        {}
+        if form.size
+        else {1: torch.export.Dim("height", min=MIN_SIDE), 2: torch.export.Dim("width", min=MIN_SIDE)}
+    )
+    dynamic = {"images": {0: torch.export.Dim("batch"), **axes}}
+    answering = ClassMap(Half(network) if form.half else network, probabilities=form.probabilities).eval()
     with torch.no_grad():
         try:
             program = torch.export.export(
-                ClassMap(network).eval(),
+                answering,
                 (example,),
                 dynamic_shapes=dynamic,
                 # What torch cannot prove of a network of others, the comparison shows.
@@ -142,14 +207,18 @@ def write(network: torch.nn.Module, kind: str, file: Path) -> None:
         return
     exported = torch.onnx.export(
         program,
-        opset_version=OPSET,
+        opset_version=form.opset,
         input_names=["images"],
-        output_names=["classes"],
+        output_names=[_answer(form)],
         dynamic_shapes=dynamic,  # for their names alone
         verbose=False,
     )
     assert exported is not None
     exported.save(file, external_data=False)
+
+
+def _answer(form: Form) -> str:
+    return "probabilities" if form.probabilities else "classes"
 
 
 def _validation(model: Model) -> list[NDArray[np.uint8]]:
@@ -181,25 +250,32 @@ def _given(model: Model, sources: Sequence[str], without: Path) -> list[NDArray[
     return images
 
 
-def _cases(images: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.uint8]]:
-    """Each image by itself at its own size, and three at once at a size that no stride divides."""
-    height, width = ODD_SIZE
-    odd = [
-        np.array(Image.fromarray(images[place % len(images)]).resize((width, height))) for place in range(3)
-    ]
-    return [*(image[None] for image in images), np.stack(odd)]
+def _cases(images: Sequence[NDArray[np.uint8]], size: tuple[int, int] | None) -> list[NDArray[np.uint8]]:
+    """Each image by itself at its own size, and three at once at one that no stride divides.
+
+    With a `size` all have that one.
+    """
+    height, width = size or ODD_SIZE
+
+    def resized(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        return np.array(Image.fromarray(image).resize((width, height)))
+
+    odd = [resized(images[place % len(images)]) for place in range(3)]
+    return [*((resized(image) if size else image)[None] for image in images), np.stack(odd)]
 
 
-def _describe(model: Model, kind: str, found: Comparison) -> dict[str, Any]:
+def _describe(model: Model, kind: str, found: Comparison, form: Form) -> dict[str, Any]:
     """The card of an exported file."""
-    legend = model.legend
+    legend, sides = model.legend, form.size or ("height", "width")
+    values = "probability of each class" if form.probabilities else "index of the class"
     return {
         "format": kind,
-        **({"opset": OPSET} if kind == "onnx" else {}),
+        **({"opset": form.opset} if kind == "onnx" else {}),
+        "arithmetic": "float16" if form.half else "float32",
         "input": {
             "name": "images",
             "type": "uint8",
-            "shape": ["batch", "height", "width", 3],
+            "shape": ["batch", *sides, 3],
             "channels": "RGB",
             "smallest_side": MIN_SIDE,
             "preprocessing": "none: the file holds it, (x / 255 - mean) / std",
@@ -211,10 +287,10 @@ def _describe(model: Model, kind: str, found: Comparison) -> dict[str, Any]:
             },
         },
         "output": {
-            "name": "classes",
-            "type": "uint8",
-            "shape": ["batch", "height", "width"],
-            "values": "index of the class of every pixel",
+            "name": _answer(form),
+            "type": "float32" if form.probabilities else "uint8",
+            "shape": ["batch", *([len(legend.classes)] if form.probabilities else []), *sides],
+            "values": f"{values} of every pixel",
         },
         "classes": [
             {"index": index, "name": name, "colour": colour}
@@ -256,20 +332,30 @@ def _onnx(file: Path) -> Runner:
     import onnxruntime
 
     graph = onnx.load(file)
-    (argmax,) = (node for node in graph.graph.node if node.op_type == "ArgMax")
-    graph.graph.output.append(onnx.helper.make_empty_tensor_value_info(argmax.input[0]))
+    last = [node for node in graph.graph.node if node.op_type in ("ArgMax", "Softmax")][-1]
+    graph.graph.output.append(onnx.helper.make_empty_tensor_value_info(last.input[0]))
     session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
-    return lambda images: tuple(session.run(None, {"images": images}))
+
+    def run(images: NDArray[np.uint8]) -> Answer:
+        answer, logits = session.run(None, {"images": images})
+        return to_classes(answer), logits.astype(np.float32)
+
+    return run
+
+
+def to_classes(answer: NDArray[Any]) -> NDArray[Any]:
+    """Classes (B, H, W) of what a file answers, which may be their probabilities (B, K, H, W)."""
+    return answer if answer.ndim == 3 else answer.argmax(1)
 
 
 class _Recorder(fx.Interpreter):
-    """Runs an exported graph and keeps its logits, the input of argmax."""
+    """Runs an exported graph and keeps its logits, the input of argmax or of the softmax."""
 
     logits: Tensor
 
     def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
-        if target is torch.ops.aten.argmax.default:
-            self.logits = args[0]
+        if target in (torch.ops.aten.argmax.default, torch.ops.aten.softmax.int):
+            self.logits = args[0].float()
         return super().call_function(target, args, kwargs)
 
 
@@ -278,8 +364,8 @@ def _torch_export(file: Path) -> Runner:
 
     def run(images: NDArray[np.uint8]) -> Answer:
         with torch.inference_mode():
-            classes = recorder.run(torch.from_numpy(images))
-        return classes.numpy(), recorder.logits.numpy()
+            answer = recorder.run(torch.from_numpy(images))
+        return to_classes(answer.numpy()), recorder.logits.numpy()
 
     return run
 

@@ -8,9 +8,10 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from attnfd.config.schema import LAYERS, Attention
+from attnfd.config.network import Attention
+from attnfd.config.schema import LAYERS, Layer
 from attnfd.config.section import NonNegative
-from attnfd.distillers.base import Connector, Distiller, FeatureMethod, Layers, Net, match_size
+from attnfd.distillers.base import Connector, Distiller, FeatureMethod, Layers, Net, Point, match_size
 from attnfd.losses import full_precision, kd_loss, same_shape, unit_distance
 from attnfd.models.cbam import CBAM
 from attnfd.models.deeplab import initialise
@@ -85,6 +86,11 @@ class AttnFD(Distiller):
             description="refined by the teacher's own CBAM, or by gates without weights; then which ones, "
             "channel or spatial, attention says for both networks",
         )
+        teacher_point: Point | dict[Layer, Point] = Field(
+            default="pre_relu",
+            description="as point, of the features that gates without weights refine; the teacher's own CBAM "
+            "is before the ReLU",
+        )
         kd_weight: NonNegative = Field(
             default=0, description="factor of an added KD term at temperature 1; 0: without"
         )
@@ -101,7 +107,8 @@ class AttnFD(Distiller):
         self.student_taps = frozenset(config.taps)
         trained = config.teacher_attention == "trained"
         self.teacher_tap: dict[str, Tap] = {
-            layer: Tap(layer, "refined" if trained else "pre_relu") for layer in config.layers
+            tap.layer: Tap(tap.layer, "refined") if trained else tap
+            for tap in config.taps_at(config.teacher_point)
         }
         self.teacher_taps = frozenset(self.teacher_tap.values())
         self.teacher_logits = config.kd_weight > 0

@@ -190,12 +190,16 @@ Layers = Annotated[
 ]
 
 
+Point = Literal["pre_relu", "post_relu"]
+
+
 class FeatureMethod(Method):
     """Options of a method that compares features."""
 
     layers: Layers = ("encoder",)
-    point: Literal["pre_relu", "post_relu"] = Field(
-        default="pre_relu", description="features before or after their ReLU"
+    point: Point | dict[Layer, Point] = Field(
+        default="pre_relu",
+        description="features before or after their ReLU; or {layer: point}, and pre_relu for all others",
     )
 
     @model_validator(mode="after")
@@ -207,7 +211,12 @@ class FeatureMethod(Method):
     @property
     def taps(self) -> tuple[Tap, ...]:
         """The feature maps at `layers`, in that order (sums over a set would depend on its order)."""
-        return tuple(Tap(layer, self.point) for layer in self.layers)
+        return self.taps_at(self.point)
+
+    def taps_at(self, point: Point | dict[Layer, Point]) -> tuple[Tap, ...]:
+        """The same at another point."""
+        points = point if isinstance(point, dict) else dict.fromkeys(self.layers, point)
+        return tuple(Tap(layer, points.get(layer, "pre_relu")) for layer in self.layers)
 
 
 class FeatureDistiller(Distiller):

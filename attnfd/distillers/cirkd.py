@@ -12,21 +12,30 @@ from attnfd.losses import EPS, full_precision, kd_loss
 from attnfd.models.taps import Output
 
 
-def relation_divergence(student: Tensor, teacher: Tensor, keys: tuple[Tensor, Tensor], tau: float) -> Tensor:
+def relation_divergence(
+    student: Tensor, teacher: Tensor, keys: tuple[Tensor, Tensor], known: Tensor, tau: float
+) -> Tensor:
     """Divergence per pixel of its relations, `KL(softmax(T k_tᵀ / τ) ‖ softmax(S k_sᵀ / τ))` by rows.
 
     Args:
         student: unit embeddings (M, C).
         teacher: unit embeddings (M, D).
         keys: what pixels are related to, unit embeddings for the student (Q, C) and the teacher (Q, D).
+        known: (Q,), bool: the keys that count. Masks have one size in every step: a selection would have
+            another each time, and the host would wait for a GPU to learn it.
         tau: temperature τ > 0.
 
     Returns:
-        (M,); zeros if there are no keys.
+        (M,); zeros if no key counts.
     """
-    log_student = (student @ keys[0].T / tau).log_softmax(dim=1)
-    log_teacher = (teacher @ keys[1].T / tau).log_softmax(dim=1)
-    return F.kl_div(log_student, log_teacher, reduction="none", log_target=True).sum(dim=1)
+    # The lowest number rather than -inf: the softmax over no key at all stays finite.
+    hidden = student.new_zeros(len(known)).where(known, torch.finfo(student.dtype).min)
+    log_student, log_teacher = (
+        torch.addmm(hidden, pixels, own.T, alpha=1 / tau).log_softmax(dim=1)
+        for pixels, own in zip((student, teacher), keys, strict=True)
+    )
+    divergence = F.kl_div(log_student, log_teacher, reduction="none", log_target=True).sum(dim=1)
+    return divergence * known.any()
 
 
 @full_precision
@@ -60,18 +69,27 @@ def batch_loss(student: Tensor, teacher: Tensor, valid: Tensor, *, temperature: 
         '0.1109'
     """
     valid = valid.flatten(1)
-    counts = valid.sum(dim=1)
-    s, t = unit(student)[valid], unit(teacher)[valid]
-    share = (1 / counts.to(s.dtype)).repeat_interleave(counts)
+    counts = valid.sum(dim=1, keepdim=True)
+    s, t = unit(student), unit(teacher)
+    share = (valid.to(s.dtype) / counts.clamp_min(1)).flatten()
+    pixels = s.flatten(0, 1), t.flatten(0, 1)
     losses = [
-        (share * relation_divergence(s, t, keys, temperature)).sum()
-        for keys in zip(s.split(counts.tolist()), t.split(counts.tolist()), strict=True)
+        (share * relation_divergence(*pixels, (own, taught), known, temperature)).sum()
+        for own, taught, known in zip(s, t, valid, strict=True)
     ]
     return torch.stack(losses).sum() / (counts > 0).sum().clamp_min(1) ** 2
 
 
 @full_precision
-def memory_loss(student: Tensor, teacher: Tensor, keys: Tensor, *, temperature: float) -> Tensor:
+def memory_loss(
+    student: Tensor,
+    teacher: Tensor,
+    keys: Tensor,
+    *,
+    temperature: float,
+    valid: Tensor | None = None,
+    known: Tensor | None = None,
+) -> Tensor:
     r"""Memory-based distillation: pixels related to embeddings of earlier batches.
 
     With remembered embeddings V (of pixels, or of regions) and pixels n,
@@ -81,10 +99,12 @@ def memory_loss(student: Tensor, teacher: Tensor, keys: Tensor, *, temperature: 
     Yang et al. 2022, sec. 3.
 
     Args:
-        student: projected unit embeddings (M, D) of the pixels that are not void.
+        student: projected unit embeddings (M, D) of pixels.
         teacher: unit embeddings (M, D) of the same pixels.
         keys: unit embeddings (Q, D); without any, or without pixels, the loss is 0.
         temperature: τ > 0.
+        valid: (M,), bool: the pixels that count, those that are not void; None: all.
+        known: (Q,), bool: the keys that count; None: all.
 
     Example:
         >>> student, teacher = torch.tensor([[0.0, 0.0]]), torch.tensor([[1.0, 0.0]])
@@ -92,7 +112,10 @@ def memory_loss(student: Tensor, teacher: Tensor, keys: Tensor, *, temperature: 
         >>> f"{loss:.4f}"  # KL of softmax(1, 0) from (½, ½)
         '0.1109'
     """
-    return relation_divergence(student, teacher, (keys, keys), temperature).sum() / max(len(student), 1)
+    valid = torch.ones_like(student[:, 0], dtype=torch.bool) if valid is None else valid
+    known = torch.ones_like(keys[:, 0], dtype=torch.bool) if known is None else known
+    divergence = relation_divergence(student, teacher, (keys, keys), known, temperature)
+    return divergence.where(valid, 0).sum() / valid.sum().clamp_min(1)
 
 
 def pool(features: Tensor, valid: Tensor, factor: int) -> tuple[Tensor, Tensor]:
@@ -119,6 +142,11 @@ def _ranks(groups: Tensor) -> Tensor:
     return ranks
 
 
+def _members(classes: Tensor, number: int) -> Tensor:
+    """Which of 0 … number - 1 each class is (…, number), bool."""
+    return classes.unsqueeze(-1) == torch.arange(number, device=classes.device)
+
+
 class Queues(nn.Module):
     """A first-in-first-out queue of embeddings per class, in ring buffers.
 
@@ -139,23 +167,33 @@ class Queues(nn.Module):
         self.register_buffer("filled", torch.zeros(classes, dtype=torch.long))
 
     def push(self, items: Tensor, classes: Tensor) -> None:
-        """Append embeddings (M, C) to the queues of their classes (M,), in order."""
-        size = self.items.shape[1]
-        counts = classes.bincount(minlength=len(self.pointer))
+        """Append embeddings (M, C) to the queues of their classes (M,), in order; class K has no queue."""
+        if not len(items):
+            return
+        number, size, _ = self.items.shape
+        own = classes.clamp(max=number - 1)
+        counts = _members(classes, number).sum(dim=0)
         ranks = _ranks(classes)
-        stays = ranks >= (counts - size)[classes]  # each slot is written once
-        slots = (self.pointer[classes] + ranks) % size
-        self.items[classes[stays], slots[stays]] = items[stays].to(self.items.dtype)
+        stays = (classes < number) & (ranks >= (counts - size)[own])  # each slot is written once
+        # What does not stay repeats the first that does: as many are written each time.
+        chosen = torch.arange(len(items), device=items.device).where(stays, stays.byte().argmax())
+        slots = (own * size + (self.pointer[own] + ranks) % size)[chosen]
+        stored = self.items.flatten(0, 1)
+        stored[slots] = items[chosen].to(stored.dtype).where(stays[chosen, None], stored[slots])
         self.pointer.add_(counts).remainder_(size)
         self.filled.add_(counts).clamp_(max=size)
 
-    def sample(self, count: int) -> Tensor:
-        """Up to `count` embeddings of each class, drawn without replacement (≤ K·count, C)."""
+    def sample(self, count: int) -> tuple[Tensor, Tensor]:
+        """Embeddings drawn without replacement (K·n, C), n = min(`count`, size) of each class.
+
+        And which of them are known (K·n,): a queue may not have as many yet.
+        """
         classes, size, _ = self.items.shape
         keys = torch.rand(classes, size, device=self.items.device)
-        keys[torch.arange(size, device=keys.device) >= self.filled.unsqueeze(1)] = 2  # past every draw
-        drawn, slots = keys.topk(min(count, size), largest=False)
-        return self.items.gather(1, slots.unsqueeze(2).expand(-1, -1, self.items.shape[2]))[drawn < 2]
+        empty = torch.arange(size, device=keys.device) >= self.filled.unsqueeze(1)
+        drawn, slots = keys.masked_fill(empty, 2).topk(min(count, size), largest=False)  # past every draw
+        items = self.items.gather(1, slots.unsqueeze(2).expand(-1, -1, self.items.shape[2]))
+        return items.flatten(0, 1), (drawn < 2).flatten()
 
 
 class Memory(nn.Module):
@@ -181,8 +219,8 @@ class Memory(nn.Module):
         self.pixels = Queues(classes, config.pixel_queue, channels)
         self.regions = Queues(classes, config.region_queue, channels)
 
-    def sample(self) -> tuple[Tensor, Tensor]:
-        """Pixel and region embeddings, class-balanced."""
+    def sample(self) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        """Pixel and region embeddings, class-balanced, see `Queues.sample`."""
         return (
             self.pixels.sample(self.config.pixel_samples // self.classes + 1),
             self.regions.sample(self.config.region_samples // self.classes + 1),
@@ -196,22 +234,22 @@ class Memory(nn.Module):
             teacher: unit embeddings (B, H·W, C).
             labels: (B, H·W), 255 = void.
         """
+        images = torch.arange(len(labels), device=labels.device)[:, None]
         valid = labels != VOID
-        image, _ = valid.nonzero(as_tuple=True)
-        pixels, classes = teacher[valid], labels[valid]
-        groups = image * self.classes + classes
-        shuffled = torch.randperm(len(groups), device=groups.device)
-        kept, _ = shuffled[_ranks(groups[shuffled]) < self.config.pixels_per_image].sort()
-        self.pixels.push(pixels[kept], classes[kept])
+        groups = (images * self.classes + labels).where(valid, len(labels) * self.classes).flatten()
+        shuffled = torch.rand(len(groups), device=groups.device).argsort()
+        kept = torch.zeros_like(groups, dtype=torch.bool)
+        kept[shuffled] = _ranks(groups[shuffled]) < self.config.pixels_per_image
+        classes = labels.flatten().where(kept & valid.flatten(), self.classes)
+        self.pixels.push(teacher.flatten(0, 1), classes)
 
         # A product with the one-hot labels rather than index_add, whose order of summation varies on GPUs.
-        member = F.one_hot(labels.where(valid, self.classes), self.classes + 1)[..., : self.classes]
+        member = _members(labels, self.classes)
         with torch.autocast(teacher.device.type, enabled=False):
             sums = member.transpose(1, 2).to(teacher.dtype) @ teacher
-        present = member.any(dim=1)
-        _, region_classes = present.nonzero(as_tuple=True)
+        classes = torch.arange(self.classes, device=labels.device).where(member.any(dim=1), self.classes)
         # The unit vector of the mean is that of the sum.
-        self.regions.push(F.normalize(sums[present], dim=1, eps=EPS), region_classes)
+        self.regions.push(F.normalize(sums.flatten(0, 1), dim=1, eps=EPS), classes.flatten())
 
 
 class CIRKD(Distiller):
@@ -301,11 +339,14 @@ class CIRKD(Distiller):
     def _memory(self, layer: str, features: Tensor, taught: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         memory = self.memories[layer]
         assert isinstance(memory, Memory)
-        valid = (labels != VOID).flatten(1)
+        valid = (labels != VOID).flatten()
         t = unit(taught)
         s = unit(match_size(memory.projector(features), taught))
         tau = self.config.memory_temperature
-        losses = [memory_loss(s[valid], t[valid], keys, temperature=tau) for keys in memory.sample()]
+        losses = [
+            memory_loss(s.flatten(0, 1), t.flatten(0, 1), keys, temperature=tau, valid=valid, known=known)
+            for keys, known in memory.sample()
+        ]
         if self.training:
             memory.remember(t, labels.flatten(1))
         return losses[0], losses[1]

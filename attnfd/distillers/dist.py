@@ -12,7 +12,7 @@ from attnfd.losses import full_precision, same_shape
 from attnfd.models.taps import Output
 
 
-def pearson(x: Tensor, y: Tensor, dim: int) -> Tensor:
+def pearson(x: Tensor, y: Tensor, dim: int, counts: Tensor | None = None) -> Tensor:
     r"""Pearson correlation along a dimension, `ρ = ⟨x − x̄, y − ȳ⟩ / (‖x − x̄‖ ‖y − ȳ‖)`.
 
     A constant vector correlates with nothing: ρ = 0, without gradient. Constant means that its centred
@@ -22,14 +22,19 @@ def pearson(x: Tensor, y: Tensor, dim: int) -> Tensor:
         x: (…)
         y: the same shape.
         dim: the dimension that makes up a vector; the result has the others.
+        counts: which values count, of a shape that broadcasts; None: all.
 
     Example:
         >>> pearson(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([6.0, 4.0, 2.0]), dim=0)
         tensor(-1.0000)
     """
 
+    used = torch.ones_like(x, dtype=torch.bool) if counts is None else counts.expand_as(x)
+    number = used.sum(dim, keepdim=True).clamp_min(1)
+
     def unit(v: Tensor) -> Tensor:
-        centred = v - v.mean(dim, keepdim=True)
+        v = v.where(used, 0)
+        centred = (v - v.sum(dim, keepdim=True) / number).where(used, 0)
         norm = torch.linalg.vector_norm(centred, dim=dim, keepdim=True)
         rounding = 32 * torch.finfo(v.dtype).eps * torch.linalg.vector_norm(v, dim=dim, keepdim=True)
         constant = norm <= rounding
@@ -72,15 +77,12 @@ def dist_loss(
         '0.75 1.00'
     """
     same_shape(student, teacher)
-
-    def rows(logits: Tensor) -> Tensor:
-        predictions = (logits / tau).softmax(dim=1).movedim(1, -1)
-        return predictions[target != VOID] if ignore_void else predictions.flatten(0, 2)
-
-    s, t = rows(student), rows(teacher)
-    if len(s) == 0:
-        return s.sum(), s.sum()
-    return 1 - pearson(s, t, dim=1).mean(), 1 - pearson(s, t, dim=0).mean()
+    s, t = ((logits / tau).softmax(dim=1).movedim(1, -1).flatten(0, 2) for logits in (student, teacher))
+    # Void pixels stay and count nothing: selecting the others would make the host wait for a GPU.
+    counts = ((target != VOID) | (not ignore_void)).flatten()
+    inter = (1 - pearson(s, t, dim=1)).where(counts, 0).sum() / counts.sum().clamp_min(1)
+    intra = 1 - pearson(s, t, dim=0, counts=counts[:, None]).mean()
+    return inter, intra * counts.any()
 
 
 class Dist(Distiller):

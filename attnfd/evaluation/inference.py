@@ -29,7 +29,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def classify(model: nn.Module, images: Tensor, tiles: Tiles | None = None) -> Tensor:
-    """Most likely classes (B, H, W) of uint8 images (B, 3, H, W), in tiles where they are larger than one."""
+    """Most likely classes (B, H, W) of images (B, 3, H, W), values up to 255; in tiles if they are larger."""
     if tiles is not None and not tiles.fits(*images.shape[-2:]):
         return torch.stack([classify_tiled(model, image, tiles) for image in images])
     return model(normalize(images)).logits.argmax(1)
@@ -40,14 +40,20 @@ class ClassMap(nn.Module):
 
     Args:
         network: takes normalised images (B, 3, H, W), returns an `Output` with logits (B, K, H, W).
+        probabilities: answer those of the classes (B, K, H, W), float32, instead.
     """
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, *, probabilities: bool = False) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.probabilities = network, probabilities
 
     def forward(self, images: Tensor) -> Tensor:
-        return classify(self.network, images.permute(0, 3, 1, 2)).to(torch.uint8)
+        # TensorRT takes and gives bytes only next to floats: it refuses a graph that begins with a transpose
+        # of bytes, and one that makes them of integers.
+        pixels = images.float().permute(0, 3, 1, 2)
+        if self.probabilities:
+            return self.network(normalize(pixels)).logits.float().softmax(1)
+        return classify(self.network, pixels).float().to(torch.uint8)
 
 
 def confusion(
@@ -112,5 +118,18 @@ def confusion_matrices(pred: Tensor, target: Tensor, classes: int) -> Tensor:
     void_bin = classes * classes
     bins = torch.where(target == VOID, void_bin, target.long() * classes + pred).flatten(1)
     counts = torch.zeros(len(bins), void_bin + 1, dtype=torch.int64, device=bins.device)
-    counts.scatter_add_(1, bins, torch.ones_like(counts[:1, :1]).expand_as(bins))
+    with _in_any_order():
+        counts.scatter_add_(1, bins, torch.ones_like(counts[:1, :1]).expand_as(bins))
     return counts[:, :void_bin].reshape(-1, classes, classes)
+
+
+@contextmanager
+def _in_any_order() -> Iterator[None]:
+    """Without the warning that torch gives of sums whose order varies: those of integers are exact."""
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(False)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)

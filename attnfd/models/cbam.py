@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from attnfd.config.schema import Attention
+from attnfd.config.network import Attention
 from attnfd.errors import UserError
 
 

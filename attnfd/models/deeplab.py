@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from attnfd.config.schema import LAYERS, Attention, OutputStride
+from attnfd.config.network import Attention, OutputStride
+from attnfd.config.schema import LAYERS
 from attnfd.config.section import Probability, validate
 from attnfd.models import backbones
 from attnfd.models.cbam import CBAM

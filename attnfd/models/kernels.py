@@ -7,17 +7,24 @@ and bfloat16, on two CPU cores. A shortcut that is worth less than 3 % of a step
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-if TYPE_CHECKING:
-    from lightning_fabric import Fabric
+
+class Arithmetic(Protocol):
+    """A device, and the types that it multiplies in; a `Fabric` is one."""
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def autocast(self) -> AbstractContextManager[Any]: ...
 
 
-def cast_weights(network: nn.Module, fabric: "Fabric") -> None:
+def cast_weights(network: nn.Module, fabric: Arithmetic) -> None:
     """Cast the weights of a network that does not learn to the type that `fabric` multiplies in.
 
     Autocast would cast them again in every pass. The results are equal to the bit. A distillation step in

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from attnfd.config.schema import Attention
+from attnfd.config.network import Attention
 from attnfd.errors import UserError
 from attnfd.models.cbam import CBAM
 from attnfd.models.kernels import resize

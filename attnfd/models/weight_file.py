@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors.torch
 import torch
 from torch import Tensor
 
@@ -81,6 +80,8 @@ def number(value: Any) -> float | None:
 def _load(file: str | Path) -> Any:
     try:
         if Path(file).suffix == ".safetensors":
+            import safetensors.torch
+
             return safetensors.torch.load_file(file)
         with torch.serialization.safe_globals(NUMPY_NUMBERS), warnings.catch_warnings(action="ignore"):
             return torch.load(file, map_location="cpu", weights_only=True)

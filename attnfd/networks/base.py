@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
 from attnfd import discovery
-from attnfd.config.schema import Attention, NetworkConfig
+from attnfd.config.network import Attention, NetworkConfig
 from attnfd.config.section import Section
 from attnfd.models.network import Network
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from attnfd.config.schema import Attention, NetworkConfig
+from attnfd.config.network import Attention, NetworkConfig
 from attnfd.models import backbones, from_timm
 from attnfd.models.deeplab import Architecture as DeepLabArchitecture
 from attnfd.models.deeplab import DeepLabV3Plus

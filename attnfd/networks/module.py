@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import nn
 
-from attnfd.config.schema import Attention, NetworkConfig
+from attnfd.config.network import Attention, NetworkConfig
 from attnfd.discovery import PROJECT
 from attnfd.errors import UserError
 from attnfd.models.tapped import Tapped, TappedArchitecture

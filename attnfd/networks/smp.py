@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from attnfd.config.schema import Attention, NetworkConfig
+from attnfd.config.network import Attention, NetworkConfig
 from attnfd.discovery import one_of
 from attnfd.errors import UserError
 from attnfd.models import from_timm, weight_file

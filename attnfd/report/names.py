@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import NamedTuple, Self
 
 from attnfd import discovery
+from attnfd.config.network import NetworkConfig
 from attnfd.config.params import Params
-from attnfd.config.schema import NetworkConfig
 from attnfd.models import backbones
 from attnfd.paths import TEACHER
 from attnfd.results.style import plain

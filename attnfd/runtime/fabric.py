@@ -9,6 +9,7 @@ from lightning_fabric import Fabric
 
 from attnfd.errors import UserError
 from attnfd.runtime import machine, processes
+from attnfd.runtime.arithmetic import TF32, allow_tf32
 
 # It would print with every start what arithmetic was chosen: a training's run has that among its params.
 logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
@@ -33,6 +34,8 @@ def start_fabric(precision: Any, *, together: bool = False, deterministic: bool 
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("ATTNFD_DEVICE: found 'cuda', but no GPU is visible here; allowed: auto, cpu")
     precision = chosen_precision(precision)
+    allow_tf32(precision == TF32)
+    arithmetic: Any = "32-true" if precision == TF32 else precision
     # cuBLAS reads it when it starts; without, it shares its buffers between streams in any order.
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -41,12 +44,11 @@ def start_fabric(precision: Any, *, together: bool = False, deterministic: bool 
         here = int(os.environ["LOCAL_WORLD_SIZE"])
         nodes = processes.count() // here
         fabric = Fabric(
-            accelerator=device, devices=here, num_nodes=nodes, strategy="ddp", precision=precision
+            accelerator=device, devices=here, num_nodes=nodes, strategy="ddp", precision=arithmetic
         )
         fabric.launch()
     else:
-        fabric = Fabric(accelerator=device, devices=1, precision=precision)
-    torch.set_float32_matmul_precision("high")
+        fabric = Fabric(accelerator=device, devices=1, precision=arithmetic)
     return fabric
 
 

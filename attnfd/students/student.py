@@ -9,12 +9,14 @@ import torch
 from safetensors.torch import save_file
 
 from attnfd import paths
+from attnfd.config.network import NEEDED
 from attnfd.config.params import Settings
-from attnfd.config.schema import NEEDED, Student
+from attnfd.config.schema import Student
 from attnfd.discovery import component
 from attnfd.distillers.base import Distiller
 from attnfd.errors import UserError
 from attnfd.models import checkpoint, weight_file
+from attnfd.models.deeplab import DeepLabV3Plus
 from attnfd.models.network import Network
 from attnfd.models.restore import kind_name
 from attnfd.models.taps import NetInfo
@@ -35,6 +37,9 @@ def make_student(cell: Cell, settings: Settings, classes: int, teacher: NetInfo,
     """
     assert settings.student is not None
     student = make_network(settings.student, classes, weights=weights)
+    dropout = settings.distill.encoder_dropout if settings.distill and cell.method != "none" else None
+    if dropout is not None and isinstance(student, DeepLabV3Plus):
+        student.encoder_dropout.p = dropout
     return student, _distiller(cell, settings, student.info, teacher)
 
 

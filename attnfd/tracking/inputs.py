@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 
 from attnfd import paths
+from attnfd.config.network import NetworkConfig
 from attnfd.config.params import Params
-from attnfd.config.schema import NetworkConfig
 from attnfd.data.prepared import open_prepared
 from attnfd.models import checkpoint
 from attnfd.paths import Cell

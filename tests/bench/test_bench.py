@@ -12,7 +12,8 @@ from attnfd import discovery
 from attnfd.bench import steps, timing
 from attnfd.bench.rows import to_rows
 from attnfd.bench.run import PARTS, bench
-from attnfd.bench.setting import OURS, VARIANTS, Setting, make_objective, make_teacher
+from attnfd.bench.setting import Setting, make_objective, make_teacher
+from attnfd.bench.ways import OURS, SHORTCUTS, VARIANTS, Released
 from attnfd.data.transforms import normalize
 from attnfd.errors import UserError
 from attnfd.training.objective import Objective
@@ -40,7 +41,7 @@ def surroundings(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_only_the_released_step_goes_back_through_the_teacher() -> None:
-    for kind, expected in ((steps.Released, True), (Objective, False)):
+    for kind, expected in ((Released, True), (Objective, False)):
         teacher = make_teacher(TINY(), frozen=False)
         objective = make_objective(TINY(), teacher, kind)
         images, target = TINY().noise()
@@ -97,8 +98,8 @@ def test_every_part_is_measured_and_kept(tmp_path: Path, capsys: pytest.CaptureF
     assert all(row["memory_mib"] > 50 for row in rows["step"])
     assert {row["name"] for row in rows["methods"]} == set(discovery.names("distillers"))
     assert [row["name"] for row in rows["kernels"]] == [
-        *("32-true", *(f"32-true without {kind.__name__}" for kind in steps.SHORTCUTS)),
-        *("bf16-mixed", *(f"bf16-mixed without {kind.__name__}" for kind in steps.SHORTCUTS)),
+        *("32-true", *(f"32-true without {kind.__name__}" for kind in SHORTCUTS)),
+        *("bf16-mixed", *(f"bf16-mixed without {kind.__name__}" for kind in SHORTCUTS)),
         "bf16-mixed without cast_weights",
     ]
     assert [row["name"] for row in rows["teacher"]] == ["none", "teacher"]

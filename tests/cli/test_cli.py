@@ -21,7 +21,7 @@ from tests import miniature
 COMMANDS = (
     "check", "prepare", "train_teacher", "evaluate_teacher", "freeze", "distill", "evaluate", "ablate",
     "report", "plan", "sweep", "compare", "predict", "export", "benchmark models",
-    "benchmark training", "ui", "data fetch", "data import",
+    "benchmark training", "benchmark gpu", "ui", "data fetch", "data import",
 )  # fmt: skip
 
 
@@ -168,8 +168,8 @@ def test_the_real_command_fails_without_a_traceback(project: Path) -> None:
     assert done.stderr.strip() == (
         "error: params.yaml: training.epochz: unknown key; did you mean 'epochs'? allowed: "
         "splits, epochs, batch_size, lr, head_lr_factor, optimizer, momentum, nesterov, weight_decay, "
-        "decay_all, warmup, clip_norm, accumulate, ema, schedule, crop, scale, flip, jitter, blur, "
-        "class_weights, hard_pixels, dice, sync_bn, precision, deterministic, validate_every"
+        "decay_all, warmup, clip_norm, accumulate, ema, schedule, crop, scale, scale_from, flip, jitter, "
+        "blur, class_weights, hard_pixels, dice, sync_bn, precision, deterministic, validate_every"
     )
 
 

@@ -121,3 +121,19 @@ def test_colours_and_blur_change_the_image_alone_and_draw_nothing_where_they_are
     blurred, sharp = (results[name][0].float() for name in ("blur", "off"))
     assert blurred.diff(dim=2).abs().mean() < 0.5 * sharp.diff(dim=2).abs().mean()
     assert torch.allclose(blurred.mean((1, 2)), sharp.mean((1, 2)), atol=6)
+
+
+def test_scale_from_the_short_side_is_relative_to_the_crop() -> None:
+    """At factor 1 the short side of every image becomes that of the crop, and all of it is in the crop."""
+    for height, width in ((30, 40), (90, 60)):
+        image = torch.arange(height * width, dtype=torch.float).view(1, height, width).expand(3, -1, -1)
+        image, mask = (
+            (image / image.max() * 200).to(torch.uint8),
+            torch.ones(height, width, dtype=torch.uint8),
+        )
+        given = training(crop=(20, 20), scale=(1.0, 1.0), scale_from="short_side", flip=0.0)
+        _, crop = augment(image, mask, given)
+        assert (crop == 1).all()  # No padding: the short side is 20, the other one longer.
+        wide = training(crop=(20, 200), scale=(1.0, 1.0), scale_from="short_side", flip=0.0)
+        _, crop = augment(image, mask, wide)
+        assert crop.eq(1).any(0).sum() == round(width * 20 / min(height, width))

@@ -60,6 +60,7 @@ def training(**changes: Any) -> Training:
     """Settings of a training, also those that `params.yaml` may not have, such as crops of a few pixels."""
     settings: dict[str, Any] = {
         "splits": ("train",), "epochs": 1, "batch_size": 2,
+        "scale_from": "original", "jitter": 0, "blur": 0,
         "lr": 0.1, "head_lr_factor": 1.0, "momentum": 0.9, "nesterov": True,
         "weight_decay": 0.0, "schedule": "cosine", "crop": (8, 10), "scale": (0.5, 2.0), "flip": 0.5,
         "sync_bn": True, "precision": "32-true", "deterministic": False, "validate_every": 1,

@@ -8,7 +8,7 @@ from PIL import Image
 
 from attnfd.bench import timing
 from attnfd.deploy import benchmark
-from attnfd.deploy.benchmark import ONNX_RUNTIME, PYTORCH, Cost
+from attnfd.deploy.benchmark import ONNX_RUNTIME, OPENVINO, PYTORCH, Cost
 from attnfd.deploy.source import Model
 from attnfd.errors import UserError
 from tests.deploy.conftest import LEGEND, network
@@ -90,9 +90,19 @@ def test_plot_has_a_point_per_model_and_runtime() -> None:
     costs = [
         Cost("a", PYTORCH, "cpu", 1, 1, 8.0, 9.0, 1.0, 0.5),
         Cost("a", ONNX_RUNTIME, "cpu", 1, 1, 4.0, 5.0, 1.0, 0.5),
+        Cost("a", OPENVINO, "cpu", 1, 1, 3.0, 5.0, 1.0, 0.5),
     ]
     (axes,) = benchmark.trade_off(costs).axes
-    assert [(line.get_xdata()[0], line.get_ydata()[0]) for line in axes.lines] == [(8.0, 50.0), (4.0, 50.0)]
+    points = [(line.get_xdata()[0], line.get_ydata()[0]) for line in axes.lines]
+    assert points == [(8.0, 50.0), (4.0, 50.0), (3.0, 50.0)]
+
+
+@pytest.mark.slow
+def test_openvino_is_timed_beside_them() -> None:
+    pytest.importorskip("openvino")
+    costs = benchmark.measure([model("m")], size=(32, 48), batch=1, rounds=1)
+    assert [cost.runtime for cost in costs] == [PYTORCH, ONNX_RUNTIME, OPENVINO]
+    assert costs[2].p50_ms > 0
 
 
 def test_onnx_runtime_is_timed_beside_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -108,7 +108,9 @@ def test_file_that_answers_otherwise_is_refused_and_not_left(
     exported: Path, model: Model, photos: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kind = next(kind for kind, suffix in export.SUFFIX.items() if suffix == exported.suffix)
-    monkeypatch.setattr(export, "write", lambda network, kind, file: file.write_bytes(exported.read_bytes()))
+    monkeypatch.setattr(
+        export, "write", lambda network, kind, file, form: file.write_bytes(exported.read_bytes())
+    )
     other = Model("other", network(seed=1), model.legend, model.card, None)
     out = tmp_path / exported.name
     with pytest.raises(UserError, match=r"logits differ by .* nothing was written"):
@@ -142,7 +144,7 @@ def test_images_to_compare_on_are_scaled_as_in_the_training(
         cases.extend(images)
         return export.Comparison(1, 0.0, 1.0)
 
-    monkeypatch.setattr(export, "write", lambda network, kind, file: file.write_bytes(b""))
+    monkeypatch.setattr(export, "write", lambda network, kind, file, form: file.write_bytes(b""))
     monkeypatch.setattr(export, "compare", compare)
     monkeypatch.setitem(export.RUNNERS, "onnx", lambda file: None)
     grey = np.random.default_rng(0).integers(0, 4096, (20, 30), dtype=np.uint16)
@@ -171,3 +173,102 @@ def test_missing_package_is_named(
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"onnx: not installed; run .*attnfd\[export\]"):
         export.export(model, "onnx", tmp_path / "a.onnx", images=[photos], overwrite=False)
+
+
+def answers(file: Path, images: np.ndarray) -> np.ndarray:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    return session.run(None, {session.get_inputs()[0].name: images})[0]
+
+
+FORMS = {
+    "opset 18": export.Form(opset=18),
+    "half": export.Form(half=True),
+    "static": export.Form(size=(48, 81)),
+    "probabilities": export.Form(probabilities=True),
+    "all": export.Form(opset=21, half=True, size=(33, 65), probabilities=True),
+}
+
+
+@pytest.mark.parametrize("kind", sorted(export.SUFFIX))
+@pytest.mark.parametrize("name", FORMS)
+def test_forms_of_a_file(name: str, kind: str, model: Model, photos: str, tmp_path: Path) -> None:
+    form, file = FORMS[name], tmp_path / f"model{export.SUFFIX[kind]}"
+    found = export.export(model, kind, file, images=[photos], form=form)
+    assert found.agreement > 0.99
+    card = json.loads(file.with_name(f"{file.name}.json").read_text())
+    sides = list(form.size or ("height", "width"))
+    assert card["input"]["shape"] == ["batch", *sides, 3]
+    assert card["output"]["shape"] == ["batch", *([3] if form.probabilities else []), *sides]
+    assert card["arithmetic"] == ("float16" if form.half else "float32")
+    if kind != "onnx":
+        return
+    import onnx
+
+    graph = onnx.load(file)
+    assert graph.opset_import[0].version == card["opset"] == form.opset
+    kinds = {
+        onnx.TensorProto.DataType.Name(weight.data_type) for weight in graph.graph.initializer if weight.dims
+    }
+    assert ("FLOAT16" in kinds) == form.half
+    images = np.random.default_rng(1).integers(0, 256, (3, *(form.size or (65, 97)), 3), dtype=np.uint8)
+    answer = answers(file, images)
+    scaled = (images / 255 - np.array(LEGEND.mean)) / np.array(LEGEND.std)
+    with torch.no_grad():
+        logits = network()(torch.from_numpy(scaled).float().permute(0, 3, 1, 2)).logits
+    if form.probabilities:
+        assert answer.dtype == np.float32
+        np.testing.assert_allclose(answer.sum(1), 1, atol=2e-3)
+        np.testing.assert_allclose(answer, logits.softmax(1).numpy(), atol=2e-2 if form.half else 1e-4)
+    else:
+        assert answer.dtype == np.uint8
+        assert (answer == logits.argmax(1).numpy()).mean() > 0.99
+
+
+def test_what_tensorrt_wants_of_a_graph(exported: Path) -> None:
+    """It takes bytes that a cast reads, and makes them of floats; other reasons are named."""
+    if exported.suffix != ".onnx":
+        pytest.skip("no graph of ONNX")
+    import onnx
+
+    graph = onnx.load(exported).graph
+    assert json.loads(exported.with_name(f"{exported.name}.json").read_text())["tensorrt"] == []
+    assert {node.op_type for node in graph.node if "images" in node.input} <= {"Cast", "Shape"}
+    (last,) = (node for node in graph.node if "classes" in node.output)
+    assert last.op_type == "Cast"
+    (before,) = (node for node in graph.node if last.input[0] in node.output)
+    assert before.op_type == "Cast"
+    assert {attribute.i for attribute in before.attribute if attribute.name == "to"} == {
+        onnx.TensorProto.FLOAT
+    }
+
+
+def test_what_tensorrt_would_refuse_is_named(tmp_path: Path) -> None:
+    from onnx import TensorProto, helper, save
+
+    given = helper.make_tensor_value_info("images", TensorProto.UINT8, [1, 2, 2, 3])
+    classes = helper.make_tensor_value_info("classes", TensorProto.INT64, [1, 3, 2, 2])
+    nodes = [
+        helper.make_node("Transpose", ["images"], ["turned"], perm=[0, 3, 1, 2]),
+        helper.make_node("Cast", ["turned"], ["classes"], to=TensorProto.INT64),
+    ]
+    save(helper.make_model(helper.make_graph(nodes, "g", [given], [classes])), tmp_path / "a.onnx")
+    assert export.obstacles(tmp_path / "a.onnx") == [
+        "the input is read by Transpose",
+        "the output classes is int64",
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("openvino") is None, reason="without OpenVINO")
+def test_openvino_answers_the_same(exported: Path) -> None:
+    if exported.suffix != ".onnx":
+        pytest.skip("no graph of ONNX")
+    import openvino
+
+    compiled = openvino.Core().compile_model(str(exported), "CPU")
+    for shape in SHAPES:
+        images = np.random.default_rng(1).integers(0, 256, (*shape, 3), dtype=np.uint8)
+        (found,) = compiled(images).values()
+        assert (found == answers(exported, images)).mean() > 0.999

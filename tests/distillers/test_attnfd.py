@@ -156,6 +156,17 @@ def test_gates_without_weights_refine_the_raw_teacher(point: str, channel: bool,
     torch.testing.assert_close(run(distiller)["attnfd"], loss)
 
 
+def test_every_layer_has_its_own_point() -> None:
+    """As in the released code; a layer that is not named is before its ReLU."""
+    points = {"encoder": "post_relu", "decoder": "post_relu"}
+    distiller = attnfd(point=points, teacher_point=points, teacher_attention="parameter_free")
+    wanted = {Tap("backbone", "pre_relu"), Tap("encoder", "post_relu"), Tap("decoder", "post_relu")}
+    assert distiller.student_taps == distiller.teacher_taps == wanted
+    assert attnfd(point=points).teacher_taps == {Tap(layer, "refined") for layer in ("backbone", *points)}
+    with pytest.raises(UserError, match="point"):
+        attnfd(point={"encoder": "after"})
+
+
 def test_gates_of_the_student_without_weights() -> None:
     distiller = attnfd(layers=["encoder"], attention=NO_ATTENTION | {"channel": True, "learned": False})
     bare = attnfd(layers=["encoder"], attention=NO_ATTENTION)

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from attnfd import discovery
-from attnfd.config.schema import LAYERS, Attention
+from attnfd.config.network import Attention
+from attnfd.config.schema import LAYERS
 from attnfd.distillers import cirkd
 from attnfd.distillers.at import at_loss
 from attnfd.distillers.base import Distiller

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from attnfd.config.schema import Attention
+from attnfd.config.network import Attention
 from attnfd.models.deeplab import DeepLabV3Plus
 
 

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from attnfd.config.schema import LAYERS, Attention
+from attnfd.config.network import Attention
+from attnfd.config.schema import LAYERS
 from attnfd.errors import UserError
 from attnfd.models import backbones
 from attnfd.models.deeplab import DeepLabV3Plus

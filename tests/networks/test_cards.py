@@ -8,8 +8,9 @@ import torch
 from torch import nn
 
 from attnfd import paths
+from attnfd.config.network import NetworkConfig
 from attnfd.config.params import load_params
-from attnfd.config.schema import LAYERS, NetworkConfig
+from attnfd.config.schema import LAYERS
 from attnfd.config.section import validate
 from attnfd.config.task import Task
 from attnfd.models import checkpoint

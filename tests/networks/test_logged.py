@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from attnfd import paths
-from attnfd.config.schema import Attention, Student
+from attnfd.config.network import Attention
+from attnfd.config.schema import Student
 from attnfd.config.section import validate
 from attnfd.errors import UserError
 from attnfd.models import checkpoint

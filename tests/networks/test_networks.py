@@ -10,8 +10,9 @@ import torchvision
 from torch import Tensor, nn
 
 from attnfd import discovery
+from attnfd.config.network import Attention, NetworkConfig
 from attnfd.config.params import Params, load_params
-from attnfd.config.schema import Attention, NetworkConfig, Student, TrainTeacher
+from attnfd.config.schema import Student, TrainTeacher
 from attnfd.config.section import validate
 from attnfd.data.transforms import normalize
 from attnfd.deploy import export

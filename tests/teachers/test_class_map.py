@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from attnfd.config.network import Attention
 from attnfd.config.params import load_params
-from attnfd.config.schema import Attention, TrainTeacher
+from attnfd.config.schema import TrainTeacher
 from attnfd.config.section import validate
 from attnfd.data.transforms import normalize
 from attnfd.deploy import export

@@ -12,8 +12,9 @@ import torchvision
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from attnfd.config.network import Attention
 from attnfd.config.params import load_params
-from attnfd.config.schema import LAYERS, Attention, TrainTeacher
+from attnfd.config.schema import LAYERS, TrainTeacher
 from attnfd.config.section import validate
 from attnfd.errors import UserError
 from attnfd.models import checkpoint

@@ -23,7 +23,7 @@ import pytest
 import torch
 
 from attnfd import paths
-from attnfd.config.schema import Attention
+from attnfd.config.network import Attention
 from attnfd.data.prepared import Card, Split
 from attnfd.errors import StoppedError, UserError
 from attnfd.evaluation.inference import ClassMap

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from attnfd import discovery
+from attnfd.config.network import Attention
 from attnfd.config.params import Params, load_params
-from attnfd.config.schema import Attention
 from attnfd.data.prepared import Prepared
 from attnfd.errors import StoppedError, UserError
 from attnfd.models.deeplab import DeepLabV3Plus

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from attnfd import discovery
+from attnfd.config.network import Attention
 from attnfd.config.params import load_params
-from attnfd.config.schema import Attention
 from attnfd.data.prepared import Prepared
 from attnfd.errors import StoppedError, UserError
 from attnfd.models.deeplab import DeepLabV3Plus

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from attnfd.config.schema import Attention, Training
+from attnfd.config.network import Attention
+from attnfd.config.schema import Training
 from attnfd.data.prepared import Prepared
 from attnfd.data.transforms import normalize
 from attnfd.distillers.attnfd import AttnFD
@@ -261,3 +262,12 @@ def test_deterministic_kernels_are_asked_for_and_given_up_again(monkeypatch: pyt
     assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
     start_fabric("32-true")
     assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_a_gpu_rounds_float32_for_tf32_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ATTNFD_DEVICE", "cpu")
+    for precision in ("tf32", "32-true", "tf32", "bf16-mixed"):
+        start_fabric(precision)
+        assert torch.backends.cudnn.allow_tf32 == (precision == "tf32")
+        assert torch.get_float32_matmul_precision() == ("high" if precision == "tf32" else "highest")
+    start_fabric("32-true")
