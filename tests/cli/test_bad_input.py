@@ -712,7 +712,9 @@ PARAM_CASES = {
         TRAIN, params(recipes={"shapes": {"train_teacher": {"splits": ["more"]}}}), ("'more'", "train")
     ),
     "batches of one image": Case(
-        TRAIN, params(recipes={"shapes": {"training": {"batch_size": 1}}}), ("batches of 1", "at least 2")
+        TRAIN,
+        params(recipes={"shapes": {"train_teacher": {"batch_size": 1}}}),
+        ("batches of 1", "at least 2"),
     ),
 }
 

@@ -72,7 +72,7 @@ CELLS = ["shapes/resnet18/attnfd", "shapes/resnet18/attnfd/0", "shapes/resnet18/
         ("attnfd compare shapes/teacher shapes/mob", ["shapes/mobilenetv2/be", "shapes/mobilenetv2/be/0"]),
         ("attnfd compare v", ["voc/resnet18/none", "voc/resnet18/none/0"]),
         ("attnfd predict ", ["ablation/shapes/mobilenetv2/be/0", *CELLS[1:], "shapes/teacher"]),
-        ("attnfd benchmark ", ["models", "training", "startup"]),
+        ("attnfd benchmark ", ["models", "training", "gpu", "startup"]),
         ("attnfd benchmark models shapes/teacher shapes/r", CELLS[1:]),
         ("attnfd benchmark training step --student resnet3", ["resnet34"]),
         ("attnfd export models/shapes/t", ["models/shapes/teacher"]),
