@@ -230,7 +230,8 @@ def _keys(schema: Schema, values: Mapping[str, Any]) -> Iterator[tuple[str, ...]
                 yield (f"{key}.{name}", *rest)
         else:
             value = values.get(key, field.get("default", "must be given"))
-            yield key, field["description"].replace("|", r"\|"), _allowed(field), _shown(value)
+            said = field.get("description") or field["anyOf"][0]["description"]  # of an optional type
+            yield key, said.replace("|", r"\|"), _allowed(field), _shown(value)
 
 
 def _number(value: float) -> str:

@@ -34,7 +34,7 @@ from attnfd.models.deeplab import DeepLabV3Plus
 from attnfd.models.frozen import compare, freeze
 from attnfd.models.kernels import cast_weights
 from attnfd.results import write
-from attnfd.results.attention import agreements, energies
+from attnfd.results.attention import agreements, energies, pairs
 from attnfd.runtime.fabric import start_fabric
 from attnfd.training import loop, meter
 from attnfd.training.checkpoints import Checkpoints
@@ -182,7 +182,9 @@ def test_what_comes_after_the_training_mixes_no_devices(
     assert evaluated.metrics["resized"]["short_side"] == 33
     for found in (energies(folded, evaluated.images), energies(student, evaluated.images, distiller)):
         assert set(found) == {f"{layer}/{kind}" for layer in LAYERS for kind in ("raw", "refined")}
-    assert set(agreements(student, folded, evaluated.images, distiller)) == {f"{x}/agreement" for x in LAYERS}
+    assert set(agreements(pairs(student, folded, evaluated.images, distiller))) == {
+        f"{x}/agreement" for x in LAYERS
+    }
 
     Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(tmp_path / "black.png")
     legend = LEGEND.model_copy(update={"classes": ("x",) * CLASSES, "palette": ((0, 0, 0),) * CLASSES})

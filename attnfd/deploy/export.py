@@ -185,18 +185,21 @@ def write(network: torch.nn.Module, kind: str, file: Path, form: Form = PLAIN) -
         else {1: torch.export.Dim("height", min=MIN_SIDE), 2: torch.export.Dim("width", min=MIN_SIDE)}
     )
     dynamic = {"images": {0: torch.export.Dim("batch"), **axes}}
+    others = isinstance(network, Tapped)
     answering = ClassMap(Half(network) if form.half else network, probabilities=form.probabilities).eval()
     with torch.no_grad():
         try:
             program = torch.export.export(
                 answering,
                 (example,),
-                dynamic_shapes=dynamic,
                 # What torch cannot prove of a network of others, the comparison shows.
-                prefer_deferred_runtime_asserts_over_guards=isinstance(network, Tapped),
+                dynamic_shapes={"images": dict.fromkeys(dynamic["images"], torch.export.Dim.AUTO)}
+                if others
+                else dynamic,
+                prefer_deferred_runtime_asserts_over_guards=others,
             )
         except Exception as error:
-            if not isinstance(network, Tapped):
+            if not others:
                 raise
             reason = str(error).strip().split("\n")[0]
             raise UserError(
