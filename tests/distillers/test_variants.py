@@ -15,7 +15,7 @@ VARIANTS = tuple(SHIPPED.raw["ablate"])
 
 
 def settings(variant: str | None) -> AttnFD.Config:
-    return SHIPPED.method("attnfd", "shapes", variant)
+    return SHIPPED.method("attnfd", "voc", variant)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
