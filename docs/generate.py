@@ -42,13 +42,10 @@ PROJECT = Path(__file__).parents[1]
 COMMANDS = "cli"
 """The package of the command line: its page is made from the help of its commands."""
 
-PACKAGES = (
-    "attnfd",
-    *(
-        f"attnfd.{file.parent.name}"
-        for file in sorted(PROJECT.glob("attnfd/*/__init__.py"))
-        if file.parent.name != COMMANDS
-    ),
+PACKAGES = tuple(
+    ".".join(file.parent.relative_to(PROJECT).parts)
+    for file in sorted(PROJECT.glob("attnfd/**/__init__.py"))
+    if file.parent.name != COMMANDS
 )
 
 # Sections whose keys are fixed; those of the others are names that the user gives.
