@@ -213,7 +213,14 @@ def test_the_miniature_runs_without_what_only_unix_has(tmp_path: Path, elsewhere
     (tmp_path / "project").mkdir()
     project = miniature.clone(tmp_path / "project")
     path = os.pathsep.join([elsewhere["PYTHONPATH"].partition(os.pathsep)[0], str(project)])
-    surroundings = {**elsewhere, "PYTHONPATH": path, "ATTNFD_WORKERS": "1"}
-    done = miniature.run(project, "dvc", "repro", **surroundings)
-    assert done.returncode == 0, done.stdout + done.stderr
+    surroundings = {**environment(), **elsewhere, "PYTHONPATH": path, "ATTNFD_WORKERS": "1"}
+    done = subprocess.run(
+        ["dvc", "repro"],
+        cwd=project,
+        env=surroundings,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout.decode(errors="replace")
     assert (project / "reports/shapes/report.html").is_file()
