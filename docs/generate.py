@@ -42,13 +42,10 @@ PROJECT = Path(__file__).parents[1]
 COMMANDS = "cli"
 """The package of the command line: its page is made from the help of its commands."""
 
-PACKAGES = (
-    "attnfd",
-    *(
-        f"attnfd.{file.parent.name}"
-        for file in sorted(PROJECT.glob("attnfd/*/__init__.py"))
-        if file.parent.name != COMMANDS
-    ),
+PACKAGES = tuple(
+    ".".join(file.parent.relative_to(PROJECT).parts)
+    for file in sorted(PROJECT.glob("attnfd/**/__init__.py"))
+    if file.parent.name != COMMANDS
 )
 
 # Sections whose keys are fixed; those of the others are names that the user gives.
@@ -78,6 +75,7 @@ def on_config(config: MkDocsConfig) -> None:
 def on_files(files: Files, config: MkDocsConfig) -> None:
     """Add the pages."""
     pages = {"index.md": start_page(), "commands.md": commands_page(), "params.md": params_page()}
+    pages["quickstart.md"] = notebook_page()
     pages |= {f"library/{package}.md": library_page(package) for package in PACKAGES}
     for name, text in pages.items():
         files.append(File.generated(config, name, content=text))
@@ -131,6 +129,16 @@ def start_page() -> str:
         text,
         flags=re.DOTALL,
     )
+
+
+def notebook_page() -> str:
+    """The notebook: its text, and its code in blocks."""
+    notebook = json.loads((PROJECT / "notebooks/quickstart.ipynb").read_text(encoding="utf-8"))
+    parts = []
+    for cell in notebook["cells"]:
+        text = "".join(cell["source"])
+        parts.append(f"```python\n{text}\n```" if cell["cell_type"] == "code" else text)
+    return "\n\n".join(parts).replace("](../docs/", "](").replace("](../README.md)", "](index.md)")
 
 
 def commands_page() -> str:
@@ -230,8 +238,13 @@ def _keys(schema: Schema, values: Mapping[str, Any]) -> Iterator[tuple[str, ...]
                 yield (f"{key}.{name}", *rest)
         else:
             value = values.get(key, field.get("default", "must be given"))
-            said = field.get("description") or field["anyOf"][0]["description"]  # of an optional type
-            yield key, said.replace("|", r"\|"), _allowed(field), _shown(value)
+            yield key, _meaning(field).replace("|", r"\|"), _allowed(field), _shown(value)
+
+
+def _meaning(field: Schema) -> str:
+    """What a value is; a key that may be null has that where its other kind is described."""
+    kinds = (field, *field.get("anyOf", ()))
+    return str(next(kind["description"] for kind in kinds if "description" in kind))
 
 
 def _number(value: float) -> str:

@@ -28,7 +28,8 @@ from attnfd.models.taps import NetInfo, Output
 from tests import miniature
 
 PROJECT = Path(__file__).parents[1]
-DOCUMENTS = [PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md"))]
+ROOT = ("README.md", "CODE_OF_CONDUCT.md", "CONTRIBUTING.md", "SECURITY.md")
+DOCUMENTS = [*(PROJECT / name for name in ROOT), *sorted((PROJECT / "docs").glob("*.md"))]
 
 
 def blocks(document: Path, language: str) -> list[str]:

@@ -1,5 +1,6 @@
 """The site: built strictly, complete, and of nothing that it would have to fetch."""
 
+import json
 import re
 import subprocess
 import sys
@@ -86,6 +87,16 @@ def test_every_command_has_its_row_and_its_section(site: Path) -> None:
             shown = f"<code>attnfd {name} {inner}".rstrip() + "</code>"
             assert shown in index
             assert shown in html.removeprefix(index)
+
+
+def test_the_notebook_is_a_page(site: Path) -> None:
+    html = (site / "quickstart.html").read_text(encoding="utf-8")
+    notebook = json.loads((PROJECT / "notebooks/quickstart.ipynb").read_text(encoding="utf-8"))
+    kinds = [cell["cell_type"] for cell in notebook["cells"]]
+    assert html.count("<pre><span>") + html.count("<pre><code>") >= kinds.count("code")
+    assert "".join(Page(site / "quickstart.html").code).count("DeepLabV3Plus(") == 2
+    for page in ("results", "python", "your-data", "index"):
+        assert f'href="{page}.html' in html
 
 
 def test_every_module_has_its_docstring(site: Path) -> None:

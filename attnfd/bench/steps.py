@@ -1,8 +1,6 @@
 """Timings of the training step, of its parts, and of what each shortcut is worth in it."""
 
 import multiprocessing
-import resource
-import sys
 import time
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -32,6 +30,7 @@ from attnfd.models.kernels import cast_weights
 from attnfd.models.network import Network
 from attnfd.runtime.arithmetic import TF32, allow_tf32
 from attnfd.runtime.fabric import start_fabric
+from attnfd.training.meter import peak_memory
 from attnfd.training.objective import Objective
 from attnfd.training.optimizer import make_optimizer
 
@@ -241,5 +240,4 @@ def _steps_and_peak(given: Setting, variant: Variant, saved: Path) -> float:
     if status.exists():  # `ru_maxrss` would count what the parent had when it started this process.
         (line,) = [line for line in status.read_text().splitlines() if line.startswith("VmHWM")]
         return int(line.split()[1]) / 2**10
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
+    return peak_memory() / 2**20

@@ -4,6 +4,7 @@ import gc
 import os
 import sys
 import traceback
+from io import TextIOWrapper
 from pathlib import Path
 
 from attnfd.cli import benchmarks, pipeline, tools  # noqa: F401 - they add their commands to the app
@@ -18,6 +19,9 @@ def main() -> None:
     # The libraries make millions of objects that stay. As it is set, Python looks through them over and over
     # while they are imported: a sixth of what a small cell takes.
     gc.set_threshold(100_000, 50, 50)
+    # A pipe on Windows has no → and no ≈: a question mark is better than a traceback.
+    if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="replace")
     try:
         app()
     except StoppedError as interrupted:

@@ -128,9 +128,10 @@ def sweep(
     """Run every stale cell as `dvc repro` would, many at once; what fails stops only what waits for it."""
     from attnfd.cli import preflight
     from attnfd.sweep import walk
-    from attnfd.sweep.engine import Ray
+    from attnfd.sweep.engine import Ray, check_system
     from attnfd.sweep.graph import Graph
 
+    check_system()
     preflight.check_all()
     console = Console(highlight=False, soft_wrap=True)
     graph = Graph()

@@ -39,7 +39,9 @@ class Segmentation(Dataset[tuple[Tensor, Tensor]]):
     def __init__(self, prepared: Prepared, *splits: str, unlabelled: Sequence[str] = ()) -> None:
         rows = prepared.split(*splits, *unlabelled)
         self.prepared = prepared
-        self.files = list(rows[["image", "image_sha256", "mask", "mask_sha256"]].itertuples(index=False))
+        columns = rows[["image", "image_sha256", "mask", "mask_sha256"]]
+        # Plain tuples: macOS and Windows send the dataset to loader processes by pickle.
+        self.files = list(columns.itertuples(index=False, name=None))
         self.labelled = (~rows["split"].isin(unlabelled)).tolist()
         bare = rows[np.array(self.labelled) & (rows["mask"] == "")]
         if len(bare):

@@ -104,6 +104,19 @@ class Ray:
             return _line(error)
 
 
+def check_system() -> None:
+    """Make sure that a command can be ended with all that it started.
+
+    Raises:
+        UserError: the system cannot do so.
+    """
+    if not hasattr(os, "killpg"):
+        raise UserError(
+            "sweep: found Windows; allowed: Linux, macOS or WSL; on Windows run `dvc repro`, "
+            "which trains the same cells one after another"
+        )
+
+
 def execute(task: Task, environment: Mapping[str, str]) -> str:
     """Run a task here. Returns why it failed, or "".
 

@@ -15,7 +15,8 @@ from collections.abc import Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from attnfd.config.section import validate
 from attnfd.discovery import component
@@ -166,7 +167,7 @@ def _put(weights: Path, model: str) -> None:
     folder = f"data/{NETWORK}"
     location = urlsplit(client.get_logged_model(model).artifact_location)
     if location.scheme in ("", "file"):
-        target = Path(unquote(location.path), folder, weights.name)
+        target = Path(url2pathname(location.path), folder, weights.name)
         target.unlink(missing_ok=True)
         try:
             os.link(weights, target)
@@ -175,7 +176,11 @@ def _put(weights: Path, model: str) -> None:
     else:
         with tempfile.TemporaryDirectory() as scratch:
             Path(scratch, folder).mkdir(parents=True)
-            Path(scratch, folder, weights.name).symlink_to(weights.absolute())
+            copy = Path(scratch, folder, weights.name)
+            try:
+                copy.symlink_to(weights.absolute())
+            except OSError:  # Windows allows links to some users alone.
+                shutil.copyfile(weights, copy)
             client.log_model_artifacts(model, scratch)
 
 

@@ -10,7 +10,7 @@ import os
 import shutil
 import socket
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -103,11 +103,13 @@ class Checkpoints:
             logger.warning("%s: %s; waiting for it to end", self.folder, other)
             lock.acquire(poll_interval=1)
         try:
-            file.write_text(f"{os.getpid()} on {socket.gethostname()}", encoding="utf-8")
+            with suppress(PermissionError):  # Windows lets nobody write to a locked file.
+                file.write_text(f"{os.getpid()} on {socket.gethostname()}", encoding="utf-8")
             yield
         finally:
             # Before the release: a process that waits sees that its file is gone, and locks a new one.
-            file.unlink(missing_ok=True)
+            with suppress(PermissionError):  # Windows removes no open file; the release does.
+                file.unlink(missing_ok=True)
             lock.release()
 
     def clear(self) -> None:
@@ -126,7 +128,9 @@ def _content(file: Path) -> str:
 
 
 def _sync(folder: Path) -> None:
-    """Make a rename last through a power cut."""
+    """Make a rename last through a power cut, where the system can open a folder."""
+    if not hasattr(os, "O_DIRECTORY"):  # Windows
+        return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,6 +1,5 @@
 """What a training costs: time and memory."""
 
-import resource
 import sys
 import time
 
@@ -51,6 +50,13 @@ class Meter:
 
 
 def peak_memory() -> int:
-    """The most bytes of memory that this process has held, without its loader processes."""
+    """The most bytes of memory that this process has used, without its loader processes."""
+    try:
+        import resource
+    except ModuleNotFoundError:  # Windows, which counts its own peak
+        import psutil  # type: ignore[import-untyped]
+
+        memory = psutil.Process().memory_info()
+        return int(getattr(memory, "peak_wset", memory.rss))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024

@@ -1,5 +1,6 @@
 """Loaders: what they yield, in which order, and that it depends on seed and epoch alone."""
 
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 from PIL import Image
 
 from attnfd.data import loaders
-from attnfd.data.loaders import EpochBatches, Segmentation, eval_loader, train_loader
+from attnfd.data.loaders import Augmented, Draw, EpochBatches, Segmentation, eval_loader, train_loader
 from attnfd.data.prepared import Prepared
 from attnfd.errors import UserError
 from attnfd.runtime import processes
@@ -54,6 +55,13 @@ def test_a_split_too_large_to_keep_is_read_alike(prepared: Prepared, monkeypatch
     assert kept.kept is not None
     assert read.kept is None
     assert same([kept[index] for index in range(5)], [read[index] for index in range(5)])
+
+
+def test_images_are_the_same_in_a_process_that_gets_them_by_pickle(prepared: Prepared) -> None:
+    here = Augmented(Segmentation(prepared, "train"), training(), 3)
+    there = pickle.loads(pickle.dumps(here))
+    draws = [Draw(epoch, row) for epoch in range(2) for row in range(len(SIZES))]
+    assert same([here[draw] for draw in draws], [there[draw] for draw in draws])
 
 
 def test_batches_do_not_depend_on_the_number_of_workers(prepared: Prepared) -> None:
