@@ -34,7 +34,7 @@ from attnfd.models import checkpoint
 from attnfd.models.deeplab import DeepLabV3Plus
 from attnfd.models.frozen import compare, freeze
 from attnfd.models.kernels import cast_weights
-from attnfd.models.network import Network
+from attnfd.models.network import Network, merge_classes
 from attnfd.networks import module
 from attnfd.networks.base import make_network
 from attnfd.results import write
@@ -296,6 +296,14 @@ def test_exact_sums_warn_of_nothing(gpu: PretendGpu) -> None:
     )
     assert gpu.warnings
     start_fabric("32-true")
+
+
+def test_classes_are_merged_without_a_wait(gpu: PretendGpu) -> None:
+    shares = torch.tensor([0.5, 0.2, 0.3]).to(CUDA)
+    gpu.waits.clear()
+    merged = merge_classes(shares.log().view(1, 3, 1, 1), ((2,), (0, 1)))
+    assert not gpu.waits
+    assert merged.exp().flatten().tolist() == pytest.approx([0.3, 0.7])
 
 
 WAITS = {
