@@ -3,7 +3,7 @@
 import os
 import signal
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Container, Iterator
 from copy import deepcopy
 from functools import cache
 from pathlib import Path
@@ -21,7 +21,8 @@ from torch import nn
 from attnfd import discovery
 from attnfd.config.network import Attention
 from attnfd.config.params import load_params
-from attnfd.config.schema import LAYERS
+from attnfd.config.schema import LAYERS, Student
+from attnfd.config.section import validate
 from attnfd.data import transforms
 from attnfd.data.loaders import eval_loader
 from attnfd.data.prepared import Prepared
@@ -33,6 +34,9 @@ from attnfd.models import checkpoint
 from attnfd.models.deeplab import DeepLabV3Plus
 from attnfd.models.frozen import compare, freeze
 from attnfd.models.kernels import cast_weights
+from attnfd.models.network import Network, merge_classes
+from attnfd.networks import module
+from attnfd.networks.base import make_network
 from attnfd.results import write
 from attnfd.results.attention import agreements, energies, pairs
 from attnfd.runtime.fabric import start_fabric
@@ -56,6 +60,15 @@ PAIRS = [
 """A method sees of a student its maps and their channels, so for other students one method is enough."""
 CLASSES = 11
 STEPS = 3
+OTHERS: dict[str, dict[str, Any]] = {
+    "smp": {"network": "smp", "architecture": "FPN", "encoder": "mobilenet_v2"},
+    "module": {
+        "network": "module",
+        "build": "tests.networks.zoo:odd",
+        "taps": {"backbone": "body", "encoder": "neck", "decoder": "last"},
+    },
+}
+"""A network of every other kind. It gives maps like any network, so two methods are enough."""
 
 IN_A_STEP: dict[str, dict[Wait, str]] = {}
 """What a step of a method may wait for, and why it has to. No method has to."""
@@ -93,9 +106,26 @@ def network(backbone: str, attention: bool = False) -> DeepLabV3Plus:
     return DeepLabV3Plus(backbone, classes=CLASSES, attention=Attention() if attention else None)
 
 
+@cache
+def other(kind: str, attention: bool = False) -> Network:
+    """A network of another kind on the CPU; the test is skipped where its library is not installed."""
+    if kind == "smp":
+        pytest.importorskip("segmentation_models_pytorch")
+    torch.manual_seed(0)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(module, "FOLDER", "tests.networks")
+        config = validate(Student, OTHERS[kind], kind)
+        return make_network(config, CLASSES, attention=Attention() if attention else None)
+
+
 def objective(method: str, student: str) -> Objective:
     """A student beside a frozen teacher; every call gives the same weights."""
-    teacher, model = freeze(network("mobilenetv2", attention=True).eval()), deepcopy(network(student))
+    return beside(method, network("mobilenetv2", attention=True), network(student))
+
+
+def beside(method: str, teaches: Network, learns: Network) -> Objective:
+    """Copies of two networks, the first one frozen; every call gives the same weights."""
+    teacher, model = freeze(deepcopy(teaches).eval()), deepcopy(learns)
     torch.manual_seed(0)
     distiller = discovery.component("distillers", method)(model, teacher, PARAMS.method(method, "shapes"))
     fabric = start_fabric("32-true")
@@ -139,6 +169,25 @@ def stop_after(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(TrainState, "step", stepping)
 
 
+def check_training(
+    made: Callable[[], Objective],
+    prepared: Prepared,
+    waits: list[Wait],
+    allowed: Container[Wait],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A training stops after two steps and resumes; its steps wait for nothing else."""
+    with monkeypatch.context() as patched:
+        stop_after(2, patched)
+        with pytest.raises(StoppedError, match="SIGTERM after step 2 of 3"):
+            fit(made(), prepared)
+    trained = made()
+    history = fit(trained, prepared)
+    assert np.isfinite(history[["loss", "ce", "miou"]]).all(axis=None)
+    assert {parameter.device for parameter in trained.parameters()} == {CUDA}
+    assert not [wait for wait in waits if wait not in allowed]
+
+
 @pytest.mark.parametrize(("method", "student"), dict.fromkeys(PAIRS))
 def test_a_method_trains_and_resumes_within_an_epoch(
     method: str,
@@ -147,26 +196,43 @@ def test_a_method_trains_and_resumes_within_an_epoch(
     in_steps: list[Wait],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    with monkeypatch.context() as patched:
-        stop_after(2, patched)
-        with pytest.raises(StoppedError, match="SIGTERM after step 2 of 3"):
-            fit(objective(method, student), prepared)
-    trained = objective(method, student)
-    history = fit(trained, prepared)
-    assert np.isfinite(history[["loss", "ce", "miou"]]).all(axis=None)
-    assert {parameter.device for parameter in trained.parameters()} == {CUDA}
     allowed = IN_A_STEP.get(method, {})
-    assert not [wait for wait in in_steps if wait not in allowed]
+    check_training(lambda: objective(method, student), prepared, in_steps, allowed, monkeypatch)
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+@pytest.mark.parametrize("method", ["attnfd", "kd"])
+def test_a_network_of_another_kind_learns_and_teaches(
+    method: str, kind: str, prepared: Prepared, in_steps: list[Wait], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def made() -> Objective:
+        return beside(method, other(kind, attention=True), other(kind))
+
+    check_training(made, prepared, in_steps, IN_A_STEP.get(method, {}), monkeypatch)
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_a_network_of_another_kind_is_evaluated_frozen_and_predicts(
+    kind: str, gpu: PretendGpu, prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    student, teacher = (deepcopy(other(kind, attention=own)).eval() for own in (False, True))
+    check_after_training(student, teacher, prepared, tmp_path, monkeypatch)
 
 
 def test_what_comes_after_the_training_mixes_no_devices(
     gpu: PretendGpu, prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    student, teacher = (deepcopy(network("mobilenetv2", attention=own)).eval() for own in (False, True))
+    check_after_training(student, teacher, prepared, tmp_path, monkeypatch)
+
+
+def check_after_training(
+    student: Network, teacher: Network, prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # The counter takes operations apart where tensors say that they are on the CPU.
     monkeypatch.setattr(write, "multiply_adds", lambda *_: 0)
     device = start_fabric("32-true").device
     assert device == CUDA
-    student, teacher = (deepcopy(network("mobilenetv2", attention=own)).eval() for own in (False, True))
     live = deepcopy(teacher).to(device)
     folded = freeze(live)
     assert next(folded.parameters()).device == CUDA
@@ -182,9 +248,8 @@ def test_what_comes_after_the_training_mixes_no_devices(
     assert evaluated.metrics["resized"]["short_side"] == 33
     for found in (energies(folded, evaluated.images), energies(student, evaluated.images, distiller)):
         assert set(found) == {f"{layer}/{kind}" for layer in LAYERS for kind in ("raw", "refined")}
-    assert set(agreements(pairs(student, folded, evaluated.images, distiller))) == {
-        f"{x}/agreement" for x in LAYERS
-    }
+    agreed = agreements(pairs(student, folded, evaluated.images, distiller))
+    assert set(agreed) == {f"student/{layer}/agreement" for layer in LAYERS}
 
     Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(tmp_path / "black.png")
     legend = LEGEND.model_copy(update={"classes": ("x",) * CLASSES, "palette": ((0, 0, 0),) * CLASSES})
@@ -201,6 +266,9 @@ def test_what_comes_after_the_training_mixes_no_devices(
         == 1
     )
     assert model.predict(tmp_path / "black.png").classes.shape == (20, 30)
+    averaged = model.predict(tmp_path / "black.png", flip=True, scales=(0.75, 1, 1.5), probabilities=True)
+    assert averaged.probabilities is not None
+    assert averaged.probabilities.shape == (CLASSES, 20, 30)
 
 
 def test_an_evaluation_waits_at_its_end_alone(gpu: PretendGpu, prepared: Prepared) -> None:
@@ -228,6 +296,14 @@ def test_exact_sums_warn_of_nothing(gpu: PretendGpu) -> None:
     )
     assert gpu.warnings
     start_fabric("32-true")
+
+
+def test_classes_are_merged_without_a_wait(gpu: PretendGpu) -> None:
+    shares = torch.tensor([0.5, 0.2, 0.3]).to(CUDA)
+    gpu.waits.clear()
+    merged = merge_classes(shares.log().view(1, 3, 1, 1), ((2,), (0, 1)))
+    assert not gpu.waits
+    assert merged.exp().flatten().tolist() == pytest.approx([0.3, 0.7])
 
 
 WAITS = {

@@ -1,8 +1,11 @@
 """Options and arguments that several commands have."""
 
-from typing import Annotated
+import re
+from collections.abc import Sequence
+from typing import Annotated, Any
 
 import typer
+import typer.core
 
 from attnfd.cli import completion
 
@@ -54,3 +57,26 @@ ModelName = Annotated[
     ),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Write over what is there.")]
+
+SCALES = "--scales"
+
+
+class WithScales(typer.core.TyperCommand):
+    """A command whose `--scales` takes several numbers: `--scales 0.75 1 1.25`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> Any:
+        return super().parse_args(ctx, spread(args, SCALES))
+
+
+def spread(words: Sequence[str], option: str) -> list[str]:
+    """Words of a command in which an option precedes each of the numbers that follow its first one.
+
+    Example:
+        >>> spread(["photos", "--scales", "0.75", "1", "--flip"], "--scales")
+        ['photos', '--scales', '0.75', '--scales', '1', '--flip']
+    """
+    given: list[str] = []
+    for word in words:
+        follows = given[-2:-1] == [option] or (given[-1:] and given[-1].startswith(f"{option}="))
+        given += [option, word] if follows and re.fullmatch(r"[0-9]*\.?[0-9]+", word) else [word]
+    return given

@@ -16,23 +16,26 @@ from numpy.typing import NDArray
 from PIL import Image
 from rich.console import Console
 from rich.progress import track
+from torch import nn
 
 from attnfd.data.depth import FEW, FULL, Depth, measure, one_level, scale, used
 from attnfd.data.images import FORMATS, IMAGES, UNREADABLE, drops_a_band, read_pixels
 from attnfd.deploy.prediction import Prediction
 from attnfd.deploy.sheet import ContactSheet, with_legend
 from attnfd.deploy.source import Model
+from attnfd.deploy.views import WHOLE, Views, segment
 from attnfd.errors import UserError
-from attnfd.evaluation.inference import classify
 from attnfd.evaluation.tiles import Tiles, describe
 from attnfd.models.checkpoint import Legend
 from attnfd.readers.base import Found, leads_back, listing, sift, twins, walk
+from attnfd.readers.cityscapes import Cityscapes
 from attnfd.runtime.fabric import start_fabric
 
 CLASSES = "classes"
 OVERLAYS = "overlays"
 AREAS = "areas.csv"
 SHEET = "contact_sheet.png"
+PROBABILITIES = "probabilities"
 WAITING = 4
 """Batches of images that wait, decoded, for others of their size."""
 
@@ -61,11 +64,16 @@ def predict(
     overlays: bool,
     overwrite: bool,
     tiles: Tiles | None = None,
+    views: Views = WHOLE,
+    probabilities: bool = False,
+    cityscapes_ids: bool = False,
 ) -> int:
     """Segment images of any size, and write the answers into a folder.
 
     It gets `classes/<path>.png` (class indices, with the palette), `overlays/<path>.png` with their legend,
-    `contact_sheet.png`, and `areas.csv`: image, class, pixels, and their share of the image.
+    `contact_sheet.png`, and `areas.csv`: image, class, pixels, and their share of the image. With
+    `probabilities` it gets `probabilities/<path>.npz`, too: `probabilities` (K, H, W), float16, and their
+    `classes` (K,).
 
     Args:
         sources: images, folders, which are searched with all that is in them, and patterns.
@@ -73,22 +81,27 @@ def predict(
         overlays: whether to write them and the contact sheet.
         overwrite: whether `out` may hold files already.
         tiles: of larger images; None for whole images.
+        views: whose probabilities are averaged.
+        probabilities: whether to write those of all classes.
+        cityscapes_ids: write the label ids of Cityscapes in place of class indices, and no palette.
 
     Returns:
         How many images were segmented.
 
     Raises:
-        UserError: a source has no images, two of them would be written to one file, or `out` is in use, all
-            before anything is written; images cannot be read, after all others are done.
+        UserError: a source has no images, two of them would be written to one file, `out` is in use, or the
+            model has no label ids, all before anything is written; images cannot be read, after all others
+            are done.
     """
     out = Path(out)
     if out.exists() and not (overwrite and out.is_dir()) and not (out.is_dir() and not any(out.iterdir())):
         raise UserError(f"{out}: is there already; name another folder, or add --overwrite")
+    ids = label_ids(model) if cityscapes_ids else None
     images = find(sources, without=out)
     device = start_fabric("32-true").device
-    network = model.network.to(device).eval()
+    network = views.of(model.network.to(device).eval())
     if tiles is not None:
-        _tell_memory(model, tiles, images.values())
+        _tell_memory(network, len(model.legend.classes), tiles, images.values(), probabilities=probabilities)
         batch_size = 1  # Images wait for others of their size, which large ones should not.
     areas: dict[Path, NDArray[np.int64]] = {}
     dull: list[Path] = []
@@ -98,10 +111,11 @@ def predict(
         dull += (image.path for image in batch if image.dull)
         banded += (image.path for image in batch if image.drops_a_band)
         pixels = torch.from_numpy(np.stack([image.pixels for image in batch])).to(device)
-        with torch.inference_mode():
-            maps = classify(network, pixels.permute(0, 3, 1, 2), tiles).to("cpu", torch.uint8).numpy()
-        for image, classes in zip(batch, maps, strict=True):
-            _write(image, classes, model.legend, out, sheet)
+        maps, shares = segment(network, pixels.permute(0, 3, 1, 2), tiles, probabilities=probabilities)
+        for number, (image, classes) in enumerate(zip(batch, maps, strict=True)):
+            own = None if shares is None else shares[number]
+            found = Prediction(classes, image.pixels, model.legend, own)
+            _write(image.path, found, out, sheet, ids)
             areas[image.path] = np.bincount(classes.ravel(), minlength=len(model.legend.classes))
     if areas:
         in_order = {path: areas[path] for path in images if path in areas}
@@ -121,7 +135,24 @@ def predict(
     return len(areas)
 
 
-def _tell_memory(model: Model, tiles: Tiles, files: Iterable[Path]) -> None:
+def label_ids(model: Model) -> NDArray[np.uint8]:
+    """The label id of Cityscapes of every class index, as its test server wants them.
+
+    Raises:
+        UserError: the classes of the model are not those of Cityscapes.
+    """
+    ids, legend = dict(zip(Cityscapes.classes, Cityscapes.ids, strict=True)), model.legend
+    if set(legend.classes) != ids.keys():
+        raise UserError(
+            f"--cityscapes-ids: found {model.name}, which knows the {len(legend.classes)} classes of "
+            f"{legend.dataset}; allowed: a model of the {len(ids)} classes of Cityscapes"
+        )
+    return np.array([ids[name] for name in legend.classes], np.uint8)
+
+
+def _tell_memory(
+    network: nn.Module, classes: int, tiles: Tiles, files: Iterable[Path], *, probabilities: bool
+) -> None:
     """Print what the largest image will need, before anything is computed."""
     sizes = []
     for file in files:
@@ -131,7 +162,7 @@ def _tell_memory(model: Model, tiles: Tiles, files: Iterable[Path]) -> None:
         except UNREADABLE:
             continue  # What cannot be read is told when it is its turn.
     if sizes:
-        line = describe(model.network, len(model.legend.classes), tiles, sizes)
+        line = describe(network, classes, tiles, sizes, probabilities=probabilities)
         Console(soft_wrap=True, highlight=False).print(line)
 
 
@@ -261,17 +292,25 @@ def batches(images: Iterable[Decoded], batch_size: int) -> Iterator[list[Decoded
 
 
 def _write(
-    image: Decoded, classes: NDArray[np.uint8], legend: Legend, out: Path, sheet: ContactSheet | None
+    path: Path, found: Prediction, out: Path, sheet: ContactSheet | None, ids: NDArray[np.uint8] | None
 ) -> None:
-    found = Prediction(classes, image.pixels, legend)
-    pictures = {CLASSES: found.class_map()}
+    pictures = {CLASSES: found.class_map() if ids is None else Image.fromarray(ids[found.classes])}
     if sheet is not None:
         pictures[OVERLAYS] = with_legend(found)
-        sheet.add(image.path, found)
+        sheet.add(path, found)
     for kind, picture in pictures.items():
-        file = out / kind / image.path.with_suffix(".png")
-        file.parent.mkdir(parents=True, exist_ok=True)
-        picture.save(file)
+        picture.save(_place(out / kind / path.with_suffix(".png")))
+    if found.probabilities is not None:
+        np.savez_compressed(
+            _place(out / PROBABILITIES / path.with_suffix(".npz")),
+            probabilities=found.probabilities,
+            classes=np.array(found.legend.classes),
+        )
+
+
+def _place(file: Path) -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    return file
 
 
 def _table(areas: Mapping[Path, NDArray[np.int64]], legend: Legend) -> pd.DataFrame:

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from attnfd.data.depth import LARGEST, Pixels, measure, one_level, scale
 from attnfd.data.images import UNREADABLE, read_pixels
+from attnfd.deploy.views import WHOLE, Views, segment
 from attnfd.errors import UserError
-from attnfd.evaluation.inference import ClassMap
+from attnfd.evaluation.tiles import Tiles
 from attnfd.models.checkpoint import Legend
 
 ALLOWED = "a path, a PIL image, an array (H, W, 3) or (H, W), or a tensor (3, H, W)"
@@ -28,12 +29,13 @@ class Prediction:
     """What a model sees in an image. A notebook shows the overlay and the areas of the classes.
 
     `classes`: the class of every pixel (H, W), uint8. `image`: RGB (H, W, 3), uint8. `legend`: names and
-    colours of the classes.
+    colours of the classes. `probabilities`: those of the classes (K, H, W), float16, if they were asked for.
     """
 
     classes: NDArray[np.uint8]
     image: NDArray[np.uint8]
     legend: Legend
+    probabilities: NDArray[np.float16] | None = None
 
     def class_map(self) -> Image.Image:
         """The classes as a picture of indices with the palette."""
@@ -70,7 +72,15 @@ class Prediction:
         return f'<img src="data:image/png;base64,{base64.b64encode(content.getvalue()).decode()}">{names}'
 
 
-def predict(network: nn.Module, legend: Legend, image: Any) -> Prediction:
+def predict(
+    network: nn.Module,
+    legend: Legend,
+    image: Any,
+    *,
+    tiles: Tiles | None = None,
+    views: Views = WHOLE,
+    probabilities: bool = False,
+) -> Prediction:
     """Segment an image on the device of the network; see `Model.predict`."""
     name = image if isinstance(image, str | Path) else "image"
     try:
@@ -82,9 +92,10 @@ def predict(network: nn.Module, legend: Legend, image: Any) -> Prediction:
     except UNREADABLE as error:
         raise UserError(f"{name}: cannot be used: {error}") from None
     batch = torch.from_numpy(np.stack([rgb])).to(next(network.parameters()).device)
-    with torch.inference_mode():
-        (classes,) = ClassMap(network).eval()(batch).cpu().numpy()
-    return Prediction(classes, rgb, legend)
+    classes, shares = segment(
+        views.of(network), batch.permute(0, 3, 1, 2), tiles, probabilities=probabilities
+    )
+    return Prediction(classes[0], rgb, legend, None if shares is None else shares[0])
 
 
 def _pixels(image: Any) -> Pixels:

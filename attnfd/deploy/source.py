@@ -2,6 +2,7 @@
 
 import json
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,20 +33,43 @@ class Model:
     card: dict[str, Any]
     miou: float | None
 
-    def predict(self, image: Any) -> "Prediction":
-        """Segment an image of any size, on the device of `network`.
+    def predict(
+        self,
+        image: Any,
+        *,
+        tile: int | None = None,
+        overlap: int = 128,
+        flip: bool = False,
+        scales: Sequence[float] = (1.0,),
+        probabilities: bool = False,
+    ) -> "Prediction":
+        """Segment an image of any size, on the device of `network`, in float32.
 
         Args:
             image: its path, a PIL image, an array (H, W, 3) or (H, W), or a tensor (3, H, W). Values are
                 whole numbers from 0 to 255; those of more than 8 bits are scaled as in the training.
+            tile: side of the tiles of a larger image; None for the whole image.
+            overlap: pixels that two tiles share, up to half a tile.
+            flip: average the probabilities of the image and of its mirror image.
+            scales: average those at the image's size times each factor.
+            probabilities: give those of all classes, too.
 
         Raises:
-            UserError: it cannot be read, or has other values or another shape.
+            UserError: it cannot be read, or has other values or another shape; an option is not valid.
             TypeError: it is none of these.
         """
         from attnfd.deploy.prediction import predict
+        from attnfd.deploy.views import Views
+        from attnfd.evaluation.tiles import Tiles
 
-        return predict(self.network, self.legend, image)
+        return predict(
+            self.network,
+            self.legend,
+            image,
+            tiles=None if tile is None else Tiles(size=tile, overlap=overlap),
+            views=Views(flip=flip, scales=scales),
+            probabilities=probabilities,
+        )
 
     def __repr__(self) -> str:
         score = "not evaluated" if self.miou is None else f"mIoU {100 * self.miou:.2f}"

@@ -44,22 +44,39 @@ class Tiles(Section):
         place = torch.arange(1, length + 1, dtype=torch.float32)
         return torch.minimum(place, place.flip(0)).div(self.overlap + 1).clamp(max=1)
 
+    def weights(self, side: int) -> Tensor:
+        """The sum of the ramps of all tiles along a side."""
+        length = min(side, self.size)
+        summed = torch.zeros(side)
+        for start in self.starts(side):
+            summed[start : start + length] += self.ramp(length)
+        return summed
+
     def fits(self, height: int, width: int) -> bool:
         """Whether an image is a single tile."""
         return max(height, width) <= self.size
 
 
 def classify_tiled(model: nn.Module, image: Tensor, tiles: Tiles) -> Tensor:
-    """Most likely classes (H, W), uint8, of a uint8 image (3, H, W), K ≤ 255.
+    """Most likely classes (H, W), uint8, of a uint8 image (3, H, W), K ≤ 255."""
+    classes = torch.empty(image.shape[1:], dtype=torch.uint8, device=image.device)
+    for rows, logits in blended(model, image, tiles):
+        classes[rows] = logits.argmax(0)
+    return classes
 
-    Logits of tiles that overlap are added with the weights of both ramps. Those of a row of tiles are in
-    memory at once, and no more: what no later tile reaches is answered.
+
+def blended(model: nn.Module, image: Tensor, tiles: Tiles) -> Iterator[tuple[slice, Tensor]]:
+    """Logits (K, rows, W) of a uint8 image (3, H, W), and which rows they are, from the top.
+
+    Where tiles overlap, they are the mean of their logits, with the weights of both ramps. Those of a row of
+    tiles are in memory at once, and no more: what no later tile reaches is given.
     """
     _, height, width = image.shape
     tops, lefts = tiles.starts(height), tiles.starts(width)
     rows, columns = min(height, tiles.size), min(width, tiles.size)
     weight = (tiles.ramp(rows)[:, None] * tiles.ramp(columns)).to(image.device)
-    classes = torch.empty(height, width, dtype=torch.uint8, device=image.device)
+    down = tiles.weights(height).to(image.device)
+    across = tiles.weights(width).to(image.device)
     band: Tensor | None = None  # logits of the rows from `top` on
     for top, next_top in zip(tops, [*tops[1:], height], strict=True):
         for left in lefts:
@@ -70,17 +87,22 @@ def classify_tiled(model: nn.Module, image: Tensor, tiles: Tiles) -> Tensor:
             band[:, :, left : left + columns] += weight * logits
         assert band is not None
         done = next_top - top
-        classes[top:next_top] = band[:, :done].argmax(0)
+        yield slice(top, next_top), band[:, :done].div_(down[top:next_top, None] * across)
         band = torch.cat([band[:, done:], band.new_zeros(len(band), min(done, rows), width)], dim=1)
-    return classes
 
 
-def memory(model: nn.Module, classes: int, tiles: Tiles, height: int, width: int) -> int:
-    """Bytes that an image of this size needs at most, about: weights, features of a tile, logits of a row."""
+def memory(
+    model: nn.Module, classes: int, tiles: Tiles, height: int, width: int, *, probabilities: bool = False
+) -> int:
+    """Bytes that an image of this size needs at most, about: weights, features of a tile, logits of a row.
+
+    With `probabilities` those of the image, in float16, are in memory too.
+    """
     rows, columns = min(height, tiles.size), min(width, tiles.size)
     weights = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
     logits = 4 * classes * (2 * rows * width + 3 * rows * columns)
-    return weights + WORKING * max(_features(model, rows, columns)) + logits + 4 * height * width
+    answer = height * width + (2 * classes * (height + 2 * rows) * width if probabilities else 0)
+    return weights + WORKING * max(_features(model, rows, columns)) + logits + 3 * height * width + answer
 
 
 def _features(model: nn.Module, height: int, width: int) -> Iterator[int]:
@@ -101,12 +123,20 @@ def _features(model: nn.Module, height: int, width: int) -> Iterator[int]:
     return iter(sizes)
 
 
-def describe(model: nn.Module, classes: int, tiles: Tiles, sizes: list[tuple[int, int]]) -> str:
+def describe(
+    model: nn.Module,
+    classes: int,
+    tiles: Tiles,
+    sizes: list[tuple[int, int]],
+    *,
+    probabilities: bool = False,
+) -> str:
     """What tiles of a set of images will need, in a line."""
     height, width = max(sizes, key=lambda size: size[0] * size[1])
     count = len(tiles.starts(height)) * len(tiles.starts(width))
     needed = max(
-        memory(model, classes, tiles, *size) for size in {(height, width), max(sizes, key=lambda s: s[1])}
+        memory(model, classes, tiles, *size, probabilities=probabilities)
+        for size in {(height, width), max(sizes, key=lambda s: s[1])}
     )
     return (
         f"The largest image, {height} × {width} pixels, becomes {count} tiles of {tiles.size} × {tiles.size} "

@@ -57,7 +57,9 @@ def merge_classes(logits: Tensor, class_map: ClassMap | None) -> Tensor:
     if class_map is None:
         return logits
     shares = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(1)
-    return torch.stack([shares[:, list(classes)].logsumexp(1) for classes in class_map], 1)
+    # One by one: an index of several would be copied to the GPU, and the host would wait.
+    merged = [torch.stack([shares[:, one] for one in classes]).logsumexp(0) for classes in class_map]
+    return torch.stack(merged, 1)
 
 
 class Network(nn.Module):

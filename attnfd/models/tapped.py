@@ -167,9 +167,8 @@ class Tapped(Network):
             for layer, name in taps.items()
         ]
         modes = {module: module.training for module in self.net.modules()}
-        images = torch.randn(1, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
         try:
-            output = self.net.eval()(images)
+            output = self.net.eval()(_example(self.net))
         except UserError:
             raise
         except Exception as error:  # the network is not ours
@@ -270,7 +269,7 @@ def _pairs(model: Tapped) -> list[tuple[str, str]]:
     leaves = {name: module for name, module in model.net.named_modules() if not _inner(module)}
     handles = [module.register_forward_hook(watch(name)) for name, module in leaves.items()]
     try:
-        model.net(torch.randn(1, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0)))
+        model.net(_example(model.net))
     finally:
         for handle in handles:
             handle.remove()
@@ -283,6 +282,13 @@ def _pairs(model: Tapped) -> list[tuple[str, str]]:
             if isinstance(bn, nn.BatchNorm2d) and bn.track_running_stats and bn.affine:
                 found.append((conv, read[0]))
     return found
+
+
+def _example(net: nn.Module) -> Tensor:
+    """An image to try a network on, on its device and the same every time."""
+    images = torch.randn(1, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+    first = next(net.parameters(), images)
+    return images.to(first.device)
 
 
 def _inner(module: nn.Module) -> bool:

@@ -15,6 +15,7 @@ from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 
 from attnfd.evaluation.inference import ClassMap
 from attnfd.models.restore import restore
+from attnfd.runtime.arithmetic import true_float32
 
 CARD, WEIGHTS = "card.json", "model.safetensors"
 
@@ -39,7 +40,7 @@ class ClassMaps:
         self._device = device
 
     def predict(self, inputs: Any, params: Any = None) -> np.ndarray:
-        with torch.inference_mode():
+        with torch.inference_mode(), true_float32():
             return self._model(torch.from_numpy(images(inputs)).to(self._device)).cpu().numpy()
 
     def get_raw_model(self) -> ClassMap:

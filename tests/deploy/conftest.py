@@ -40,16 +40,17 @@ def colours(monkeypatch: pytest.MonkeyPatch) -> Model:
     return Model("colours", Colours(), LEGEND, {}, None)  # type: ignore[arg-type]
 
 
-def network(seed: int = 0) -> DeepLabV3Plus:
+def network(seed: int = 0, classes: int = 3) -> DeepLabV3Plus:
     """With BN statistics of noise, so that the classes vary over an image."""
     torch.manual_seed(seed)
-    made = DeepLabV3Plus("mobilenetv2", classes=3)
+    made = DeepLabV3Plus("mobilenetv2", classes=classes)
     with torch.no_grad():
         for _ in range(3):
             made(torch.randn(2, 3, 64, 64))
     return made.eval()
 
 
-def save(folder: Path) -> Path:
-    checkpoint.save(folder, network(), {**LEGEND.model_dump(mode="json"), "val_miou": 0.5})
+def save(folder: Path, legend: Legend = LEGEND) -> Path:
+    made = network(classes=len(legend.classes))
+    checkpoint.save(folder, made, {**legend.model_dump(mode="json"), "val_miou": 0.5})
     return folder

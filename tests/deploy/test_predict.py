@@ -1,12 +1,15 @@
 import logging
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
+from torch.nn import functional as F
 
 from attnfd.cli import main
 from attnfd.data.depth import Depth
@@ -14,8 +17,10 @@ from attnfd.deploy.predict import Decoded, batches, find, predict
 from attnfd.deploy.source import Model
 from attnfd.errors import UserError
 from attnfd.evaluation.tiles import Tiles
+from attnfd.models.deeplab import DeepLabV3Plus
+from attnfd.readers.cityscapes import Cityscapes
 from tests.data.deep import png16
-from tests.deploy.conftest import LEGEND, save
+from tests.deploy.conftest import LEGEND, network, save
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 PIXELS = np.array([[RED, GREEN, GREEN], [BLUE, BLUE, GREEN]], dtype=np.uint8)
@@ -324,15 +329,162 @@ def test_large_images_are_segmented_in_tiles(colours: Model, capsys: pytest.Capt
     assert "The largest image, 80 × 90 pixels, becomes 12 tiles of 32 × 32" in capsys.readouterr().out
 
 
+CITYSCAPES = LEGEND.model_copy(
+    update={
+        "dataset": "cityscapes",
+        "classes": Cityscapes.classes[::-1],  # in an order of one's own
+        "palette": Cityscapes.palette[::-1],
+    }
+)
+
+
+def test_label_ids_of_cityscapes_are_those_of_the_classes_names(colours: Model) -> None:
+    model = replace(colours, legend=CITYSCAPES)
+    run(model, write("a.png"), cityscapes_ids=True)
+    with Image.open("out/classes/a.png") as image:
+        assert image.mode == "L"
+        # The first three classes are bicycle, motorcycle and train.
+        np.testing.assert_array_equal(np.array(image), np.array([33, 32, 31])[MAP])
+    table = pd.read_csv("out/areas.csv").set_index("class")["pixels"]
+    assert table[table > 0].to_dict() == {"bicycle": 1, "motorcycle": 3, "train": 2}
+
+
+@pytest.mark.parametrize(
+    "classes", [LEGEND.classes, Cityscapes.classes[:-1], (*Cityscapes.classes, "caravan")]
+)
+def test_label_ids_are_refused_for_other_classes(colours: Model, classes: tuple[str, ...]) -> None:
+    model = replace(colours, legend=LEGEND.model_copy(update={"classes": classes}))
+    with pytest.raises(UserError, match=r"--cityscapes-ids: found colours, .* allowed: .* 19") as refused:
+        run(model, write("a.png"), cityscapes_ids=True)
+    assert f"which knows the {len(classes)} classes of tiny" in str(refused.value)
+    assert not Path("out").exists()
+
+
+def test_probabilities_are_written_of_every_image(colours: Model) -> None:
+    write("in/x/a.png")
+    write("in/b.png", np.full((4, 5, 3), 99, np.uint8))
+    assert run(colours, "in", probabilities=True, overlays=False) == 2
+    assert written() == {
+        "classes/x/a.png", "classes/b.png", "areas.csv", "probabilities/x/a.npz", "probabilities/b.npz",
+    }  # fmt: skip
+    with np.load("out/probabilities/x/a.npz") as found:
+        assert found["classes"].tolist() == ["red", "green", "blue"]
+        given = found["probabilities"]
+    assert given.dtype == np.float16
+    # The logits are the channels, 0 or 255, as the network gets them.
+    logits = (PIXELS / 255 - LEGEND.mean) / LEGEND.std
+    expected = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    np.testing.assert_allclose(given, expected.transpose(2, 0, 1), atol=1e-3)
+
+
+def command(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
+    monkeypatch.setenv("ATTNFD_DEVICE", "cpu")
+    monkeypatch.setattr(sys, "argv", ["attnfd", "predict", *words])
+    with pytest.raises(SystemExit) as ended:
+        main.main()
+    assert isinstance(ended.value.code, int)
+    return ended.value.code
+
+
+OPTIONS = {
+    "flip": ["--flip"],
+    "scales": ["--scales", "0.75", "1", "1.25"],
+    "all": ["--flip", "--scales=0.5", "1", "--scales", "1.5"],
+    "tiles": ["--flip", "--scales", "0.75", "1", "--tile", "48", "--overlap", "16"],
+}
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_the_command_averages_views(options: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(folder / "model")
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 80, 3), dtype=np.uint8)
+    write("in/a.png", pixels)
+    write("in/b.png", pixels[:40, :44])
+    # Options may be before the arguments, after them, and between.
+    words = ["model", *OPTIONS[options], "--probabilities", "in"]
+    assert command(monkeypatch, *words, "--out", "out") == 0
+    flip, scales = options != "scales", {"flip": (1,), "all": (0.5, 1, 1.5), "tiles": (0.75, 1)}
+    for name, image in {"a": pixels, "b": pixels[:40, :44]}.items():
+        if options == "tiles" and name == "a":
+            continue  # tests/deploy/test_views.py has tiles
+        expected = views_by_hand(network(), image, flip, scales.get(options, (0.75, 1, 1.25)))
+        with np.load(f"out/probabilities/{name}.npz") as found:
+            np.testing.assert_allclose(found["probabilities"], expected, atol=2e-3)
+    for name in "ab":
+        with np.load(f"out/probabilities/{name}.npz") as found:
+            given = found["probabilities"].astype(float)
+        top = np.sort(given, 0)
+        clear = top[-1] - top[-2] > 2e-3
+        assert clear.mean() > 0.9
+        with Image.open(f"out/classes/{name}.png") as classes:
+            assert (given.argmax(0) == np.array(classes))[clear].all()
+
+
+def views_by_hand(net: DeepLabV3Plus, image: np.ndarray, flip: bool, scales: Sequence[float]) -> np.ndarray:
+    """Mean of the probabilities of resized and mirrored images, in float64, one after another."""
+    whole = torch.from_numpy(image).permute(2, 0, 1)[None].double().div(255)
+    whole = (whole - torch.tensor(LEGEND.mean)[:, None, None]) / torch.tensor(LEGEND.std)[:, None, None]
+    size, found = whole.shape[-2:], []
+    for scale in scales:
+        sides = [round(side * scale) for side in size]
+        resized = F.interpolate(whole, sides, mode="bilinear", antialias=True)
+        for seen in (resized, resized.flip(3)) if flip else (resized,):
+            with torch.no_grad():
+                logits = net(seen.float()).logits.double()
+            logits = F.interpolate(logits, size, mode="bilinear")
+            found.append((logits.flip(3) if len(found) % 2 and flip else logits).softmax(1)[0])
+    return torch.stack(found).mean(0).numpy()
+
+
+def test_the_command_writes_label_ids(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(folder / "model", CITYSCAPES)
+    name = "berlin/berlin_000000_000019_leftImg8bit"
+    write(f"in/{name}.png", np.tile(PIXELS, (20, 20, 1)))
+    write("in/bonn/bonn_000000_000019_leftImg8bit.png")
+    options = ["--cityscapes-ids", "--flip", "--tile", "32", "--overlap", "8", "--probabilities"]
+    assert command(monkeypatch, "model", "in", *options) == 0
+    with Image.open(f"predictions/classes/{name}.png") as image:
+        given = np.array(image)
+    with np.load(f"predictions/probabilities/{name}.npz") as found:
+        names = found["classes"][found["probabilities"].argmax(0)]
+    ids = dict(zip(Cityscapes.classes, Cityscapes.ids, strict=True))
+    assert set(np.unique(given)) <= set(Cityscapes.ids)
+    assert (np.vectorize(ids.get)(names) == given).mean() > 0.95  # elsewhere float16 makes two equal
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--scales", "9"], "error: --scales: found 9; allowed: 0.25 to 4, such as 0.75 1 1.25"),
+        (["--scales", "1", "0.2"], "error: --scales: found 0.2; allowed"),
+        (["--scales", "nan"], "error: --scales: found nan; allowed"),
+        (
+            ["--cityscapes-ids"],
+            "error: --cityscapes-ids: found model, which knows the 3 classes of tiny;",
+        ),
+    ],
+)
+def test_the_command_refuses_in_a_line_before_anything_is_written(
+    options: list[str],
+    message: str,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    save(folder / "model")
+    write("in/a.png")
+    assert command(monkeypatch, "model", "in", *options, "--out", "out") == 2
+    printed = capsys.readouterr()
+    (line,) = (printed.out + printed.err).splitlines()
+    assert line.startswith(message)
+    assert not Path("out").exists()
+
+
 def test_the_command_has_a_folder_to_write_to_and_names_the_device(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("ATTNFD_DEVICE", "cpu")
     save(folder / "model")
     write("in/a.png")
-    monkeypatch.setattr(sys, "argv", ["attnfd", "predict", "model", "in"])
-    with pytest.raises(SystemExit) as ended:
-        main.main()
-    assert ended.value.code == 0
+    assert command(monkeypatch, "model", "in") == 0
     assert capsys.readouterr().out.splitlines()[-1] == "1 image segmented into predictions on the CPU"
     assert (folder / "predictions/contact_sheet.png").exists()

@@ -5,7 +5,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from torch import Tensor, nn
 
+from attnfd.evaluation.inference import ClassMap
+from attnfd.models.taps import Output
 from attnfd.tracking import class_maps
 
 IMAGE = np.arange(2 * 17 * 18 * 3, dtype=np.uint8).reshape(2, 17, 18, 3)
@@ -23,6 +27,22 @@ def changed(value: Any) -> np.ndarray:
     image = IMAGE.astype(object)
     image[1, 2, 3, 0] = value
     return image
+
+
+def test_a_logged_model_computes_in_float32_and_keeps_the_settings_around(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found = []
+
+    class Network(nn.Module):
+        def forward(self, images: Tensor) -> Output:
+            found.append(torch.backends.cudnn.allow_tf32)
+            return Output(images, {})
+
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    class_maps.ClassMaps(ClassMap(Network()), "cpu").predict(IMAGE)
+    assert found == [False]
+    assert torch.backends.cudnn.allow_tf32
 
 
 NUMBERS = "whole numbers from 0 to 255"
