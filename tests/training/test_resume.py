@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from attnfd import discovery
-from attnfd.config.network import Attention
+from attnfd.config.network import Attention, NetworkConfig
 from attnfd.config.params import Params, load_params
 from attnfd.data.prepared import Prepared
 from attnfd.errors import StoppedError, UserError
@@ -241,7 +241,7 @@ def test_other_inputs_have_other_checkpoints(prepared: Prepared, monkeypatch: py
 
 def test_the_code_of_a_training_is_an_input() -> None:
     cell = Cell(stage="distill", dataset="shapes", student="resnet18", method="attnfd", seed=0)
-    code = inputs._code(cell)
+    code = inputs._code(cell, NetworkConfig(backbone="resnet18"))
     assert {"attnfd.training.loop", "attnfd.models.deeplab", "attnfd.losses"} <= code.keys()
     methods = {name for name in code if name.startswith("attnfd.distillers.")}
     assert methods == {"attnfd.distillers.base", "attnfd.distillers.attnfd"}
