@@ -117,7 +117,7 @@ def test_plain_text_without_a_terminal() -> None:
     assert any(line.startswith("B is worse than A by −23.81 mIoU") for line in lines)
     assert "mIoU 66.67 42.86 −23.81 −23.81 … −23.81" in lines
     assert any(line.startswith("square 66.67 42.86 −23.81 █") for line in lines)
-    assert "method.weight 1.0 0.0" in lines
+    assert "method.weight 10.0 0.0" in lines
 
 
 def test_colours_in_a_terminal() -> None:
@@ -160,7 +160,7 @@ def test_a_teacher_and_a_student_differ_in_their_settings() -> None:
     assert "A is a teacher and B is a student: two kinds of model" in text
     lines = [" ".join(line.split()) for line in text.splitlines()]
     assert "model.backbone resnet101 resnet18" in lines
-    assert "method.weight — 1.0" in lines
+    assert "method.weight — 10.0" in lines
     assert "no setting differs" not in text
 
 
@@ -240,7 +240,7 @@ def test_revisions_and_experiments(project: Path, refused: Refused) -> None:
     assert found.difference.mean == pytest.approx(1 - 12 / 28)
     assert isinstance(found.a.settings, dict)
     assert isinstance(found.b.settings, dict)
-    assert compare.changed(found.a.settings, found.b.settings) == [("distill.epochs", "60", "7")]
+    assert compare.changed(found.a.settings, found.b.settings) == [("distill.epochs", "40", "7")]
 
     run("dvc", "exp", "save", "--name", "more", "--force")
     shutil.rmtree("results")
