@@ -68,7 +68,7 @@ def test_no_image_is_counted_twice_or_left_out(found: Any) -> None:
 
 def test_a_batch_that_cannot_be_shared_is_refused(tmp_path: Path) -> None:
     folder = miniature.clone(tmp_path)
-    miniature.change(folder, {"recipes": {"shapes": {"training": {"batch_size": 3}}}})
+    miniature.change(folder, {"recipes": {"shapes": {"train_teacher": {"batch_size": 3}}}})
     assert (
         miniature.run(folder, sys.executable, "-m", "attnfd", "prepare", "--dataset", "shapes").returncode
         == 0
@@ -76,7 +76,7 @@ def test_a_batch_that_cannot_be_shared_is_refused(tmp_path: Path) -> None:
     done = miniature.run(folder, *TORCHRUN, "--module", "attnfd", "train_teacher", "--dataset", "shapes")
     assert done.returncode != 0
     assert "error: training.batch_size: found 3 for 2 processes; allowed: a multiple" in done.stderr
-    miniature.change(folder, {"recipes": {"shapes": {"training": {"batch_size": 4}}}})
+    miniature.change(folder, {"recipes": {"shapes": {"train_teacher": {"batch_size": 4}}}})
     done = miniature.run(folder, *TORCHRUN, "--module", "attnfd", "train_teacher", "--dataset", "shapes")
     assert done.returncode != 0
     assert "error: training.sync_bn: found true for 2 processes on a CPU" in done.stderr

@@ -27,8 +27,8 @@ def test_nothing_but_the_change_differs_in_the_real_params() -> None:
     before = load_params(file)
     assert parse_params(changed.change(text, ["training.lr=0.007"]), "").raw == before.raw
     after = parse_params(changed.change(text, ["methods.attnfd.weight=3"]), "")
-    assert after.method("attnfd", "shapes").weight == 3
-    assert after.method("kd", "shapes") == before.method("kd", "shapes")
+    assert after.method("attnfd", "voc").weight == 3
+    assert after.method("kd", "voc") == before.method("kd", "voc")
 
 
 @pytest.mark.parametrize(
