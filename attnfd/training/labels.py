@@ -1,14 +1,17 @@
 """What the labels of a batch ask of a network."""
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from attnfd.config.schema import Training
-from attnfd.data.prepared import Card
 from attnfd.discovery import one_of
 from attnfd.losses import cross_entropy, dice_loss, hard_cross_entropy
+
+if TYPE_CHECKING:
+    from attnfd.data.prepared import Card
 
 
 class LabelLoss(nn.Module):
@@ -40,7 +43,7 @@ class LabelLoss(nn.Module):
         return terms
 
 
-def label_loss(config: Training, card: Card) -> LabelLoss:
+def label_loss(config: Training, card: "Card") -> LabelLoss:
     """The loss that the settings of a training ask for.
 
     Raises:
@@ -49,7 +52,7 @@ def label_loss(config: Training, card: Card) -> LabelLoss:
     return LabelLoss(_weights(config, card), hard_pixels=config.hard_pixels, dice=config.dice)
 
 
-def _weights(config: Training, card: Card) -> Tensor | None:
+def _weights(config: Training, card: "Card") -> Tensor | None:
     if config.class_weights == "none":
         return None
     if isinstance(config.class_weights, Mapping):
