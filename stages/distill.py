@@ -103,7 +103,7 @@ def _make(task: Task, classes: Sequence[str], teacher: NetInfo) -> Made:
     torch.manual_seed(task.cell.seed)
     student = task.settings.student
     assert student is not None
-    weights = config.weights if student.weights is None else "none"
+    weights = student.start(config.weights)
     pair = make_student(task.cell, task.settings, len(classes), teacher, weights=weights)
     if student.weights is None:
         return Made(pair, random_state(), {})

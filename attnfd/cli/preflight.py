@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from attnfd import discovery, paths
-from attnfd.config.network import NetworkConfig
+from attnfd.config.network import DEEPLAB, NetworkConfig
 from attnfd.config.params import Params, load_params
 from attnfd.config.section import validate
 from attnfd.errors import UserError
@@ -75,7 +75,7 @@ def check_components(params: Params) -> None:
     from attnfd.models import backbones, from_timm
 
     def check_backbone(config: NetworkConfig, key: str, *, used: bool) -> None:
-        if config.network == "deeplabv3plus" and (used or not from_timm.has(config.backbone)):
+        if config.network == DEEPLAB and (used or not from_timm.has(config.backbone)):
             backbones.check_name(str(config.backbone), f"{params.source}: {key}.backbone")
 
     for dataset in params.raw["recipes"]:

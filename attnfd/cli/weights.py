@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
-from attnfd.config.network import NetworkConfig
+from attnfd.config.network import DEEPLAB, NetworkConfig
 from attnfd.config.params import Params
 from attnfd.config.schema import TrainTeacher
 from attnfd.discovery import component
@@ -14,8 +14,6 @@ from attnfd.errors import UserError
 if TYPE_CHECKING:
     from attnfd.models.network import Network
     from attnfd.models.taps import NetInfo
-
-DEEPLAB = "deeplabv3plus"
 
 
 class Start(NamedTuple):
@@ -65,8 +63,7 @@ def others(params: Params) -> Iterator[Other]:
                 methods = (*run.methods * taught, *run.tune.methods * tuned)
                 variants = run.ablate.variants * (name in run.ablate.students)
                 key = f"students.{name}"
-                start = weights if config.weights is None else "none"
-                yield Other(dataset, key, "student", config, start, methods, variants)
+                yield Other(dataset, key, "student", config, config.start(weights), methods, variants)
 
 
 def wanted(params: Params) -> list[Start]:
@@ -76,7 +73,7 @@ def wanted(params: Params) -> list[Start]:
     found = {
         Start(
             str(network.backbone),
-            params.distill(dataset).weights if network.weights is None else "none",
+            network.start(params.distill(dataset).weights),
             network.output_stride,
         )
         for dataset in params.run.datasets

@@ -33,16 +33,19 @@ class Attention(Section):
         return self
 
 
-NEEDED = {"deeplabv3plus": ("backbone",), "smp": ("architecture", "encoder"), "module": ("build",)}
+DEEPLAB = "deeplabv3plus"
+"""The kind that is the default, and the paper's."""
+
+NEEDED = {DEEPLAB: ("backbone",), "smp": ("architecture", "encoder"), "module": ("build",)}
 """Keys that a network of a kind cannot do without."""
 
-OPTIONAL = {"deeplabv3plus": ("output_stride", "dropout"), "smp": ("taps",), "module": ("taps",)}
+OPTIONAL = {DEEPLAB: ("output_stride", "dropout"), "smp": ("taps",), "module": ("taps",)}
 
 
 class NetworkConfig(Section):
     """A network: its kind, and what a network of that kind is made of."""
 
-    network: str = Field(default="deeplabv3plus", description="a file of attnfd/networks/")
+    network: str = Field(default=DEEPLAB, description="a file of attnfd/networks/")
     backbone: Backbone | None = None
     output_stride: OutputStride = 16
     dropout: tuple[Probability, Probability] = Field(

@@ -218,12 +218,8 @@ class Params:
     @cached_property
     def report(self) -> Report:
         section = self._section(Report, "report")
-        key = f"{self.source}: report.step_ms"
-        self._check_by_dataset(section.step_ms, key, tuple(self.raw["students"]))
-        for dataset, of_students in section.step_ms.items():
-            for student, of_methods in of_students.items():
-                for method in of_methods:
-                    discovery.one_of(method, tuple(self.raw["methods"]), f"{key}.{dataset}.{student}")
+        levels = ("recipes", "students", "methods")
+        self._check_nested(section.step_ms, f"{self.source}: report.step_ms", *levels)
         return section
 
     def student(self, student: str) -> Student:
@@ -231,17 +227,15 @@ class Params:
         section = self._section(Student, f"students.{student}")
         key = f"{self.source}: students.{student}"
         discovery.one_of(section.network, discovery.names("networks"), f"{key}.network")
-        self._check_by_dataset(section.epochs, f"{key}.epochs", tuple(self.raw["methods"]))
+        self._check_nested(section.epochs, f"{key}.epochs", "recipes", "methods")
         return section
 
-    def _check_by_dataset(
-        self, found: Mapping[str, Mapping[str, Any]], key: str, names: tuple[str, ...]
-    ) -> None:
-        """See that a mapping has datasets, and in each only these names."""
-        for dataset, inside in found.items():
-            discovery.one_of(dataset, tuple(self.raw["recipes"]), key)
-            for name in inside:
-                discovery.one_of(name, names, f"{key}.{dataset}")
+    def _check_nested(self, found: Mapping[str, Any], key: str, section: str, *inner: str) -> None:
+        """Check that a mapping has names of one section, and the mappings in it names of the next ones."""
+        for name, inside in found.items():
+            discovery.one_of(name, tuple(self.raw[section]), key)
+            if inner:
+                self._check_nested(inside, f"{key}.{name}", *inner)
 
     def method(self, method: str, dataset: str, variant: str | None = None) -> Any:
         """Settings of a method on a dataset, typed by the method's own file; `variant` names an ablation."""

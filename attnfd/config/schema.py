@@ -35,7 +35,7 @@ LAYERS: tuple[Layer, ...] = get_args(Layer)
 Weight = Annotated[NonNegative, Field(description="factor of the distillation loss beside cross-entropy")]
 
 
-OwnEpochs = Annotated[Epochs, Field(gt=0)]
+PositiveEpochs = Annotated[Epochs, Field(gt=0)]
 StepTime = Annotated[float, Field(gt=0), within(1e-3, 1e7, "a step of more than hours is no step")]
 
 
@@ -114,7 +114,7 @@ class Training(Section):
     """Optimisation and augmentation, shared by teacher and students (paper sec. 4.2)."""
 
     splits: tuple[str, ...] = Field(min_length=1, description="splits of the dataset to train on")
-    epochs: Annotated[Epochs, Field(gt=0)] = Field(description="passes over these splits")
+    epochs: PositiveEpochs = Field(description="passes over these splits")
     batch_size: Batch = Field(description="images per step; a last batch of one image is dropped (BN)")
     lr: Rate = Field(description="learning rate of the backbone")
     head_lr_factor: Rate = Field(description="everything but the backbone learns at lr times this")
@@ -350,11 +350,15 @@ class Student(NetworkConfig):
         "model of MLflow, runs:/<run id>/<name> or models:/<name>/<version>; null: the backbone starts as "
         "distill.weights says, and the rest anew",
     )
-    epochs: dict[str, dict[str, OwnEpochs]] = Field(
+    epochs: dict[str, dict[str, PositiveEpochs]] = Field(
         default={},
         description="by dataset and method, epochs in place of those of `distill` and of the method: for a "
         "student that is trained in equal time beside one in equal epochs, see `attnfd plan --equal-time`",
     )
+
+    def start(self, weights: str) -> str:
+        """What its backbone starts from: `distill.weights`, unless a trained student replaces them."""
+        return weights if self.weights is None else "none"
 
     @model_validator(mode="after")
     def _no_key_of_another_kind(self) -> "Student":
@@ -373,7 +377,7 @@ class Method(Section):
     """
 
     weight: Weight = 1
-    epochs: OwnEpochs | None = Field(
+    epochs: PositiveEpochs | None = Field(
         default=None,
         description="passes over the training images; null: those of `distill`. For a comparison in equal "
         "time, see `attnfd plan --equal-time`",

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from attnfd.config.network import DEEPLAB
 from attnfd.config.section import validate
 from attnfd.discovery import component, names, one_of
 from attnfd.errors import UserError
@@ -50,4 +51,4 @@ def kind_name(card: Mapping[str, Any]) -> str:
     """The kind of the network in a card, a file of attnfd/networks/."""
     architecture = card["architecture"]
     found = architecture.get("network") if isinstance(architecture, dict) else None
-    return str(found or "deeplabv3plus")
+    return str(found or DEEPLAB)

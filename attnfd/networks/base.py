@@ -20,14 +20,7 @@ class Kind(ABC):
     """What a card says of such a network."""
 
     @abstractmethod
-    def make(
-        self,
-        config: NetworkConfig,
-        classes: int,
-        *,
-        attention: Attention | None = None,
-        weights: str = "none",
-    ) -> Network:
+    def make(self, config: NetworkConfig, classes: int, attention: Attention | None, weights: str) -> Network:
         """A new network.
 
         Args:
@@ -54,7 +47,7 @@ class Kind(ABC):
         Raises:
             UserError: it could not.
         """
-        return self.make(config, classes, weights=weights)
+        return self.make(config, classes, None, weights)
 
 
 BASE = Kind
@@ -74,4 +67,4 @@ def make_network(
     config: NetworkConfig, classes: int, *, attention: Attention | None = None, weights: str = "none"
 ) -> Network:
     """A new network of the kind that `config.network` names; see `Kind.make`."""
-    return kind_of(config.network).make(config, classes, attention=attention, weights=weights)
+    return kind_of(config.network).make(config, classes, attention, weights)

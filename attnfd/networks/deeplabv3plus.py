@@ -15,12 +15,7 @@ class DeepLab(Kind):
     Architecture = DeepLabArchitecture
 
     def make(
-        self,
-        config: NetworkConfig,
-        classes: int,
-        *,
-        attention: Attention | None = None,
-        weights: str = "none",
+        self, config: NetworkConfig, classes: int, attention: Attention | None, weights: str
     ) -> DeepLabV3Plus:
         assert config.backbone is not None
         return DeepLabV3Plus(

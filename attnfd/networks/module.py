@@ -28,14 +28,7 @@ class Module(Kind):
 
     Architecture = TappedArchitecture
 
-    def make(
-        self,
-        config: NetworkConfig,
-        classes: int,
-        *,
-        attention: Attention | None = None,
-        weights: str = "none",
-    ) -> Tapped:
+    def make(self, config: NetworkConfig, classes: int, attention: Attention | None, weights: str) -> Tapped:
         return self.skeleton(
             TappedArchitecture(
                 network="module", classes=classes, attention=attention, build=config.build, taps=config.taps

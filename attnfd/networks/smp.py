@@ -32,14 +32,7 @@ class Smp(Kind):
 
     Architecture = TappedArchitecture
 
-    def make(
-        self,
-        config: NetworkConfig,
-        classes: int,
-        *,
-        attention: Attention | None = None,
-        weights: str = "none",
-    ) -> Tapped:
+    def make(self, config: NetworkConfig, classes: int, attention: Attention | None, weights: str) -> Tapped:
         name = str(config.architecture)
         taps = {"backbone": "encoder", "encoder": ENCODER.get(name), "decoder": "decoder", **config.taps}
         return self._build(

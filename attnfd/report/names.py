@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import NamedTuple, Self
 
 from attnfd import discovery
-from attnfd.config.network import NetworkConfig
+from attnfd.config.network import DEEPLAB, NetworkConfig
 from attnfd.config.params import Params
 from attnfd.models import backbones
 from attnfd.paths import TEACHER
@@ -41,4 +41,4 @@ class Names(NamedTuple):
 
 
 def _title(network: NetworkConfig) -> str:
-    return backbones.title(network.made_of) if network.network == "deeplabv3plus" else network.made_of
+    return backbones.title(network.made_of) if network.network == DEEPLAB else network.made_of

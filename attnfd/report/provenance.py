@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 
 from attnfd import discovery
+from attnfd.config.network import DEEPLAB
 from attnfd.config.params import Params
 from attnfd.config.schema import Training
 from attnfd.data.prepared import Prepared
@@ -52,7 +53,7 @@ def recipe(params: Params, dataset: str) -> pd.DataFrame:
     """Every setting of the two trainings beside the paper's: `setting`, `teacher`, `students`, `paper`."""
     teacher, students = params.train_teacher(dataset), params.distill(dataset)
     printed = paper.training(params.prepare(dataset).reader)
-    kind = "backbone" if teacher.network == "deeplabv3plus" else "network"
+    kind = "backbone" if teacher.network == DEEPLAB else "network"
     rows = [(kind, teacher.made_of, "", printed["backbone"])]
     for key in ("weights", *Training.model_fields):
         values = _written(getattr(teacher, key)), _written(getattr(students, key))

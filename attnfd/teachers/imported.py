@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from attnfd import paths
+from attnfd.config.network import DEEPLAB
 from attnfd.config.schema import TrainTeacher
 from attnfd.errors import UserError
 from attnfd.models import checkpoint, weight_file
@@ -63,10 +64,8 @@ def import_teacher(config: TrainTeacher, classes: int, names: Sequence[str] = ()
     """
     numbers = class_map.numbers(config, names)
     known = len(config.classes or ()) or classes
-    if config.network == "deeplabv3plus":
-        imported = _import_deeplab(config, known)
-    else:
-        imported = _import_other(config, known)
+    import_network = _import_deeplab if config.network == DEEPLAB else _import_other
+    imported = import_network(config, known)
     if numbers is not None:
         model = imported.model
         model.architecture = model.architecture.model_copy(update={"class_map": numbers})
@@ -97,7 +96,7 @@ def check_teacher(config: TrainTeacher, classes: int | None = None, names: Seque
     """
     class_map.numbers(config, names)
     known = len(config.classes or ()) or classes
-    if config.network == "deeplabv3plus":
+    if config.network == DEEPLAB:
         _read(config, known)
     else:
         _import_other(config, known or 2)
