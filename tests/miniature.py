@@ -49,10 +49,16 @@ def change(folder: Path, changes: Mapping[str, Any]) -> None:
     """Lay `changes` over the folder's `params.yaml`."""
     yaml = YAML()
     yaml.default_flow_style = None  # Lists in a line, as documents edit them.
+    # DVC reads no plain value with a colon in a line of a mapping.
+    yaml.representer.add_representer(str, _quoted)
     file = folder / "params.yaml"
     params = yaml.load(file)
     _lay_over(params, changes)
     yaml.dump(params, file)
+
+
+def _quoted(representer: Any, value: str) -> Any:
+    return representer.represent_scalar("tag:yaml.org,2002:str", value, style='"' if ":" in value else None)
 
 
 def commit(folder: Path, message: str) -> None:

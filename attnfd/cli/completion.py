@@ -51,7 +51,7 @@ def _section(name: str) -> list[str]:
     from ruamel.yaml.error import YAMLError
 
     try:
-        section = YAML(typ="safe", pure=True).load(Path("params.yaml").read_text(encoding="utf-8"))[name]
+        section = YAML(typ="safe").load(Path("params.yaml").read_text(encoding="utf-8"))[name]
         return [str(key) for key in section]
     except (OSError, ValueError, YAMLError, LookupError, TypeError):
         return []

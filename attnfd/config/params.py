@@ -337,19 +337,22 @@ def parse_params(text: str, source: str) -> Params:
 def load_yaml(text: str, source: str) -> Any:
     """The content of a YAML file, without running code out of it; `source` opens the message.
 
+    DVC reads it with a library in C, which refuses more, and crashes where lists are nested without end.
+
     Raises:
-        UserError: it is no YAML, or holds what JSON could not.
+        UserError: it is no YAML, or has values that JSON cannot have.
     """
     try:
         if _size(YAML(typ="safe", pure=True).compose(text), {}) > LARGEST:
             raise ValueError(f"found more than {LARGEST} keys and values, aliases counted by what they name")
-        raw = YAML(typ="safe", pure=True).load(text)
+        raw = YAML(typ="safe").load(text)
         json.dumps(raw, default=str)
     except YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or "no YAML"
-        raise UserError(f"{source}{line}: {' '.join(str(problem).split())}") from None
+        hint = "; between { and }, put a value with a : in quotes" if "unexpected ':'" in str(problem) else ""
+        raise UserError(f"{source}{line}: {' '.join(str(problem).split())}{hint}") from None
     except Exception as error:  # a tag on a value that it does not fit raises anything; so do endless aliases
         reason = " ".join(str(error).split())
         raise UserError(f"{source}: {reason}; allowed: plain keys and values") from None

@@ -69,7 +69,8 @@ def blended(model: nn.Module, image: Tensor, tiles: Tiles) -> Iterator[tuple[sli
     """Logits (K, rows, W) of a uint8 image (3, H, W), and which rows they are, from the top.
 
     Where tiles overlap, they are the mean of their logits, with the weights of both ramps. Those of a row of
-    tiles are in memory at once, and no more: what no later tile reaches is given.
+    tiles are in memory at once, and no more: what no later tile reaches is given. They are valid until you
+    ask for the next ones, which use the same memory.
     """
     _, height, width = image.shape
     tops, lefts = tiles.starts(height), tiles.starts(width)
@@ -88,7 +89,8 @@ def blended(model: nn.Module, image: Tensor, tiles: Tiles) -> Iterator[tuple[sli
         assert band is not None
         done = next_top - top
         yield slice(top, next_top), band[:, :done].div_(down[top:next_top, None] * across)
-        band = torch.cat([band[:, done:], band.new_zeros(len(band), min(done, rows), width)], dim=1)
+        shared = band[:, done:].clone()
+        band.zero_()[:, : shared.shape[1]] = shared
 
 
 def memory(
@@ -100,7 +102,7 @@ def memory(
     """
     rows, columns = min(height, tiles.size), min(width, tiles.size)
     weights = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
-    logits = 4 * classes * (2 * rows * width + 3 * rows * columns)
+    logits = 4 * classes * ((rows + tiles.overlap) * width + 3 * rows * columns)
     answer = height * width + (2 * classes * (height + 2 * rows) * width if probabilities else 0)
     return weights + WORKING * max(_features(model, rows, columns)) + logits + 3 * height * width + answer
 

@@ -160,6 +160,8 @@ def test_a_method_that_does_not_hold_is_named_in_one_line(path: str, value: Any,
         ("- a\n- b\n", r"found list; allowed: the sections"),
         ("", r"found NoneType; allowed: the sections"),
         ("run: {}\nrun: {}\n", r"params\.yaml, line 2.*duplicate"),
+        # DVC could not read it.
+        ("run: {}\nstudents: {mine: {build: a:b}}", r"params\.yaml, line 2: .*with a : in quotes"),
     ],
 )
 def test_a_file_that_is_no_params_is_named(minimal: Callable[[str], Path], text: str, message: str) -> None:
