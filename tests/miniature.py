@@ -49,6 +49,7 @@ def change(folder: Path, changes: Mapping[str, Any]) -> None:
     """Lay `changes` over the folder's `params.yaml`."""
     yaml = YAML()
     yaml.default_flow_style = None  # Lists in a line, as documents edit them.
+    yaml.width = 4096  # DVC does not read every value that goes over two lines.
     # DVC reads no plain value with a colon in a line of a mapping.
     yaml.representer.add_representer(str, _quoted)
     file = folder / "params.yaml"
