@@ -9,8 +9,6 @@ A stage's settings for a dataset are merged from the general to the particular:
 `students.<student>.epochs.<dataset>.<method>` replaces both.
 """
 
-import itertools
-import json
 import re
 import reprlib
 from collections.abc import Mapping
@@ -21,11 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
-from ruamel.yaml.nodes import CollectionNode, MappingNode
 
 from attnfd import discovery
+from attnfd.config.network import DEEPLAB
 from attnfd.config.schema import (
     Distill,
     Evaluate,
@@ -39,6 +35,7 @@ from attnfd.config.schema import (
     Tune,
 )
 from attnfd.config.section import SectionT, explain, typed
+from attnfd.config.yaml_file import load_yaml
 from attnfd.errors import UserError
 from attnfd.paths import Cell
 
@@ -46,9 +43,6 @@ PARAMS_FILE = "params.yaml"
 
 NAME = re.compile(r"[A-Za-z0-9_]{1,64}")
 """A name becomes part of paths, of the names of DVC's cells, and of the command lines in dvc.yaml."""
-
-LARGEST = 100_000
-"""Most keys and values of a YAML file. What an alias stands for counts each time."""
 
 TAKEN = ("teacher", "frozen", "untuned")
 """Folders beside those of the students."""
@@ -114,6 +108,7 @@ class Params:
         _ = self.freeze, self.report, self.tune
         for student in self.raw["students"]:
             self.student(student)
+        self._check_encoder_dropout()
 
     def _mapping(self, key: str) -> dict[str, Any]:
         found = self.raw[key]
@@ -152,6 +147,18 @@ class Params:
                 discovery.one_of(value, tuple(allowed), f"{self.source}: {key}")
         for method in self._mapping("methods"):
             discovery.one_of(method, discovery.names("distillers"), f"{self.source}: methods")
+
+    def _check_encoder_dropout(self) -> None:
+        """Only students of the default network have it."""
+        for dataset in self.run.datasets:
+            value = self.distill(dataset).encoder_dropout
+            for name in (*self.run.students, *self.run.ablate.students, *self.run.tune.students):
+                network = self.student(name).network
+                if value is not None and network != DEEPLAB:
+                    raise UserError(
+                        f"{self.source}: distill.encoder_dropout of {dataset}: found {value:g}; allowed: "
+                        f"null, as students.{name} is a network of {network}, which has no such dropout"
+                    )
 
     def _section(self, kind: type[SectionT], *layers: str) -> SectionT:
         """The sections at these dotted paths, each laid over those before it."""
@@ -332,42 +339,6 @@ def parse_params(text: str, source: str) -> Params:
     if not isinstance(raw, dict):
         raise UserError(f"{source}: found {type(raw).__name__}; allowed: the sections {', '.join(TOP)}")
     return Params(raw, source=source)
-
-
-def load_yaml(text: str, source: str) -> Any:
-    """The content of a YAML file, without running code out of it; `source` opens the message.
-
-    DVC reads it with a library in C, which refuses more, and crashes where lists are nested without end.
-
-    Raises:
-        UserError: it is no YAML, or has values that JSON cannot have.
-    """
-    try:
-        if _size(YAML(typ="safe", pure=True).compose(text), {}) > LARGEST:
-            raise ValueError(f"found more than {LARGEST} keys and values, aliases counted by what they name")
-        raw = YAML(typ="safe").load(text)
-        json.dumps(raw, default=str)
-    except YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or "no YAML"
-        hint = "; between { and }, put a value with a : in quotes" if "unexpected ':'" in str(problem) else ""
-        raise UserError(f"{source}{line}: {' '.join(str(problem).split())}{hint}") from None
-    except Exception as error:  # a tag on a value that it does not fit raises anything; so do endless aliases
-        reason = " ".join(str(error).split())
-        raise UserError(f"{source}: {reason}; allowed: plain keys and values") from None
-    return raw
-
-
-def _size(node: Any, known: dict[int, int]) -> int:
-    """Keys and values of a YAML node. Aliases share nodes, so each node is looked at once."""
-    if not isinstance(node, CollectionNode):
-        return 1
-    if id(node) not in known:
-        known[id(node)] = LARGEST + 1  # For a node that is inside itself.
-        parts = itertools.chain(*node.value) if isinstance(node, MappingNode) else node.value
-        known[id(node)] = 1 + sum(_size(part, known) for part in parts)
-    return known[id(node)]
 
 
 def _has(section: Any, keys: tuple[int | str, ...]) -> bool:

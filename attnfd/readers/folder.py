@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from attnfd.config.params import load_yaml
 from attnfd.config.section import Section, Seed, validate
+from attnfd.config.yaml_file import load_yaml
 from attnfd.data.images import IMAGES, MASKS, UNREADABLE, read_classes
 from attnfd.data.labels import COLOUR, VOID, label_table
 from attnfd.data.prepared import COLUMNS

@@ -38,7 +38,8 @@ def make_student(cell: Cell, settings: Settings, classes: int, teacher: NetInfo,
     assert settings.student is not None
     student = make_network(settings.student, classes, weights=weights)
     dropout = settings.distill.encoder_dropout if settings.distill and cell.method != "none" else None
-    if dropout is not None and isinstance(student, DeepLabV3Plus):
+    if dropout is not None:
+        assert isinstance(student, DeepLabV3Plus)
         student.encoder_dropout.p = dropout
     return student, _distiller(cell, settings, student.info, teacher)
 

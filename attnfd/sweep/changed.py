@@ -8,7 +8,8 @@ from typing import IO, TYPE_CHECKING, Any
 
 from ruamel.yaml import YAML
 
-from attnfd.config.params import PARAMS_FILE, load_yaml
+from attnfd.config.params import PARAMS_FILE
+from attnfd.config.yaml_file import load_yaml
 from attnfd.errors import UserError
 
 if TYPE_CHECKING:

@@ -133,6 +133,18 @@ def test_what_does_not_hold_is_named_in_one_line(path: str, value: Any, message:
     assert "\n" not in str(caught.value)
 
 
+def test_dropout_of_an_encoder_is_refused_for_networks_without_it() -> None:
+    raw = changed("recipes.shapes.distill.encoder_dropout", 0)
+    Params(raw)
+    raw["students"]["b0"] = {"network": "smp", "architecture": "Segformer", "encoder": "mit_b0"}
+    Params(raw)  # It is not among those that run.
+    raw["run"]["ablate"]["students"] = ["b0"]
+    with pytest.raises(
+        UserError, match=r"distill\.encoder_dropout of shapes: found 0; allowed: null, as students\.b0"
+    ):
+        Params(raw)
+
+
 BAD_METHODS = [
     ("methods.attnfd.weigth", 1, r"methods\.attnfd\.weigth: unknown key; did you mean 'weight'"),
     ("methods.attnfd.weight", -1, r"methods\.attnfd\.weight: found -1"),

@@ -2,7 +2,8 @@
 
 import pytest
 
-from attnfd.config.params import load_params, load_yaml, parse_params
+from attnfd.config.params import load_params, parse_params
+from attnfd.config.yaml_file import load_yaml
 from attnfd.errors import UserError
 from attnfd.sweep import changed
 from attnfd.sweep.graph import Graph

@@ -10,7 +10,7 @@ from PIL import Image
 from pydantic import AfterValidator, BaseModel, Field, ValidationError
 from pydantic_core import PydanticCustomError
 
-from attnfd.config.params import load_yaml
+from attnfd.config.yaml_file import load_yaml
 from attnfd.data.images import FORMATS, UNREADABLE
 from attnfd.errors import UserError
 
