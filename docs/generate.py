@@ -121,8 +121,14 @@ def _mathml(formula: str, *, block: bool) -> str:
 
 
 def start_page() -> str:
-    """The README, its links seen from here; its graph as text, as Mermaid would be fetched from elsewhere."""
+    """The README for the site, which loads nothing from elsewhere: no badges, and its graph as text.
+
+    Links to pages work from here; the files that are not pages have no link.
+    """
     text = (PROJECT / "README.md").read_text(encoding="utf-8").replace("](docs/", "](")
+    text = text.replace("](notebooks/quickstart.ipynb)", "](quickstart.md)")
+    text = re.sub(r"^\[!\[.*\n", "", text, flags=re.MULTILINE)
+    text = re.sub(r"\[([^\]]+)\]\((LICENSE|CONTRIBUTING\.md)\)", r"\1", text)
     return re.sub(
         r"```mermaid\n.*?\n(.*?)```",
         lambda found: f"```text\n{found[1].replace('-->', '→')}```",
