@@ -96,9 +96,11 @@ def spelled(seconds: float) -> str:
 
     Example:
         >>> spelled(20), spelled(580), spelled(5400), spelled(36000)
-        ('1 min', '10 min', '1.5 h', '10 h')
+        ('20 s', '10 min', '1.5 h', '10 h')
     """
-    minutes = max(1, round(seconds / 60))
+    if seconds < 59.5:
+        return f"{max(1, round(seconds))} s"
+    minutes = round(seconds / 60)
     if minutes < 60:
         return f"{minutes} min"
     return f"{minutes / 60:.1f} h" if minutes < 600 else f"{minutes / 60:.0f} h"

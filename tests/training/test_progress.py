@@ -23,7 +23,7 @@ def shown(*, terminal: bool, alone: bool = True) -> str:
 def test_without_a_terminal_a_line_at_every_tenth() -> None:
     lines = shown(terminal=False).splitlines()
     assert len(lines) == 10
-    assert lines[0] == "epoch 6/60 · loss 6.2 (ce 0.9, attnfd 5.3) · mIoU – · 1 min left"
+    assert lines[0] == "epoch 6/60 · loss 6.2 (ce 0.9, attnfd 5.3) · mIoU – · 1 s left"
     assert lines[-1] == "epoch 60/60 · loss 6.2 (ce 0.9, attnfd 5.3) · mIoU 40.7"
     assert shown(terminal=False, alone=False).startswith("resnet18-attnfd-0: epoch 6/60")
 
