@@ -54,7 +54,8 @@ def _photo(rng: np.random.Generator, shapes: list[dict[str, Any]]) -> Image.Imag
     for shape in shapes:
         colour = np.add(COLOURS[shape["label"]], rng.normal(0, 22, 3)).clip(0, 255).astype(int)
         draw.polygon([tuple(point) for point in shape["points"]], fill=tuple(colour.tolist()))
-    light = np.linspace(*rng.uniform(0.6, 1.2, 2), WIDTH)[:, None]
+    left, right = rng.uniform(0.6, 1.2, 2)
+    light = np.linspace(left, right, WIDTH)[:, None]
     pixels = np.asarray(image.filter(ImageFilter.GaussianBlur(0.7))) * light
     return Image.fromarray((pixels + rng.normal(0, 10, pixels.shape)).clip(0, 255).astype(np.uint8))
 
