@@ -1,6 +1,6 @@
-"""The pages that are made when the site is built, out of what they are about: commands, params, docstrings.
+"""Makes pages of the site from the code: commands, params, docstrings, README and notebook.
 
-MkDocs calls the functions `on_…` (`hooks` in mkdocs.yml). None of these pages is a file, so none can drift.
+MkDocs calls the functions `on_…` (`hooks` in mkdocs.yml). No page is a file, so none can be out of date.
 """
 
 import json
@@ -40,7 +40,7 @@ from attnfd.config.section import Section
 
 PROJECT = Path(__file__).parents[1]
 COMMANDS = "cli"
-"""The package of the command line: its page is made from the help of its commands."""
+"""The package of the command line. Its page is made from the help of its commands."""
 
 PACKAGES = tuple(
     ".".join(file.parent.relative_to(PROJECT).parts)
@@ -48,7 +48,7 @@ PACKAGES = tuple(
     if file.parent.name != COMMANDS
 )
 
-# Sections whose keys are fixed; those of the others are names that the user gives.
+# Sections with fixed keys. In the other sections, the user chooses the names.
 SECTIONS: dict[str, type[Section]] = {
     "run": Run,
     "training": Training,
@@ -66,7 +66,7 @@ Schema = Mapping[str, Any]
 
 
 def on_config(config: MkDocsConfig) -> None:
-    """Name the library's pages in the navigation, and teach Markdown what the docstrings use."""
+    """Add the library's pages to the navigation, and the docstrings' syntax to Markdown."""
     assert config.nav is not None
     config.nav.append({"Library": [{package: f"library/{package}.md"} for package in PACKAGES]})
     config.markdown_extensions.append(Docstrings())
@@ -82,15 +82,15 @@ def on_files(files: Files, config: MkDocsConfig) -> None:
 
 
 class Docstrings(Extension):
-    """Formulas and examples as documents and docstrings write them."""
+    """Adds formulas and examples, as documents and docstrings write them."""
 
     def extendMarkdown(self, md: Markdown) -> None:  # noqa: N802 - Markdown's name
-        # Before SuperFences, at 25, which is to draw the examples.
+        # Runs before SuperFences (25), which draws the examples.
         md.preprocessors.register(FormulasAndExamples(md), "formulas_and_examples", 26)
 
 
 class FormulasAndExamples(Preprocessor):
-    """Formulas become MathML, which browsers draw by themselves; `>>>` begins a block of code."""
+    """Converts formulas to MathML, which browsers draw, and lines after `>>>` to blocks of code."""
 
     def run(self, lines: list[str]) -> list[str]:
         text = "\n".join(lines)
@@ -101,7 +101,7 @@ class FormulasAndExamples(Preprocessor):
         return text.split("\n")
 
     def _block(self, found: re.Match[str]) -> str:
-        # The class is that of Material for formulas: a wide one scrolls.
+        # With Material's class for formulas, a wide one scrolls.
         return f'\n\n{self._stash(f"""<div class="arithmatex">{_mathml(found[1], block=True)}</div>""")}\n\n'
 
     def _inline(self, found: re.Match[str]) -> str:
@@ -116,7 +116,7 @@ class FormulasAndExamples(Preprocessor):
 
 def _mathml(formula: str, *, block: bool) -> str:
     convert = LatexToMathML(fancy_error=False).convert_with_local_state
-    # The one character of our formulas that it knows only by its command.
+    # The converter does not know the character ⊤, only its command.
     return convert(dedent(formula).replace("⊤", r"\top "), displaystyle=block)
 
 
@@ -138,7 +138,7 @@ def start_page() -> str:
 
 
 def notebook_page() -> str:
-    """The notebook: its text, and its code in blocks."""
+    """The notebook's text, and its code in blocks."""
     notebook = json.loads((PROJECT / "notebooks/quickstart.ipynb").read_text(encoding="utf-8"))
     parts = []
     for cell in notebook["cells"]:
@@ -148,7 +148,7 @@ def notebook_page() -> str:
 
 
 def commands_page() -> str:
-    """Every command in the words of its `--help`."""
+    """Every command with its `--help`."""
     found = list(commands())
     index = [
         f"| [`{name}`](#{name.replace(' ', '-')}) | {_escaped(command.help.splitlines()[0])} |"
@@ -164,7 +164,7 @@ def commands_page() -> str:
 
 
 def commands() -> Iterator[tuple[str, Any, Context]]:
-    """Every command by the words that call it, in the order of the code."""
+    """Every command with the words that call it, in the order of the code."""
     top = get_command(app)
     todo: list[tuple[str, Any, Context]] = [("attnfd", top, Context(top, info_name="attnfd"))]
     while todo:
@@ -177,37 +177,37 @@ def commands() -> Iterator[tuple[str, Any, Context]]:
 
 
 def _escaped(text: str) -> str:
-    """No `<dataset>` of a sentence is taken for HTML; what stands in backticks is not."""
+    """Escape `<` so that Markdown does not read `<dataset>` as HTML; lines with backticks do not need it."""
     return "\n".join(line if "`" in line else line.replace("<", "&lt;") for line in text.splitlines())
 
 
 def params_page() -> str:
-    """Every key of `params.yaml`: what it means and may be, as the classes that check it say, and is."""
+    """Every key of `params.yaml`: meaning and allowed values from the classes that check it, and value."""
     shipped = load_params(PROJECT / PARAMS_FILE).raw
     parts: list[str] = [
         "# Params",
-        "Every key of `params.yaml`, in the words of the classes that check it. One that is unknown, missing "
-        "or out of range is refused by name before anything runs.",
-        "A stage's settings for a dataset are laid over each other, the particular over the general: "
-        "`training`, `<stage>`, `recipes.<dataset>.training`, `recipes.<dataset>.<stage>`.",
+        "This page lists every key of `params.yaml`, with the descriptions of the classes that check it. If "
+        "a key is unknown, missing or out of range, an error names it before anything runs.",
+        "The settings of a stage for a dataset come from four sections. A later one overrides an earlier "
+        "one: `training`, `<stage>`, `recipes.<dataset>.training`, `recipes.<dataset>.<stage>`.",
     ]
     for name, kind in SECTIONS.items():
         parts += [f"## {name}", str(kind.__doc__), _table(kind, name, shipped[name])]
         if issubclass(kind, (TrainTeacher, Distill)):
-            parts.append("Every key of `training` may stand here, too.")
-    parts += ["## ablate", "Variants of AttnFD: each has keys of `methods.attnfd` that it changes."]
+            parts.append("This section may also have every key of `training`.")
+    parts += ["## ablate", "Variants of AttnFD. Each one lists the keys of `methods.attnfd` that it changes."]
     parts.append(_values("ablate", shipped["ablate"]))
     parts += ["## students", str(Student.__doc__)]
     for name, values in shipped["students"].items():
         parts.append(_table(Student, f"students.{name}", values))
-    parts += ["## methods", "A section per method; [the methods](methods.md) says what each computes."]
+    parts += ["## methods", "One section for each method. [The methods](methods.md) says what each computes."]
     for name, values in shipped["methods"].items():
         kind = discovery.component("distillers", name).Config
         parts += [f"### methods.{name}", _summary(f"attnfd.distillers.{name}")]
         parts.append(_table(kind, f"methods.{name}", values))
     parts += [
         "## recipes",
-        "A recipe per dataset. `prepare` names its `reader`, whose own options stand beside it.",
+        "One recipe for each dataset. `prepare` names its `reader` and has the options of this reader.",
     ]
     parts.append(_table(Prepare, "recipes.<dataset>.prepare", {}))
     for name in discovery.names("readers"):
@@ -225,18 +225,18 @@ def _summary(module: str) -> str:
 
 
 def _table(kind: type[Section], prefix: str, values: Mapping[str, Any]) -> str:
-    """The keys of a section, without those that it shares with `training`."""
+    """The keys of a section without the keys of `training`."""
     shared = Training.model_fields if issubclass(kind, (TrainTeacher, Distill)) else {}
     rows = [
         f"| `{prefix}.{key}` | {meaning} | {may} | {value} |"
         for key, meaning, may, value in _keys(kind.model_json_schema(), values)
         if key not in shared
     ]
-    return "\n".join(["| key | what it is | allowed | value |", "|---|---|---|---|", *rows])
+    return "\n".join(["| key | meaning | allowed | value |", "|---|---|---|---|", *rows])
 
 
 def _keys(schema: Schema, values: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
-    """Key, meaning, what is allowed, and value or default of all that a section holds, nested ones inside."""
+    """Key, meaning, allowed values, and value or default of a section's keys, also of nested sections."""
     for key, field in schema["properties"].items():
         inner = schema.get("$defs", {}).get(str(field.get("$ref")).rpartition("/")[2])
         if inner:
@@ -248,7 +248,7 @@ def _keys(schema: Schema, values: Mapping[str, Any]) -> Iterator[tuple[str, ...]
 
 
 def _meaning(field: Schema) -> str:
-    """What a value is; a key that may be null has that where its other kind is described."""
+    """The meaning of a key. A key that may be null has it in the description of its other kind."""
     kinds = (field, *field.get("anyOf", ()))
     return str(next(kind["description"] for kind in kinds if "description" in kind))
 
@@ -258,7 +258,7 @@ def _number(value: float) -> str:
 
 
 def _allowed(field: Schema) -> str:
-    """What a value may be, out of its JSON schema."""
+    """The allowed values of a key, from its JSON schema."""
     if "anyOf" in field:
         return " or ".join(map(_allowed, field["anyOf"]))
     if "enum" in field:

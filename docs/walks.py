@@ -1,7 +1,7 @@
 """Draws the two pictures of docs/architecture.md: `python docs/walks.py`.
 
-A box is a file and what to read in it; an arrow is what one box gives to the next. A test compares the
-pictures with what this script draws, and finds every file and every name of a box in the code.
+A box names a file and what to read in it. An arrow says what one box passes to the next. A test compares the
+pictures with the output of this script, and finds every file and every name of a box in the code.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,7 +17,7 @@ LINE = 22
 CHARACTER = 9.1
 """Width of a character of a label."""
 
-# The pictures have no ground of their own. Boxes and labels have, so that any ground may be below them.
+# The pictures are transparent. Boxes and labels have a background, so they are readable on any page.
 STYLE = """
 text { fill: #1f2430; font: 15px ui-monospace, Menlo, Consolas, "DejaVu Sans Mono", monospace }
 .file { font-size: 17px; font-weight: bold }
@@ -56,7 +56,7 @@ class Box(NamedTuple):
 
 
 class Arrow(NamedTuple):
-    """What a box gives to another one, both by their numbers from 1.
+    """What a box passes to another box; both have numbers from 1.
 
     `main`: part of the way that the picture is about. `shift`: pixels to the right of the boxes' middle.
     """
@@ -86,7 +86,7 @@ PARAM = Walk(
             1,
             "attnfd/config/params.py",
             ("load_params", "Params.method"),
-            "lays sections over each other, and types them",
+            "merges the sections, and gives them types",
         ),
         Box(0, 2, "attnfd/config/task.py", ("Task.settings",), "resolves the settings of a cell, once"),
         Box(0, 3, "stages/distill.py", ("distill", "_make"), "makes, trains and saves the students"),
@@ -130,7 +130,7 @@ PARAM = Walk(
         "1 to 5: once for a cell. 6 to 9: in every step.",
         "5 → 6: AttnFD(student, teacher, Config).",
         "Output: logits (B, K, H, W), taps (B, C, h, w).",
-        "B images, () a number. Thick: the way of the weight.",
+        "B images, () a number. Thick: the path of the weight.",
     ),
 )
 

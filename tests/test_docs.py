@@ -3,6 +3,7 @@
 import configparser
 import json
 import re
+import runpy
 import shlex
 import sys
 from collections.abc import Callable, Iterator
@@ -78,23 +79,72 @@ def test_without_a_network_every_chart_of_dvc_says_so(tmp_path: Path) -> None:
     assert not re.search(r"\{(scripts|plot_divs|refresh_tag)\}", page)
 
 
-def test_your_data_in_20_minutes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    document = PROJECT / "docs/your-data.md"
+@pytest.fixture
+def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of a reader who follows a page, which is the current one; it has the project's params."""
     monkeypatch.chdir(tmp_path)
     for key in ("DVC_ROOT", "MLFLOW_TRACKING_URI", "ATTNFD_DEVICE", "ATTNFD_FOLDER_ROOT"):
         monkeypatch.delenv(key, raising=False)
-    exec(compile(blocks(document, "python")[0], "your-data.md", "exec"), {})
     (tmp_path / "params.yaml").write_bytes((PROJECT / "params.yaml").read_bytes())
-    miniature.change(tmp_path, YAML(typ="safe").load(blocks(document, "yaml")[0]))
-    miniature.change(tmp_path, {"run": miniature.RUN})
-    for command in blocks(document, "sh")[0].splitlines():
+    return tmp_path
+
+
+def type_in(lines: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run `attnfd` commands of a page in this process; each must succeed."""
+    for command in lines.splitlines():
         monkeypatch.setattr(sys, "argv", command.split())
         with pytest.raises(SystemExit) as stopped:
             main.main()
         assert stopped.value.code == 0, command
-    card = json.loads((tmp_path / "data/mine/card.json").read_text())
+
+
+def test_your_data_in_20_minutes(reader: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    document = PROJECT / "docs/your-data.md"
+    exec(compile(blocks(document, "python")[0], "your-data.md", "exec"), {})
+    miniature.change(reader, YAML(typ="safe").load(blocks(document, "yaml")[0]))
+    miniature.change(reader, {"run": miniature.RUN})
+    type_in(blocks(document, "sh")[0], monkeypatch)
+    card = json.loads((reader / "data/mine/card.json").read_text())
     assert card["classes"] == ["ground", "disc"]
     assert {name: split["images"] for name, split in card["splits"].items()} == {"train": 16, "val": 4}
+
+
+def test_the_tutorial_until_its_training(
+    reader: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    document = PROJECT / "docs/tutorial.md"
+    page = document.read_text(encoding="utf-8")
+    _, example, check, *_ = blocks(document, "sh")
+    draw, imported = example.splitlines()
+    _, script, folder, *_ = draw.split()
+    monkeypatch.setattr(sys, "argv", [script, folder])
+    runpy.run_path(str(PROJECT / script), run_name="__main__")
+    type_in(imported, monkeypatch)
+    assert (reader / folder / "099.json").is_file()
+    miniature.change(reader, YAML(typ="safe").load(blocks(document, "yaml")[0]))
+    capsys.readouterr()
+    type_in(check, monkeypatch)
+    printed = {line.rstrip() for line in capsys.readouterr().out.splitlines()}
+    fences = re.findall(r"^```(\w*)\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    counts, shares = (text for language, text in fences if not language)
+    assert set(counts.splitlines()) <= set((reader / "datasets/desk/import.txt").read_text().splitlines())
+    assert set(shares.splitlines()) <= printed
+
+
+def test_start_up_on_the_page_is_the_last_record() -> None:
+    page = (PROJECT / "docs/performance.md").read_text(encoding="utf-8")
+    start = page.split("## A step of training")[0]
+    rows = re.findall(r"^\| (.+?) \| ([\d.]+) \|$", start.replace("`", ""), re.MULTILINE)
+    record = json.loads((PROJECT / "docs/startup.json").read_text())["seconds"]
+    assert {name: float(seconds) for name, seconds in rows} == record
+
+
+def test_every_measurement_is_on_a_page() -> None:
+    pages = "".join(document.read_text(encoding="utf-8") for document in DOCUMENTS)
+    files = [file.name for file in (PROJECT / "docs/measurements").iterdir() if file.is_file()]
+    assert files
+    for name in files:
+        assert f"measurements/{name}" in pages, name
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
@@ -141,7 +191,8 @@ def test_commands_are_understood(document: Path) -> None:
         if program == "make":
             assert set(words) <= targets, words
         elif program not in PARSERS:
-            assert all((PROJECT / word).exists() for word in words if re.match(r"\w+/", word)), words
+            named = words[:1] if program == "python" else words  # A script may write what its arguments name.
+            assert all((PROJECT / word).exists() for word in named if re.match(r"\w+/", word)), words
         elif call:
             PARSERS[program](words)
         else:

@@ -21,6 +21,7 @@ from tests.test_docs import DOCUMENTS
 # Lines that are left out, by their beginning, and why.
 LEFT_OUT = {
     r"pip install": "wants a package registry",
+    r"\. \.venv/bin/activate": "the tests run in an environment already",
     r"make test": "would run this",
     r"make ui": "is `attnfd ui`, which runs, at a port that may be taken",
     r"attnfd data fetch (voc|sbd)": "gigabytes; tests/sources/test_fetch.py has a server of its own",
@@ -55,6 +56,7 @@ INSTEAD = {
     "--nproc-per-node 4": "--nproc-per-node 2",
     "recipes:\n  mine:": "run: {{datasets: [mine]}}\nrecipes:\n  mine:",
     "epochs: 60, batch_size: 8": "epochs: 5, batch_size: 8",
+    "epochs: 30, batch_size: 8": "epochs: 5, batch_size: 8",
     "weights: imagenet, validate": "weights: none, validate",
     "[none, kd, at, sp, ickd, overhaul, dist, cirkd, lad, attnfd, fitnet, cwd]": "[none, attnfd, cwd]",
     "[b, e, d, be, bd, ed, norm_sample, norm_batch, norm_none, connector_after, channel_only, spatial_only, "
@@ -65,7 +67,7 @@ INSTEAD = {
     "--size 257 257 --batch 2 --rounds 7": "--size 33 33 --batch 2 --rounds 1",
     "--size 257 257 --batch 2 --rounds 9": "--size 33 33 --batch 2 --rounds 1",
     "--size 257 257 --batch 2 --rounds 3": "--size 33 33 --batch 2 --rounds 1",
-    "(257, 257), 2, rounds=7": "(33, 33), 2, rounds=1",
+    "evaluation_layout.py 9": "evaluation_layout.py 1",
     "/tmp/miniature": "{given}/miniature",
     "loader --rounds 7": "loader --rounds 1",
     "loop --rounds 7": "loop --rounds 1",
