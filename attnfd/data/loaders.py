@@ -5,16 +5,16 @@ random state of the caller, which it leaves as it was.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
 from attnfd.config.schema import Distill, Training
+from attnfd.data.epochs import Draw, EpochBatches, mix
 from attnfd.data.images import decode_image, read_classes
 from attnfd.data.labels import UNLABELLED, label_table
 from attnfd.data.prepared import Prepared
@@ -74,13 +74,6 @@ class Segmentation(Dataset[tuple[Tensor, Tensor]]):
         return pixels, read_classes(self.prepared.read(mask, mask_sha256), self.table)
 
 
-class Draw(NamedTuple):
-    """An image in an epoch: the key under which its augmentation is drawn."""
-
-    epoch: int
-    row: int
-
-
 class Augmented(Dataset[tuple[Tensor, Tensor]]):
     """Training crops of a split; the random numbers of a crop follow from seed, epoch and row."""
 
@@ -93,40 +86,11 @@ class Augmented(Dataset[tuple[Tensor, Tensor]]):
         image, mask = self.images[draw.row]
         with torch.random.fork_rng(devices=[]):
             # Not torch.manual_seed: it would seed the GPU as well, and with it every dropout that follows.
-            torch.default_generator.manual_seed(_mix(self.seed, *draw))
+            torch.default_generator.manual_seed(
+                mix(self.seed, draw.epoch, draw.row + draw.turn * len(self.images))
+            )
             image, mask = augment(image, mask, self.training)
         return image.contiguous(), mask.contiguous()
-
-
-class EpochBatches(Sampler[list[Draw]]):
-    """Batches of a shuffled epoch. A last batch of fewer images than batch norm needs is left out.
-
-    Of several processes each gets an equal part of every batch; the last one is cut so that it can.
-
-    Args:
-        least: images of a batch, at least 2: the mean over one is no statistic.
-    """
-
-    def __init__(self, images: int, batch_size: int, seed: int, least: int = 2) -> None:
-        self.images = images
-        self.batch_size = batch_size
-        self.seed = seed
-        self.least = least
-        self.epoch = 0
-        self.skipped = 0
-
-    def __len__(self) -> int:
-        full, rest = divmod(self.images, self.batch_size)
-        return full + (rest >= self.least)
-
-    def __iter__(self) -> Iterator[list[Draw]]:
-        generator = torch.Generator().manual_seed(_mix(self.seed, self.epoch))
-        order = torch.randperm(self.images, generator=generator).tolist()
-        for number in range(self.skipped, len(self)):
-            batch = order[number * self.batch_size :][: self.batch_size]
-            part = len(batch) // processes.count()
-            start = part * processes.rank()
-            yield [Draw(self.epoch, row) for row in batch[start : start + part]]
 
 
 class TrainLoader(DataLoader[tuple[Tensor, Tensor]]):
@@ -155,7 +119,7 @@ def train_loader(
     least = _least(training, len(images), prepared.card.name)
     return TrainLoader(
         Augmented(images, training, seed),
-        batch_sampler=EpochBatches(len(images), training.batch_size, seed, least),
+        batch_sampler=EpochBatches(images.labelled, training.batch_size, seed, least),
         **_processes(images, device, workers),
     )
 
@@ -242,10 +206,6 @@ def _processes(images: Segmentation, device: torch.device, workers: int | None) 
         # Without its own, a loader takes a number from the global generator whenever it starts its processes.
         "generator": torch.Generator(),
     }
-
-
-def _mix(*numbers: int) -> int:
-    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
 
 
 def _cores() -> int:

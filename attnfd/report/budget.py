@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import pandas as pd
 
 from attnfd.config.params import Params
+from attnfd.data.batches import batches_of
 from attnfd.data.prepared import Card
 from attnfd.paths import TEACHER
 
@@ -27,10 +28,13 @@ def with_hours(history: pd.DataFrame, params: Params, card: Card) -> pd.DataFram
 
 
 def _steps(params: Params, card: Card) -> int:
-    """Of an epoch of a student: a last batch of one image is dropped."""
+    """Steps of an epoch of a student."""
     training = params.distill(card.name)
-    full, rest = divmod(sum(card.splits[split].images for split in training.splits), training.batch_size)
-    return full + (rest > 1)
+    labelled, unlabelled = (
+        sum(card.splits[split].images for split in splits)
+        for splits in (training.splits, training.unlabelled)
+    )
+    return batches_of(labelled, unlabelled, training.batch_size)
 
 
 def beside(comparison: pd.DataFrame, history: pd.DataFrame, timed: pd.DataFrame) -> pd.DataFrame:

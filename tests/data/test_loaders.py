@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 
 from attnfd.data import loaders
-from attnfd.data.loaders import Augmented, Draw, EpochBatches, Segmentation, eval_loader, train_loader
+from attnfd.data.epochs import Draw, EpochBatches
+from attnfd.data.loaders import Augmented, Segmentation, eval_loader, train_loader
 from attnfd.data.prepared import Prepared
 from attnfd.errors import UserError
 from attnfd.runtime import processes
@@ -103,15 +104,47 @@ def test_training_batches_are_crops(prepared: Prepared) -> None:
     [(6, 2, [2, 2, 2]), (5, 2, [2, 2]), (6, 4, [4, 2]), (3, 8, [3]), (1, 4, [])],
 )
 def test_only_a_last_batch_of_one_is_left_out(images: int, batch_size: int, sizes: list[int]) -> None:
-    batches = EpochBatches(images, batch_size, seed=0)
+    batches = EpochBatches([True] * images, batch_size, seed=0)
     assert [len(batch) for batch in batches] == sizes
     assert len(batches) == len(sizes)
     drawn = [draw.row for batch in batches for draw in batch]
     assert len(set(drawn)) == len(drawn) == sum(sizes)
 
 
+@pytest.mark.parametrize(
+    ("labelled", "unlabelled", "batch_size"), [(3, 20, 4), (20, 3, 4), (2, 9, 5), (4, 4, 8)]
+)
+def test_half_of_a_batch_is_labelled(labelled: int, unlabelled: int, batch_size: int) -> None:
+    batches = EpochBatches([True] * labelled + [False] * unlabelled, batch_size, seed=0)
+    drawn = list(batches)
+    theirs = batch_size // 2
+    assert len(drawn) == len(batches) == max(labelled // (batch_size - theirs), unlabelled // theirs)
+    for batch in drawn:
+        assert len(batch) == batch_size
+        assert sum(draw.row >= labelled for draw in batch) == theirs
+    everything = [draw for batch in drawn for draw in batch]
+    assert len(set(everything)) == len(everything)  # A repeated image has a new augmentation.
+    counts = [sum(draw.row == row for draw in everything) for row in range(labelled + unlabelled)]
+    for part in (counts[:labelled], counts[labelled:]):
+        assert max(part) - min(part) <= 1
+
+
+def test_a_repeated_image_is_augmented_anew_and_the_first_time_as_ever(prepared: Prepared) -> None:
+    data = Augmented(Segmentation(prepared, "train"), training(scale=(0.5, 2.0)), seed=0)
+    crops = [data[Draw(0, 1, turn)][0] for turn in range(4)]
+    assert torch.equal(crops[0], data[Draw(0, 1)][0])
+    assert len({crop.numpy().tobytes() for crop in crops}) > 1
+
+
+def test_batches_after_a_resume_are_the_ones_that_were_left() -> None:
+    batches = EpochBatches([True] * 3 + [False] * 20, 4, seed=0)
+    whole = list(batches)
+    batches.skipped = 3
+    assert list(batches) == whole[3:]
+
+
 def test_every_image_is_left_out_in_some_epoch() -> None:
-    batches = EpochBatches(5, 2, seed=0)
+    batches = EpochBatches([True] * 5, 2, seed=0)
     left_out = set()
     for epoch in range(60):
         batches.epoch = epoch
@@ -168,7 +201,7 @@ def test_a_last_batch_without_statistics_in_each_process_is_left_out(
     monkeypatch.setattr(processes, "count", lambda: 2)
     monkeypatch.setattr(processes, "rank", lambda: 1)
     least = loaders._least(training(batch_size=4, sync_bn=sync_bn), 10, "tiny")
-    batches = EpochBatches(10, 4, seed=0, least=least)
+    batches = EpochBatches([True] * 10, 4, seed=0, least=least)
     assert len(batches) == len(sizes)
     assert [len(batch) for batch in batches] == sizes
 
