@@ -101,7 +101,7 @@ def test_a_list_is_a_tuple_and_keys_are_a_section() -> None:
 
 
 def test_a_frozen_network_is_not_frozen_again(deeplab: DeepLabV3Plus) -> None:
-    refused(lambda: freeze(freeze(deeplab)), "freeze: the network is frozen already")
+    refused(lambda: freeze(freeze(deeplab)), "freeze: the network is already frozen")
 
 
 @pytest.mark.parametrize(

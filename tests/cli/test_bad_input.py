@@ -1058,12 +1058,12 @@ MODEL_CASES = {
     "checkpoint has no numbers": Case(
         CHECK,
         both(teacher("nan"), no_numbers(Path("nan"))),
-        ("nan/model.safetensors: classifier.bias has values that are no numbers", "diverge"),
+        ("nan/model.safetensors: classifier.bias has values that are not finite", "diverge"),
     ),
     "weights have no numbers": Case(
         CHECK,
         both(params(recipes={"shapes": {"training": {"weights": "w.pth"}}}), backbone_without_numbers),
-        ("w.pth: features.0.0.weight has values that are no numbers",),
+        ("w.pth: features.0.0.weight has values that are not finite",),
     ),
     "weights are missing": Case(
         CHECK, params(recipes={"shapes": {"training": {"weights": "w.pth"}}}), ("w.pth: no such file", "none")

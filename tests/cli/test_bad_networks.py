@@ -123,14 +123,14 @@ def starting_from(weights: str) -> dict[str, Any]:
         ),
         (MINE | {"build": "networks.mine:ends"}, ("ends(8) raises SystemExit: 3; fix the function",)),
         (MINE | {"build": "networks.mine:a_list"}, ("returns list; allowed: an nn.Module",)),
-        (MINE | {"build": "networks.mine:one_more"}, ("logits of 9 classes; allowed: the 8",)),
+        (MINE | {"build": "networks.mine:one_more"}, ("logits of 9 classes; allowed: 8, the number",)),
         (
             MINE | {"build": "networks.mine:images_only", "taps": {}},
-            ("network: gives Tensor; allowed: logits",),
+            ("network: returns Tensor; allowed: logits",),
         ),
         (
             MINE | {"taps": {"backbone": "flat"}},
-            ("taps.backbone: flat gives [1, 4]; allowed: a module that",),
+            ("taps.backbone: flat returns [1, 4]; allowed: a module that returns a map",),
         ),
         (MINE | {"taps": {"backbone": "bdy"}}, ("taps.backbone: found no module 'bdy'; allowed: names bel",)),
         (SMP | {"architecture": "Segfomer"}, ("architecture: unknown name 'Segfomer'; did you mean 'Segf",)),

@@ -256,7 +256,7 @@ def test_imagenet_out_of_reach(monkeypatch):
         raise urllib.error.URLError("no route to host")
 
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", offline)
-    refuse("resnet18", "imagenet", "cannot be fetched.*give a file, or `weights: none`")
+    refuse("resnet18", "imagenet", "cannot be downloaded.*give a file, or set `weights: none`")
 
 
 def test_imagenet_weights_are_the_published_ones(monkeypatch):

@@ -186,7 +186,9 @@ def test_no_hub_in_reach(monkeypatch: pytest.MonkeyPatch) -> None:
         raise OSError("no route to host\nsecond line")
 
     monkeypatch.setattr("timm.create_model", offline)
-    refuse(lambda: from_timm.download("timm:resnet18"), "cannot be fetched .no route to host.; give a file")
+    refuse(
+        lambda: from_timm.download("timm:resnet18"), "cannot be downloaded .no route to host.; give a file"
+    )
 
 
 def test_without_timm(monkeypatch: pytest.MonkeyPatch) -> None:

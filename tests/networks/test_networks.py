@@ -261,9 +261,12 @@ def test_two_networks_of_other_kinds_distil(images: Tensor) -> None:
         ({"build": f"{ZOO}:number"}, "has no function 'number'"),
         ({"build": f"{ZOO}:raises"}, r"raises\(5\) raises RuntimeError: no luck; fix the function"),
         ({"build": f"{ZOO}:returns_text"}, r"returns str; allowed: an nn\.Module"),
-        ({"build": f"{ZOO}:too_many"}, "gives logits of 6 classes; allowed: the 5 that it is asked for"),
+        (
+            {"build": f"{ZOO}:too_many"},
+            "returns logits of 6 classes; allowed: 5, the number of classes that it was built for",
+        ),
         ({"build": f"{ZOO}:needs_another_size"}, "cannot segment an image of 64 × 64 pixels"),
-        ({"build": f"{ZOO}:gives_features"}, "network: gives Tensor; allowed: logits"),
+        ({"build": f"{ZOO}:gives_features"}, "network: returns Tensor; allowed: logits"),
         (
             {"taps": {"backbone": "body.2"}},
             r"taps\.backbone: found no module 'body\.2'; allowed: names below bod",
@@ -275,7 +278,7 @@ def test_two_networks_of_other_kinds_distil(images: Tensor) -> None:
         ({"taps": {"encoder": "unused"}}, r"taps\.encoder: unused does not run in a forward pass"),
         (
             {"build": f"{ZOO}:overwriting", "taps": {"encoder": "body"}},
-            "what body gives is overwritten later",
+            "the output of body is overwritten later",
         ),
     ],
 )
