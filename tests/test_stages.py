@@ -132,7 +132,7 @@ def test_a_teacher_trained_at_output_stride_8_is_told(
     checkpoint.save(Path("elsewhere"), checkpoint.load(TEACHER.model)[0], {"val_miou": 0.95})
     train_teacher([Task(importing(tmp_path, "elsewhere"), TEACHER, Curves(), FRESH)])
     (line,) = (record.getMessage() for record in caplog.records)
-    assert "but 95.0 % according to its file; it may have been trained at an output stride" in line
+    assert "but 95.0 % according to its file; perhaps it was trained at an output stride" in line
 
 
 def test_only_new_attention_of_an_imported_teacher_is_fitted(params: Params, tmp_path: Path) -> None:

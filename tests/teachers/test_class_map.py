@@ -176,7 +176,7 @@ def test_a_card_that_names_other_classes_is_refused(tmp_path: Path) -> None:
         check_teacher(settings(tmp_path), 3, DATASET)
     model.architecture = model.architecture.model_copy(update={"class_map": NUMBERS})
     checkpoint.save(tmp_path, model, {"classes": CITYSCAPES})
-    with pytest.raises(UserError, match=r"class_map: .*model\.safetensors has one already"):
+    with pytest.raises(UserError, match=r"class_map: .*model\.safetensors already has a class map"):
         check_teacher(settings(tmp_path), 3, DATASET)
 
 
