@@ -17,7 +17,7 @@ from tests import miniature
 
 STUDENT = "--dataset shapes --student mobilenetv2 --method attnfd --seed"
 DISTILL, EVALUATE = (f"python -m attnfd {stage} {STUDENT}" for stage in ("distill", "evaluate"))
-AGAIN = "free); make room, then run the same command again, and it finishes\n"
+AGAIN = "free); free some space, then run the same command again, and it finishes\n"
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +151,7 @@ def test_the_fullest_of_the_folders_is_named(disk: Path, filler: Path, tmp_path:
         (disk / "more").write_bytes(b"x" * 10_000)
     said = full_disk(raised.value, tmp_path, disk / "not/yet/there")
     assert said is not None
-    assert said.startswith(f"{disk}/not/yet/there: No space left on device (0 bytes free); make room")
+    assert said.startswith(f"{disk}/not/yet/there: No space left on device (0 bytes free); free some space")
     assert full_disk(ValueError("another"), disk) is None
     with pytest.raises(UserError, match="No space left on device"), graph.errors():
         (disk / "more").write_bytes(b"x" * 10_000)

@@ -181,7 +181,7 @@ class TestCheckpoints:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
         try:
-            with pytest.raises(UserError, match=r"000000002.pt: cannot be written .* make room"):
+            with pytest.raises(UserError, match=r"000000002.pt: cannot be written .* free some space"):
                 checkpoints.save({"weights": torch.ones(1_000_000)}, 2)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
