@@ -1,6 +1,6 @@
-"""The pages that are made when the site is built, out of what they are about: commands, params, docstrings.
+"""Makes pages from commands, params and docstrings while the site is built.
 
-MkDocs calls the functions `on_…` (`hooks` in mkdocs.yml). None of these pages is a file, so none can drift.
+MkDocs calls the functions `on_…` (`hooks` in mkdocs.yml). These pages are not files, so none can be outdated.
 """
 
 import json
@@ -48,7 +48,7 @@ PACKAGES = tuple(
     if file.parent.name != COMMANDS
 )
 
-# Sections whose keys are fixed; those of the others are names that the user gives.
+# Sections with fixed keys. In the other sections, the user chooses the names of the keys.
 SECTIONS: dict[str, type[Section]] = {
     "run": Run,
     "training": Training,
@@ -66,7 +66,7 @@ Schema = Mapping[str, Any]
 
 
 def on_config(config: MkDocsConfig) -> None:
-    """Name the library's pages in the navigation, and teach Markdown what the docstrings use."""
+    """Add the library's pages to the navigation, and the Markdown extension for docstrings."""
     assert config.nav is not None
     config.nav.append({"Library": [{package: f"library/{package}.md"} for package in PACKAGES]})
     config.markdown_extensions.append(Docstrings())
@@ -82,15 +82,15 @@ def on_files(files: Files, config: MkDocsConfig) -> None:
 
 
 class Docstrings(Extension):
-    """Formulas and examples as documents and docstrings write them."""
+    """Supports formulas and examples as documents and docstrings write them."""
 
     def extendMarkdown(self, md: Markdown) -> None:  # noqa: N802 - Markdown's name
-        # Before SuperFences, at 25, which is to draw the examples.
+        # Before SuperFences (priority 25), which draws the examples.
         md.preprocessors.register(FormulasAndExamples(md), "formulas_and_examples", 26)
 
 
 class FormulasAndExamples(Preprocessor):
-    """Formulas become MathML, which browsers draw by themselves; `>>>` begins a block of code."""
+    """Converts formulas to MathML, which browsers can draw; `>>>` starts a block of code."""
 
     def run(self, lines: list[str]) -> list[str]:
         text = "\n".join(lines)
@@ -101,7 +101,7 @@ class FormulasAndExamples(Preprocessor):
         return text.split("\n")
 
     def _block(self, found: re.Match[str]) -> str:
-        # The class is that of Material for formulas: a wide one scrolls.
+        # Material's class for formulas: a wide formula scrolls.
         return f'\n\n{self._stash(f"""<div class="arithmatex">{_mathml(found[1], block=True)}</div>""")}\n\n'
 
     def _inline(self, found: re.Match[str]) -> str:
@@ -116,12 +116,12 @@ class FormulasAndExamples(Preprocessor):
 
 def _mathml(formula: str, *, block: bool) -> str:
     convert = LatexToMathML(fancy_error=False).convert_with_local_state
-    # The one character of our formulas that it knows only by its command.
+    # The only character of our formulas that the converter knows just by its command.
     return convert(dedent(formula).replace("⊤", r"\top "), displaystyle=block)
 
 
 def start_page() -> str:
-    """The README, its links seen from here; its graph as text, as Mermaid would be fetched from elsewhere."""
+    """The README with links that fit this page. Its graph is text, because Mermaid would need a download."""
     text = (PROJECT / "README.md").read_text(encoding="utf-8").replace("](docs/", "](")
     return re.sub(
         r"```mermaid\n.*?\n(.*?)```",
@@ -132,7 +132,7 @@ def start_page() -> str:
 
 
 def notebook_page() -> str:
-    """The notebook: its text, and its code in blocks."""
+    """The notebook as text and code blocks."""
     notebook = json.loads((PROJECT / "notebooks/quickstart.ipynb").read_text(encoding="utf-8"))
     parts = []
     for cell in notebook["cells"]:
@@ -142,7 +142,7 @@ def notebook_page() -> str:
 
 
 def commands_page() -> str:
-    """Every command in the words of its `--help`."""
+    """The `--help` of every command."""
     found = list(commands())
     index = [
         f"| [`{name}`](#{name.replace(' ', '-')}) | {_escaped(command.help.splitlines()[0])} |"
@@ -158,7 +158,7 @@ def commands_page() -> str:
 
 
 def commands() -> Iterator[tuple[str, Any, Context]]:
-    """Every command by the words that call it, in the order of the code."""
+    """Every command with its full name, in the order of the code."""
     top = get_command(app)
     todo: list[tuple[str, Any, Context]] = [("attnfd", top, Context(top, info_name="attnfd"))]
     while todo:
@@ -171,25 +171,25 @@ def commands() -> Iterator[tuple[str, Any, Context]]:
 
 
 def _escaped(text: str) -> str:
-    """No `<dataset>` of a sentence is taken for HTML; what stands in backticks is not."""
+    """Escape `<dataset>` in a sentence, which is not HTML. A line with backticks does not need it."""
     return "\n".join(line if "`" in line else line.replace("<", "&lt;") for line in text.splitlines())
 
 
 def params_page() -> str:
-    """Every key of `params.yaml`: what it means and may be, as the classes that check it say, and is."""
+    """Every key of `params.yaml`: meaning, allowed values and value, from the classes that check it."""
     shipped = load_params(PROJECT / PARAMS_FILE).raw
     parts: list[str] = [
         "# Params",
-        "Every key of `params.yaml`, in the words of the classes that check it. One that is unknown, missing "
-        "or out of range is refused by name before anything runs.",
-        "A stage's settings for a dataset are laid over each other, the particular over the general: "
+        "This page lists every key of `params.yaml`. If a key is unknown, missing or out of range, the "
+        "command names it and stops before anything runs.",
+        "A stage's settings for a dataset come from four places. Each overrides the ones before it: "
         "`training`, `<stage>`, `recipes.<dataset>.training`, `recipes.<dataset>.<stage>`.",
     ]
     for name, kind in SECTIONS.items():
         parts += [f"## {name}", str(kind.__doc__), _table(kind, name, shipped[name])]
         if issubclass(kind, (TrainTeacher, Distill)):
-            parts.append("Every key of `training` may stand here, too.")
-    parts += ["## ablate", "Variants of AttnFD: each has keys of `methods.attnfd` that it changes."]
+            parts.append("Every key of `training` is also allowed here.")
+    parts += ["## ablate", "Variants of AttnFD: each changes some keys of `methods.attnfd`."]
     parts.append(_values("ablate", shipped["ablate"]))
     parts += ["## students", str(Student.__doc__)]
     for name, values in shipped["students"].items():
@@ -201,7 +201,7 @@ def params_page() -> str:
         parts.append(_table(kind, f"methods.{name}", values))
     parts += [
         "## recipes",
-        "A recipe per dataset. `prepare` names its `reader`, whose own options stand beside it.",
+        "A recipe per dataset. `prepare` has a `reader` and the options of that reader.",
     ]
     parts.append(_table(Prepare, "recipes.<dataset>.prepare", {}))
     for name in discovery.names("readers"):
@@ -219,7 +219,7 @@ def _summary(module: str) -> str:
 
 
 def _table(kind: type[Section], prefix: str, values: Mapping[str, Any]) -> str:
-    """The keys of a section, without those that it shares with `training`."""
+    """A table of a section's keys, without those that it shares with `training`."""
     shared = Training.model_fields if issubclass(kind, (TrainTeacher, Distill)) else {}
     rows = [
         f"| `{prefix}.{key}` | {meaning} | {may} | {value} |"
@@ -230,7 +230,7 @@ def _table(kind: type[Section], prefix: str, values: Mapping[str, Any]) -> str:
 
 
 def _keys(schema: Schema, values: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
-    """Key, meaning, what is allowed, and value or default of all that a section holds, nested ones inside."""
+    """Key, meaning, allowed values, and value or default of each key, also of those in nested sections."""
     for key, field in schema["properties"].items():
         inner = schema.get("$defs", {}).get(str(field.get("$ref")).rpartition("/")[2])
         if inner:
@@ -242,7 +242,7 @@ def _keys(schema: Schema, values: Mapping[str, Any]) -> Iterator[tuple[str, ...]
 
 
 def _meaning(field: Schema) -> str:
-    """What a value is; a key that may be null has that where its other kind is described."""
+    """The description of a key; if the key may be null, it is in the description of its other type."""
     kinds = (field, *field.get("anyOf", ()))
     return str(next(kind["description"] for kind in kinds if "description" in kind))
 
@@ -252,7 +252,7 @@ def _number(value: float) -> str:
 
 
 def _allowed(field: Schema) -> str:
-    """What a value may be, out of its JSON schema."""
+    """The allowed values, from the JSON schema."""
     if "anyOf" in field:
         return " or ".join(map(_allowed, field["anyOf"]))
     if "enum" in field:

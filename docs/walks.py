@@ -1,7 +1,7 @@
 """Draws the two pictures of docs/architecture.md: `python docs/walks.py`.
 
-A box is a file and what to read in it; an arrow is what one box gives to the next. A test compares the
-pictures with what this script draws, and finds every file and every name of a box in the code.
+A box is a file and the names to read in it. An arrow is the data that one box passes to the next. A test
+checks that the pictures are up to date, and that every file and name of a box is in the code.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,7 +17,7 @@ LINE = 22
 CHARACTER = 9.1
 """Width of a character of a label."""
 
-# The pictures have no ground of their own. Boxes and labels have, so that any ground may be below them.
+# The pictures are transparent. Boxes and labels have a background, so that they are readable on any page.
 STYLE = """
 text { fill: #1f2430; font: 15px ui-monospace, Menlo, Consolas, "DejaVu Sans Mono", monospace }
 .file { font-size: 17px; font-weight: bold }
@@ -43,9 +43,9 @@ marker path { fill: #7b8194; stroke: none }
 
 
 class Box(NamedTuple):
-    """A file, what to read in it, and what it does.
+    """A file, the names to read in it, and its task.
 
-    `names` are functions, classes and their members in a module. A file without any is data.
+    `names` are functions, classes and their members in a module. A file without names is data.
     """
 
     column: int
@@ -56,9 +56,9 @@ class Box(NamedTuple):
 
 
 class Arrow(NamedTuple):
-    """What a box gives to another one, both by their numbers from 1.
+    """The data that box `start` passes to box `end`; boxes are numbered from 1.
 
-    `main`: part of the way that the picture is about. `shift`: pixels to the right of the boxes' middle.
+    `main`: whether the arrow is part of the picture's main path. `shift`: pixels to the right of the middle.
     """
 
     start: int
@@ -86,7 +86,7 @@ PARAM = Walk(
             1,
             "attnfd/config/params.py",
             ("load_params", "Params.method"),
-            "lays sections over each other, and types them",
+            "merges the sections and checks their types",
         ),
         Box(0, 2, "attnfd/config/task.py", ("Task.settings",), "resolves the settings of a cell, once"),
         Box(0, 3, "stages/distill.py", ("distill", "_make"), "makes, trains and saves the students"),
@@ -143,7 +143,7 @@ MASK = Walk(
             1,
             "attnfd/readers/base.py",
             ("Reader.pairs", "Reader.labels"),
-            "lists the files; says what a value of a mask means",
+            "lists the files; gives the meaning of mask values",
         ),
         Box(0, 2, "attnfd/scan/files.py", ("scan",), "decodes all images and masks, finds their faults"),
         Box(0, 3, "attnfd/scan/index.py", ("to_index", "describe"), "refuses a dataset that has faults"),
@@ -274,7 +274,7 @@ def head(kind: str, size: int) -> str:
 
 
 def label(x: int, y: int, content: str) -> Iterator[str]:
-    """Text that covers the arrow behind it."""
+    """A label with a background that covers the arrow."""
     if content:
         width = round(CHARACTER * len(content)) + 12
         yield f'<rect class="ground" x="{x - width // 2}" y="{y - 12}" width="{width}" height="24" rx="6"/>'
