@@ -1,4 +1,4 @@
-"""A student that starts from a whole model: what it takes over, what its card says, and what is refused."""
+"""A student that starts from a whole model: the weights that it takes, its card, and the refusals."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What the file of a teacher says is compared with what the teacher is here."""
+"""What a teacher's file says about it is compared with the values measured here."""
 
 import json
 from pathlib import Path
