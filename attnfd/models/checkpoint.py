@@ -80,7 +80,7 @@ def load(folder: str | Path) -> tuple[Network, dict[str, Any]]:
     card = _read_card(folder / paths.CARD)
     file = folder / paths.MODEL
     if fingerprint(folder) != card["sha256"]:
-        raise UserError(f"{file}: damaged, or not the file that its {paths.CARD} describes; {_MEND}")
+        raise UserError(f"{file}: damaged, or not the file that its {paths.CARD} describes; {_FIX}")
     return restore(card, file, str(folder / paths.CARD)), card
 
 
@@ -103,7 +103,7 @@ def digest(file: str | Path) -> str:
         found = Path(file).stat()
         return _digest(Path(file), found.st_ino, found.st_size, found.st_mtime_ns)
     except OSError as error:
-        raise UserError(f"{file}: cannot be read ({error.strerror}); {_MEND}") from None
+        raise UserError(f"{file}: cannot be read ({error.strerror}); {_FIX}") from None
 
 
 @lru_cache(maxsize=256)  # A teacher has 240 MB, and its digest is needed several times.
@@ -113,17 +113,17 @@ def _digest(file: Path, *version: int) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-_MEND = "write it anew with `dvc repro`, or fetch it with `dvc pull`"
+_FIX = "write it again with `dvc repro`, or fetch it with `dvc pull`"
 
 
 def _read_card(file: Path) -> dict[str, Any]:
     try:
         card = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UserError(f"{file}: cannot be read ({error.strerror}); {_MEND}") from None
+        raise UserError(f"{file}: cannot be read ({error.strerror}); {_FIX}") from None
     except ValueError as error:
-        raise UserError(f"{file}: not a JSON file ({error}); {_MEND}") from None
+        raise UserError(f"{file}: not a JSON file ({error}); {_FIX}") from None
     for key in ("architecture", "frozen", "sha256"):
         if not isinstance(card, dict) or key not in card:
-            raise UserError(f"{file}: {key} is missing; {_MEND}")
+            raise UserError(f"{file}: {key} is missing; {_FIX}")
     return card

@@ -14,7 +14,7 @@ from attnfd.errors import UserError
 
 
 class Part:
-    """Stands in for a NumPy class or function while a checkpoint is read; it keeps the arguments of the call.
+    """Replaces a NumPy class or function while a checkpoint is read; it keeps the arguments of the call.
 
     Checkpoints contain NumPy numbers such as the best score.
     """
