@@ -76,7 +76,7 @@ class Smp(Kind):
                 f"weights: imagenet weights of {encoder}" if weights == "imagenet" else f"{name} on {encoder}"
             )
             raise UserError(
-                f"{what}: not available ({reason}); give a file, set `weights: none`, or choose another "
+                f"{what}: cannot be loaded ({reason}); give a file, set `weights: none`, or choose another "
                 "encoder"
             ) from None
         if weights not in ("none", "imagenet"):

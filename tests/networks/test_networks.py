@@ -273,7 +273,7 @@ def test_two_networks_of_other_kinds_distil(images: Tensor) -> None:
         ),
         (
             {"taps": {"encoder": "flat"}},
-            r"taps\.encoder: flat gives \[1, 4\]; allowed: .* map \(B, C, H, W\)",
+            r"taps\.encoder: flat returns \[1, 4\]; allowed: .* map \(B, C, H, W\)",
         ),
         ({"taps": {"encoder": "unused"}}, r"taps\.encoder: unused does not run in a forward pass"),
         (

@@ -172,7 +172,10 @@ def test_a_map_that_does_not_fit_is_refused(changes: dict[str, Any], message: st
 def test_a_card_that_names_other_classes_is_refused(tmp_path: Path) -> None:
     model = DeepLabV3Plus("resnet18", 19)
     checkpoint.save(tmp_path, model, {"classes": ["void", *CITYSCAPES[1:]]})
-    with pytest.raises(UserError, match=r"model\.safetensors: has the classes void, sidewalk, .*; name them"):
+    with pytest.raises(
+        UserError,
+        match=r"model\.safetensors: has the classes void, sidewalk, .*; use these names in train_teacher",
+    ):
         check_teacher(settings(tmp_path), 3, DATASET)
     model.architecture = model.architecture.model_copy(update={"class_map": NUMBERS})
     checkpoint.save(tmp_path, model, {"classes": CITYSCAPES})

@@ -232,7 +232,7 @@ def test_other_classes_are_refused(file: Path) -> None:
             {"backbone.conv1.weight": torch.zeros(64, 1, 7, 7)},
             r"\(shape: backbone\.conv1\.weight \(64, 1, 7, 7\) instead of \(64, 3, 7, 7\)\)",
         ),
-        ({"decoder.last_conv.8.bias": None}, r"no decoder\.last_conv\.8\.bias in it; allowed: a folder"),
+        ({"decoder.last_conv.8.bias": None}, r"contains no decoder\.last_conv\.8\.bias; allowed: a folder"),
     ],
 )
 def test_what_does_not_match_is_listed(changes: dict[str, Tensor | None], message: str, file: Path) -> None:
