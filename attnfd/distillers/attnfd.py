@@ -62,8 +62,8 @@ def attnfd_loss(student: Tensor, teacher: Tensor, *, normalize: Normalize) -> Te
 class AttnFD(Distiller):
     """Compares the features of student and teacher after CBAM has refined them, at each of `layers`.
 
-    The teacher's CBAMs are in its forward path (its `refined` taps). With `teacher_attention:
-    parameter_free`, gates without weights refine its raw features in the distiller. The student's CBAMs are
+    The teacher's CBAMs are in its forward path (its `refined` taps). If `teacher_attention` is
+    `parameter_free`, gates without weights refine its raw features in the distiller. The student's CBAMs are
     trained in the distiller, each with a connector to the teacher's channels, and are discarded after
     training.
     """
