@@ -1,4 +1,4 @@
-# The README's two commands in a container, on the CPU unless you build with `--build-arg UV_TORCH_BACKEND=auto`:
+# The README's two commands in a container. They use the CPU unless you build with `--build-arg UV_TORCH_BACKEND=auto`:
 #   docker build --tag attnfd .
 #   docker run --volume attnfd:/attnfd attnfd                         # make repro; the volume keeps the results
 #   docker run --volume attnfd:/attnfd --network host attnfd make ui  # http://127.0.0.1:5000

@@ -1,4 +1,4 @@
-# Creates the environment once, then runs what the README shows as plain commands.
+# Creates the environment once, then runs commands that the README shows.
 PYTHON ?= python3
 BIN := .venv/bin
 # DVC starts its stages as `python -m attnfd …`: that must be the environment's Python.
@@ -8,15 +8,15 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
-env: .venv/pipeline  ## create .venv with what the pipeline needs, in the pinned versions
+env: .venv/pipeline  ## create .venv with the pipeline's packages, in the pinned versions
 
-dev: .venv/dev  ## the same, and what tests and documents need
+dev: .venv/dev  ## also install the packages for tests and documents
 
-# Byte-compiling here halves the start-up of every stage later.
+# Byte-compiling now halves the start-up time of every stage.
 INSTALL = $(BIN)/uv pip install --compile-bytecode --python $(BIN)/python --constraint constraints.txt --editable
 
 .venv/uv: constraints.txt
-	@echo "Creating .venv; PyTorch with its GPU libraries is most of the 6 GB that it will contain."
+	@echo "Creating .venv, about 6 GB; most of it is PyTorch with its GPU libraries."
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet uv --constraint constraints.txt
 	@touch $@
@@ -35,14 +35,14 @@ repro: env  ## run the pipeline: prepare → … → report
 test: dev  ## run the tests
 	pytest
 
-lint: dev  ## style and types
+lint: dev  ## check style and types
 	ruff check . && ruff format --check . && mypy
 
-audit: dev  ## known holes in the pinned packages
+audit: dev  ## look for known security holes in the pinned packages
 	python -m tests.audit
 
-ui: env  ## MLflow UI on localhost
+ui: env  ## start the MLflow UI on localhost
 	attnfd ui
 
-docs: dev  ## build the documents as a site: site/index.html
+docs: dev  ## build the documents as a website, site/index.html
 	mkdocs build --strict

@@ -1,6 +1,6 @@
 """Attention-guided Feature Distillation for semantic segmentation.
 
-The names of the library for Python code of your own; each is imported when you use it:
+The names that you use in your own Python code. Each is imported at its first use:
 
     import attnfd
 
@@ -47,13 +47,13 @@ __all__ = [*_MODULES, "load", "results"]
 
 
 def load(name: str | Path) -> "Model":
-    """A trained model, to predict with: `attnfd.load("shapes/resnet18/attnfd/0").predict("photo.jpg")`.
+    """Load a trained model for predictions: `attnfd.load("shapes/resnet18/attnfd/0").predict("photo.jpg")`.
 
     Args:
         name: see `attnfd.deploy.source.open_model`.
 
     Raises:
-        TypeError, UserError: as there.
+        TypeError, UserError: as in `open_model`.
     """
     from attnfd.deploy.source import open_model
 
@@ -61,7 +61,7 @@ def load(name: str | Path) -> "Model":
 
 
 class _Results(ModuleType):
-    """The package `attnfd.results`, which is a function, too."""
+    """The package `attnfd.results`, which you can also call as a function."""
 
     def __call__(self, dataset: str) -> "DataFrame":
         """See `attnfd.analysis.frame.results`."""

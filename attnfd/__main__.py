@@ -1,4 +1,4 @@
-"""`python -m attnfd`: the code in the working directory, which is what a DVC stage must run."""
+"""`python -m attnfd` runs the code in the working directory; DVC stages must run that code."""
 
 import atexit
 import os
@@ -9,9 +9,9 @@ from attnfd.cli.main import main
 status = 1
 
 
-@atexit.register  # The first one that is registered is called last.
+@atexit.register  # The first registered function is called last.
 def leave() -> None:
-    # Python would look through the millions of objects of the libraries once more: 1.5 s in a cell.
+    # A normal exit visits the millions of objects of the libraries once more: 1.5 s in a cell.
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)

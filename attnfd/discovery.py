@@ -1,7 +1,7 @@
 """Components found by file name: `attnfd/distillers/kd.py` is the method `kd`.
 
-A package of components holds `base.py` with their base class, and one file per component that defines one
-subclass of it. Names are listed from the file system, so that checking a name imports nothing.
+A package of components contains `base.py` with the base class, and one file per component. Each such file
+defines one subclass. Names come from the file system, so that checking a name imports nothing.
 """
 
 import difflib
@@ -13,7 +13,7 @@ from typing import Any
 from attnfd.errors import UserError
 
 PROJECT = __name__.partition(".")[0]
-"""This package; a logged model has its parts under another name."""
+"""The name of this package; in a logged model its modules are in a package of another name."""
 
 LISTED = 30
 """Most names that a message lists."""
@@ -29,7 +29,7 @@ def one_of(found: str, allowed: tuple[str, ...], key: str) -> str:
     """Return `found` if it is allowed.
 
     Raises:
-        UserError: it is not; the message names `key`, the nearest allowed name, and all of them or the first.
+        UserError: it is not; the message contains `key`, the closest name, and the first allowed names.
     """
     if found in allowed:
         return found

@@ -1,4 +1,4 @@
-"""What is the user's to fix, or was the user's wish."""
+"""Errors that the user can fix, and stops that the user asked for."""
 
 import errno
 import os
@@ -8,7 +8,7 @@ import sqlite3
 from pathlib import Path
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-SQLITE_FULL = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE}  # The second by a quota.
+SQLITE_FULL = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE}  # A quota causes the second one.
 
 
 class UserError(ValueError):
@@ -21,15 +21,15 @@ class UserError(ValueError):
 
 
 class PartlyError(UserError):
-    """Some of several trainings failed; the others are complete."""
+    """Some trainings failed; the others are complete."""
 
     status = 3
 
 
 class StoppedError(UserError):
-    """The user or the machine has stopped a training, and its state is safe.
+    """The user or the system has stopped a training; its state is saved.
 
-    The exit status is that of a process that the signal has killed.
+    The exit status is the same as if the signal had killed the process.
     """
 
     def __init__(self, message: str, by: signal.Signals) -> None:
@@ -38,25 +38,25 @@ class StoppedError(UserError):
 
 
 def full_disk(error: BaseException, *folders: Path) -> str | None:
-    """What to say where an error comes from a full disk, a quota or a limit of file sizes; else None.
+    """The message for a full disk, a quota or a limit of file sizes; None if the error has another cause.
 
     Args:
-        folders: where was written; the fullest of them is named, with what is free there.
+        folders: the folders that were written to; the message names the one with the least free space.
     """
     reason = _no_room(error)
     if reason is None:
         return None
-    from rich import filesize  # A logged model has this module, and need not have rich.
+    from rich import filesize  # Imported here: a logged model has this module, but perhaps not rich.
 
     free, folder = min((_free(folder), folder) for folder in folders)
     return (
-        f"{folder}: {reason} ({filesize.decimal(free)} free); make room, then run the same command again, "
-        "and it finishes"
+        f"{folder}: {reason} ({filesize.decimal(free)} free); free some space, then run the same command "
+        "again, and it finishes"
     )
 
 
 def _no_room(error: BaseException | None) -> str | None:
-    """The system's word for it, if an error or one that it comes from says that there is no room."""
+    """The system's message, if this error or one of its causes says that there is no space."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in FULL:
             return os.strerror(error.errno)
@@ -72,6 +72,6 @@ def _no_room(error: BaseException | None) -> str | None:
 
 
 def _free(folder: Path) -> int:
-    """Bytes that are free on the disk of a folder, which need not be there yet."""
+    """Free bytes on the disk of a folder; the folder may not exist yet."""
     found = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
     return shutil.disk_usage(found).free

@@ -1,4 +1,4 @@
-"""Losses, and parts of them, that more than one method uses."""
+"""Losses and helpers that more than one method uses."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -14,9 +14,9 @@ Loss = TypeVar("Loss", bound=Callable[..., Any])
 
 
 def full_precision(loss: Loss) -> Loss:
-    """Run a loss outside autocast, 16-bit tensors as float32: sums of squares need the digits.
+    """Run a loss without autocast, and convert 16-bit tensors to float32: sums of squares need the precision.
 
-    The device is that of the first tensor; float64 stays float64.
+    Autocast is turned off on the device of the first tensor. float64 stays float64.
     """
 
     def widen(value: Any) -> Any:
@@ -34,7 +34,7 @@ def full_precision(loss: Loss) -> Loss:
 
 
 def same_shape(student: Tensor, teacher: Tensor) -> None:
-    """Refuse what broadcasting would let pass.
+    """Check that the shapes are equal, because broadcasting would hide a difference.
 
     Raises:
         ValueError: the shapes differ.
@@ -46,19 +46,19 @@ def same_shape(student: Tensor, teacher: Tensor) -> None:
 
 
 EPS = 1e-6
-"""Smallest norm that a loss divides by: a vector of zeros stays one, and its gradient stays bounded."""
+"""Smallest divisor of a normalisation: a vector of zeros stays zero, and its gradient stays bounded."""
 
 
 def unit_distance(student: Tensor, teacher: Tensor, dim: int | tuple[int, ...]) -> Tensor:
     """Squared distance of unit vectors, `‖s/max(‖s‖, ε) − t/max(‖t‖, ε)‖²`.
 
-    Written out as `‖ŝ‖² + ‖t̂‖² − 2 ŝ·t̂` (2 − 2 cos, unless a vector is zero): the normalised maps are never
-    stored.
+    Computed as `‖ŝ‖² + ‖t̂‖² − 2 ŝ·t̂` (2 − 2 cos, unless a vector is zero), without storing the normalised
+    maps.
 
     Args:
         student: (…)
         teacher: the same shape.
-        dim: the dimensions that make up a vector; the result has the others.
+        dim: the dimensions of a vector; the result has the other dimensions.
     """
     s_norm, t_norm = (torch.linalg.vector_norm(x, dim=dim) for x in (student, teacher))
     s_scale, t_scale = s_norm.clamp_min(EPS), t_norm.clamp_min(EPS)
@@ -70,13 +70,13 @@ def unit_distance(student: Tensor, teacher: Tensor, dim: int | tuple[int, ...]) 
 def kd_loss(student: Tensor, teacher: Tensor, target: Tensor, *, temperature: float) -> Tensor:
     r"""Mean over pixels of `T²·KL(softmax(t/T) ‖ softmax(s/T))`.
 
-    Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network", 2015, sec. 2; T² makes up for
-    the gradient, which falls as 1/T².
+    Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network", 2015, sec. 2. The factor T²
+    compensates for the gradient, which is proportional to 1/T².
 
     Args:
         student: logits (B, K, H, W).
         teacher: logits (B, K, H, W).
-        target: labels (B, H, W); void pixels (255) count nowhere, a batch of void alone gives 0.
+        target: labels (B, H, W); void pixels (255) do not count; a batch with only void gives 0.
         temperature: T > 0.
 
     Raises:
@@ -97,13 +97,13 @@ def kd_loss(student: Tensor, teacher: Tensor, target: Tensor, *, temperature: fl
 
 
 def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
-    """Mean cross-entropy over the pixels that are not void; 0 where all are.
+    """Mean cross-entropy over the pixels that are not void; 0 if all are void.
 
     Args:
         logits: (B, K, H, W).
         target: labels (B, H, W), 255 = void.
     """
-    # By rows of classes: channels-last logits lie so already, and would be copied otherwise.
+    # One row of K values per pixel: channels-last logits have this layout, so nothing is copied.
     rows = logits.float().permute(0, 2, 3, 1).flatten(0, 2)
     total = F.cross_entropy(rows, target.flatten(), ignore_index=VOID, reduction="sum")
     return total / (target != VOID).sum().clamp(min=1)
@@ -113,19 +113,19 @@ def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
 def hard_cross_entropy(
     logits: Tensor, target: Tensor, weights: Tensor | None = None, *, share: float = 1
 ) -> Tensor:
-    r"""Cross-entropy with a weight per class, of the pixels that the network finds hardest.
+    r"""Cross-entropy with class weights, over the pixels with the largest loss (OHEM).
 
-    Of the N pixels that are not void, `S` are the ⌈share·N⌉ with the largest `w_y·ce`:
+    `S` contains, of the N pixels that are not void, the ⌈share·N⌉ with the largest `w_y·ce`:
 
     .. math:: \frac{\sum_{i \in S} w_{y_i}\,\text{ce}_i}{\sum_{i \in S} w_{y_i}}
 
-    Shrivastava et al., "Training Region-based Object Detectors with Online Hard Example Mining", 2016, chose
+    Shrivastava et al., "Training Region-based Object Detectors with Online Hard Example Mining", 2016, choose
     regions in this way.
 
     Args:
         logits: (B, K, H, W).
-        target: labels (B, H, W), 255 = void; a batch of void alone gives 0.
-        weights: (K,); None for 1 each.
+        target: labels (B, H, W), 255 = void; a batch with only void gives 0.
+        weights: class weights (K,); None: 1 for each class.
         share: 0 < share ≤ 1.
 
     Example:
@@ -139,7 +139,7 @@ def hard_cross_entropy(
     classes = target.flatten().where(valid, 0)
     weight = valid.to(losses.dtype) if weights is None else weights.to(losses.dtype)[classes] * valid
     if share < 1:
-        # By ranks rather than by a number of pixels, for which the host would wait for the device.
+        # Compares ranks on the device: if the host needed the number of pixels, it would have to wait.
         order = (weight * losses.detach()).argsort(descending=True, stable=True)
         ranks = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
         weight = weight * (ranks < torch.ceil(share * valid.sum()))
@@ -151,14 +151,14 @@ def hard_cross_entropy(
 def dice_loss(logits: Tensor, target: Tensor) -> Tensor:
     r"""One minus the mean soft Dice of the classes that occur in a batch.
 
-    With probabilities `p` and one-hot labels `y`, over all pixels that are not void (Milletari et al., 2016,
-    "V-Net", have squares in the denominator):
+    With probabilities `p` and one-hot labels `y`, summed over all pixels i that are not void; C are the
+    classes that occur. Milletari et al., 2016, "V-Net", use squares in the denominator:
 
     .. math:: 1 - \frac{1}{|C|}\sum_{k \in C} \frac{2\sum_i p_{ik} y_{ik}}{\sum_i p_{ik} + \sum_i y_{ik}}
 
     Args:
         logits: (B, K, H, W).
-        target: labels (B, H, W), 255 = void; a batch of void alone gives 0.
+        target: labels (B, H, W), 255 = void; a batch with only void gives 0.
 
     Example:
         >>> logits = torch.zeros(1, 2, 1, 2)  # every probability is ½

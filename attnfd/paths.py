@@ -1,4 +1,4 @@
-"""Where everything lies: the one place beside `dvc.yaml` that spells a path."""
+"""The paths of all files. Only this module and `dvc.yaml` spell them."""
 
 import os
 import shutil
@@ -30,17 +30,17 @@ ATTENTION = "attention.npz"
 
 
 def main_root() -> Path:
-    """Root of the main repository, also from inside the temporary clones of `dvc exp run --temp`.
+    """Root of the main repository, also in the temporary clones of `dvc exp run --temp`.
 
-    DVC exports DVC_ROOT to its stages; without DVC it is the working directory.
+    DVC sets DVC_ROOT for its stages. Without DVC, the root is the working directory.
     """
     return Path(os.environ.get("DVC_ROOT") or Path.cwd())
 
 
 def unlink(path: Path) -> None:
-    """Give a file, or each file in a folder, that is linked elsewhere a copy of its own, to write to.
+    """Replace a hard-linked file, or each one in a folder, by a copy that can be written to.
 
-    DVC and the store of runs may share the files of an earlier run: they must not change with them.
+    DVC's cache and the store of runs may share the files of an earlier run. They must not change.
     """
     for file in (path, *path.rglob("*")):
         if file.is_file() and not file.is_symlink() and file.stat().st_nlink > 1:
@@ -51,16 +51,16 @@ def unlink(path: Path) -> None:
 
 
 def prepared(dataset: str) -> Path:
-    """Folder of a prepared dataset: `index.csv`, `card.json`, and the images where `prepare` draws them."""
+    """Folder of a prepared dataset: `index.csv`, `card.json`, and images if `prepare` draws them."""
     return Path("data") / dataset
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """One trained model: what distinguishes it from every other, and where its files are.
+    """One trained model: the values that identify it, and the paths of its files.
 
-    `variant` is set for ablations, `factor` for the trials of a weight, as `params.yaml` writes it.
-    `student`, `method` and `seed` are unset for the teacher.
+    `variant` is set for ablations. `factor` is set for the trials of a weight, spelled as in `params.yaml`.
+    `student`, `method` and `seed` are None for the teacher.
     """
 
     stage: str
@@ -78,30 +78,30 @@ class Cell:
 
     @classmethod
     def distilled(cls, dataset: str, student: str, method: str, seed: int) -> Self:
-        """A student that a method teaches."""
+        """A student that is trained with a method."""
         return cls(stage="distill", dataset=dataset, student=student, method=method, seed=seed)
 
     @classmethod
     def ablated(cls, dataset: str, student: str, variant: str, seed: int) -> Self:
-        """A student that a variant of AttnFD teaches."""
+        """A student that is trained with a variant of AttnFD."""
         return cls(
             stage="ablate", dataset=dataset, student=student, method="attnfd", variant=variant, seed=seed
         )
 
     @classmethod
     def trial(cls, dataset: str, student: str, method: str, factor: str, seed: int) -> Self:
-        """A student that a method teaches at its weight times a factor, to be scored on training images."""
+        """A student that is trained with a method at its weight times a factor, scored on training images."""
         return cls(stage="tune", dataset=dataset, student=student, method=method, factor=factor, seed=seed)
 
     @classmethod
     def trials(cls, axes: "TuneAxes", factors: Iterable[float], dataset: str) -> list[Self]:
-        """Every trial that the axes of `run.tune` and `tune.factors` ask for on a dataset."""
+        """Every trial of `run.tune` and `tune.factors` on a dataset."""
         cells = product(axes.students, axes.methods, map(str, factors), axes.seeds)
         return [cls.trial(dataset, *cell) for cell in cells]
 
     @classmethod
     def all(cls, run: "Run", dataset: str) -> list[Self]:
-        """Every model that the axes of `run` ask for on a dataset: teacher, students, ablations."""
+        """Every model of `run` on a dataset: teacher, students, ablations."""
         axes = product(run.students, run.methods, run.seeds)
         ablate = product(run.ablate.students, run.ablate.variants, run.ablate.seeds)
         return [
@@ -112,7 +112,7 @@ class Cell:
 
     @classmethod
     def of_folder(cls, folder: PurePath) -> Self:
-        """The cell whose model or results are in a folder such as `results/shapes/resnet18/attnfd/0`."""
+        """The cell of a folder of a model or of results, such as `results/shapes/resnet18/attnfd/0`."""
         root, dataset, *rest = folder.parts
         if rest == [TEACHER]:
             return cls.teacher(dataset)
@@ -122,14 +122,14 @@ class Cell:
 
     @classmethod
     def of_tags(cls, tags: Mapping[str, str]) -> Self:
-        """The cell that `tags` gives these tags."""
+        """The cell with these `tags`."""
         known = {field.name: tags.get(field.name) for field in fields(cls)}
         seed = known.pop("seed")
         return cls(seed=None if seed is None else int(seed), **known)  # type: ignore[arg-type]
 
     @property
     def name(self) -> str:
-        """`resnet18-attnfd-0`; the words a user sees in progress bars, tables and MLflow."""
+        """The name in progress bars, tables and MLflow, such as `resnet18-attnfd-0`."""
         factor = None if self.factor is None else f"x{self.factor}"
         parts = (self.student or TEACHER, self.method, self.variant, factor, self.seed)
         return "-".join(str(part) for part in parts if part is not None)
@@ -159,7 +159,7 @@ class Cell:
 
 
 def checkpoints(cell: Cell) -> Path:
-    """Folder of a cell's unfinished trainings: the main root's, so that DVC neither removes nor copies it."""
+    """Folder of a cell's checkpoints, in the main root, where DVC neither removes nor copies it."""
     return main_root() / ".attnfd" / "checkpoints" / cell.model
 
 
@@ -169,7 +169,7 @@ def frozen(dataset: str) -> Path:
 
 
 def untuned(dataset: str) -> Path:
-    """Folder of what the trials of each method begin from."""
+    """Folder of the settings from which the trials of each method start."""
     return TUNING / dataset / "untuned"
 
 
@@ -179,12 +179,12 @@ def report(dataset: str) -> Path:
 
 
 def summary(dataset: str) -> Path:
-    """The one metrics file of a dataset, short enough for a column per number in `dvc exp show`."""
+    """The metrics file of a dataset; it is short, because `dvc exp show` has a column for each number."""
     return Path("metrics", f"{dataset}.json")
 
 
 def outs(stage: str, cell: Cell) -> list[Path]:
-    """What a stage writes for a cell."""
+    """The outputs of a stage for a cell."""
     written = {
         "prepare": [prepared(cell.dataset)],
         "trials": [untuned(cell.dataset)],

@@ -1,6 +1,6 @@
-"""Known holes in what `constraints.txt` pins: `python -m tests.audit`.
+"""Looks for known security holes in the packages of `constraints.txt`: `python -m tests.audit`.
 
-Fails if there is one. Where no advisory can be had, as without a network, it says so and does not.
+Fails if it finds one. If the advisories are not available, as without a network, it says so and passes.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Settings of the whole suite."""
+"""Settings of all tests."""
 
 import os
 
@@ -6,8 +6,8 @@ import torch
 
 from attnfd.tracking.store import ENVIRONMENT
 
-# Tests run side by side, on tensors too small to share between threads.
+# Tests run in parallel, with tensors that are too small for several threads.
 torch.set_num_threads(1)
 
-# Before any module imports MLflow, which reads them only then.
+# Before any module imports MLflow, which reads them only at its import.
 os.environ |= ENVIRONMENT

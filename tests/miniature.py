@@ -1,6 +1,6 @@
 """The whole pipeline in miniature: `python -m tests.miniature FOLDER` copies the project there and runs it.
 
-Small enough for a test, and still every stage, both kinds of cells and the real commands.
+It is small enough for a test, but has every stage, both kinds of cells and the real commands.
 """
 
 import os
@@ -32,9 +32,9 @@ RUN = {
 
 
 def clone(folder: Path) -> Path:
-    """A repository of its own in `folder`: the working tree as it is, with the miniature's params."""
+    """A new repository in `folder`: a copy of the working tree, with the miniature's params."""
     listed = _git(PROJECT, "ls-files", "--cached", "--others", "--exclude-standard", "-z").split("\0")
-    for name in set(listed) - {"", "dvc.lock"}:  # It would tell of another pipeline.
+    for name in set(listed) - {"", "dvc.lock"}:  # It belongs to another pipeline.
         source, target = PROJECT / name, folder / name
         if source.is_file():
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -46,11 +46,11 @@ def clone(folder: Path) -> Path:
 
 
 def change(folder: Path, changes: Mapping[str, Any]) -> None:
-    """Lay `changes` over the folder's `params.yaml`."""
+    """Merge `changes` into the folder's `params.yaml`."""
     yaml = YAML()
-    yaml.default_flow_style = None  # Lists in a line, as documents edit them.
-    yaml.width = 4096  # DVC does not read every value that goes over two lines.
-    # DVC reads no plain value with a colon in a line of a mapping.
+    yaml.default_flow_style = None  # Lists in one line, as people write them.
+    yaml.width = 4096  # DVC cannot read every value that takes two lines.
+    # Within a flow mapping, DVC cannot read a plain value with a colon.
     yaml.representer.add_representer(str, _quoted)
     file = folder / "params.yaml"
     params = yaml.load(file)
@@ -69,9 +69,9 @@ def commit(folder: Path, message: str) -> None:
 
 
 def environment() -> dict[str, str]:
-    """What a user's shell has: nothing of an outer pipeline or test, and this Python first on the path.
+    """The environment of a user's shell, without an outer pipeline or test; this Python is first on the path.
 
-    One thread: the networks are tiny, and tests run side by side.
+    It sets one thread, because the networks are tiny and tests run in parallel.
     """
     outer = ("DVC_", "MLFLOW_", "ATTNFD_", "PYTEST_")
     kept = {key: value for key, value in os.environ.items() if not key.startswith(outer)}
@@ -80,7 +80,7 @@ def environment() -> dict[str, str]:
 
 
 def run(folder: Path, *command: str, **extra: str) -> subprocess.CompletedProcess[str]:
-    """Run a command in the folder; output is captured, and a failure is the caller's to judge."""
+    """Run a command in the folder; output is captured, and the caller checks for failure."""
     return subprocess.run(
         command, cwd=folder, env={**environment(), **extra}, capture_output=True, text=True, check=False
     )
@@ -94,7 +94,7 @@ def _lay_over(base: Any, changes: Mapping[str, Any]) -> None:
     for key, value in changes.items():
         if isinstance(value, Mapping) and isinstance(base.get(key), Mapping):
             _lay_over(base[key], value)
-        elif base.get(key) != value:  # What is equal keeps the style in which the file has it.
+        elif base.get(key) != value:  # An unchanged value keeps its style in the file.
             base[key] = value
 
 

@@ -1,7 +1,7 @@
 """Mutation testing: `python -m tests.mutation [MODULE…]` breaks the code in small ways and runs its tests.
 
-Every change that no test notices is printed; docs/testing.md says which are left, and why. The work is done
-in a clone of what is committed.
+It prints every change that no test finds; docs/testing.md says which changes are left, and why. It works in a
+clone of the last commit.
 """
 
 import ast
@@ -44,16 +44,16 @@ FORK = multiprocessing.get_context("fork")
 
 
 def command(module: str) -> list[str]:
-    """Tests of a module: of a method its own, and its part of those that all methods share."""
+    """The tests of a module; for a method, its own tests and its part of the common ones."""
     name = Path(module).name
     own = TESTS.get(module, [f"distillers/test_{name}.py", "distillers/test_common.py"])
     chosen = [] if module in TESTS else ["-k", f"{name}.py or [{name}] or [{name}- or -{name}]"]
-    # What has killed a mutant goes first.
+    # First the tests that found a change before.
     return [f"attnfd/{module}.py", *(f"tests/{file}" for file in own), *chosen]
 
 
 def meaning(code: str) -> str:
-    """The syntax tree, without the operators of type annotations: nothing computes with `Tensor & None`."""
+    """The syntax tree without the operators in type annotations: no code computes `Tensor & None`."""
     tree = ast.parse(code)
     for node in ast.walk(tree):
         for annotation in (getattr(node, "annotation", None), getattr(node, "returns", None)):
@@ -64,7 +64,7 @@ def meaning(code: str) -> str:
 
 
 def mutants(code: str) -> Iterator[str]:
-    """The code with one change, for every change that leaves it Python and means something else."""
+    """The code with one change, for every change that is valid Python and changes the meaning."""
     seen = {meaning(code)}
     for operator in map(get_operator, operator_names()):
         if operator.arguments():
@@ -83,7 +83,7 @@ def mutants(code: str) -> Iterator[str]:
 
 
 def run(*words: str) -> int:
-    """Run pytest in this process, on the code as it is in the working directory now."""
+    """Run pytest in this process, on the current code in the working directory."""
     for name in list(sys.modules):
         if name.partition(".")[0] in ("attnfd", "tests"):
             del sys.modules[name]
@@ -91,14 +91,14 @@ def run(*words: str) -> int:
 
 
 def test(words: list[str]) -> None:
-    """Run tests silently, and exit with their status."""
+    """Run tests without output, and exit with their status."""
     for stream in (sys.stdout, sys.stderr):
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     sys.exit(int(run("-x", "--failed-first", *words)))
 
 
 def passes(words: list[str]) -> bool:
-    """Whether the tests pass in a fork of this process, which has the libraries imported already."""
+    """Whether the tests pass in a fork of this process, in which the libraries are already imported."""
     child = FORK.Process(target=test, args=(words,))
     child.start()
     child.join(TIMEOUT)
@@ -108,7 +108,7 @@ def passes(words: list[str]) -> bool:
 
 
 def survivors(file: Path, words: list[str]) -> tuple[int, list[str]]:
-    """Number of mutants of a module, and the changes that survive."""
+    """The number of mutants of a module, and the changes that no test finds."""
     code = file.read_text(encoding="utf-8")
     assert passes(words), f"the tests of {file.name} do not even pass without a change"
     count, found = 0, []
@@ -123,7 +123,7 @@ def survivors(file: Path, words: list[str]) -> tuple[int, list[str]]:
 
 
 def main(modules: list[str]) -> None:
-    sys.dont_write_bytecode = True  # Two mutants of one second and one length would share it.
+    sys.dont_write_bytecode = True  # Two mutants of the same second and length would share a bytecode file.
     with TemporaryDirectory() as folder:
         subprocess.run(["git", "clone", "--quiet", str(PROJECT), folder], check=True)
         os.chdir(folder)
@@ -132,14 +132,14 @@ def main(modules: list[str]) -> None:
             run(
                 "--collect-only", "tests/evaluation/test_metrics.py", "tests/distillers"
             )  # Imports the libraries.
-        gc.freeze()  # The forks need not look through the libraries at every collection.
+        gc.freeze()  # Garbage collection in the forks then skips the libraries.
         for module in modules or [*TESTS, *METHODS]:
             start = time.monotonic()
             count, left = survivors(Path(f"attnfd/{module}.py"), command(module))
             minutes = (time.monotonic() - start) / 60
             print(f"{module}: {count - len(left)} of {count} mutants killed in {minutes:.1f} min", flush=True)
             print(*left, sep="\n", flush=True)
-        gc.unfreeze()  # Or what the libraries leave would be reported as leaks.
+        gc.unfreeze()  # Without this, warnings of the libraries would be reported as leaks.
 
 
 if __name__ == "__main__":

@@ -1,12 +1,11 @@
-"""A GPU that is not there: tensors that say they are on `cuda:0`, in the memory of the host.
+"""A simulated GPU: tensors in the memory of the host that report the device `cuda:0`.
 
-Inside `pretend_gpu()`, what is moved to `cuda` is marked, by its storage, and so is all that is computed
-of it. As on a real GPU, an operation refuses tensors of the GPU beside others, and `numpy()` refuses them.
-Whatever would make the host wait until the GPU has done all its work is noted, with the line of attnfd/
-that asked for it: a number read, a copy without `non_blocking`, a size that depends on values.
+Inside `pretend_gpu()`, the storage of each tensor that moves to `cuda` is marked, and so are all results
+computed from it. As on a real GPU, an operation refuses a mix of GPU tensors and other tensors, and `numpy()`
+refuses GPU tensors. Everything that makes the host wait for the GPU is recorded with its line in attnfd/: a
+number that is read, a copy without `non_blocking`, a size that depends on values.
 
-The numbers are those of the CPU. What a kernel of CUDA computes, and what autocast does there, is for a real
-GPU: `pytest -m gpu`.
+All numbers are computed by the CPU. CUDA kernels and autocast on a GPU need a real one: `pytest -m gpu`.
 """
 
 import sys
@@ -46,16 +45,16 @@ class Wait(NamedTuple):
 
 
 class DeviceMismatchError(RuntimeError):
-    """An operation got tensors of the GPU and others."""
+    """An operation has GPU tensors and other tensors as arguments."""
 
 
 class PretendGpu:
-    """Which tensors are on it, and what the host has waited for."""
+    """The tensors that are on the GPU, and the waits of the host."""
 
     def __init__(self) -> None:
         self.waits: list[Wait] = []
         self.warnings: list[Wait] = []
-        # A weak reference keeps the address from being used again.
+        # A weak reference prevents that another storage gets this address.
         self._storages: dict[int, StorageWeakRef] = {}
 
     def has(self, tensor: Tensor) -> bool:
@@ -74,7 +73,7 @@ class PretendGpu:
         self.waits.append(Wait(operation, _where()))
 
     def move(self, tensor: Tensor, device: torch.device | None, non_blocking: bool, **given: Any) -> Tensor:
-        """What `Tensor.to` does."""
+        """The effect of `Tensor.to`."""
         here = self.has(tensor)
         there = here if device is None else device.type == "cuda"
         copy = given.pop("copy", False) or here != there
@@ -88,7 +87,7 @@ class PretendGpu:
 
 
 class _Functions(TorchFunctionMode):
-    """What Python code asks of tensors: where they are, to be elsewhere, and to be made elsewhere."""
+    """Replaces Python functions that read the device of tensors, move tensors, or create them on a device."""
 
     def __init__(self, gpu: PretendGpu) -> None:
         super().__init__()
@@ -133,7 +132,7 @@ class _Functions(TorchFunctionMode):
 
 
 class _Operations(TorchDispatchMode):
-    """What is computed, autograd's own operations among it."""
+    """Replaces all operations, also those of autograd."""
 
     def __init__(self, gpu: PretendGpu) -> None:
         super().__init__()
@@ -170,12 +169,12 @@ class _Operations(TorchDispatchMode):
 
 
 def _is_masked_fill(name: str, args: Any) -> bool:
-    """Whether a mask picks what gets one number: that has no size which depends on values."""
+    """Whether a mask selects elements that get one number: then no size depends on values."""
     return name.startswith("index_put") and len(args) > 2 and args[2].numel() == 1
 
 
 def _where() -> str:
-    """The innermost function of attnfd/ that is running."""
+    """The innermost running function of attnfd/."""
     frame: FrameType | None = sys._getframe()
     while frame is not None:
         file = frame.f_code.co_filename
@@ -187,7 +186,7 @@ def _where() -> str:
 
 @contextmanager
 def pretend_gpu() -> Iterator[PretendGpu]:
-    """A GPU for what runs inside."""
+    """A GPU for the code inside the `with` block."""
     gpu = PretendGpu()
     with _Operations(gpu), _Functions(gpu):
         yield gpu

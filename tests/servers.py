@@ -1,4 +1,4 @@
-"""Programs that serve on loopback: started, awaited, and ended with all that they have started."""
+"""Servers on the loopback address: start them, wait for them, and end them with all their processes."""
 
 import os
 import signal
@@ -18,7 +18,7 @@ SECONDS = 600
 
 @contextmanager
 def serving(command: Sequence[str], url: str, folder: Path, **extra: str) -> Iterator[None]:
-    """Run a command in a folder, in the environment of `miniature.run`, from its first answer at `url` on."""
+    """Run a command in a folder, as `miniature.run` does, and wait for its first answer at `url`."""
     log = folder / "server.log"
     with log.open("a") as file:
         process = subprocess.Popen(
@@ -50,7 +50,7 @@ def answers(url: str) -> bool:
 
 
 def mlflow_server(database: str, folder: Path, port: int) -> tuple[list[str], str]:
-    """Command of an MLflow server as docs/teams.md starts it, and where it answers."""
+    """The command of an MLflow server, as docs/teams.md starts it, and its address."""
     where = ("--backend-store-uri", database, "--artifacts-destination", str(folder / "artifacts"))
     command = ["mlflow", "server", *where, "--host", "127.0.0.1", "--port", str(port)]
     return command, f"http://127.0.0.1:{port}/health"
@@ -63,7 +63,7 @@ def free_port() -> int:
 
 @contextmanager
 def s3(bucket: str) -> Iterator[str]:
-    """Address of an S3 that has an empty bucket and takes any keys."""
+    """The address of an S3 server with an empty bucket; any key is valid."""
     import boto3
     from moto.server import ThreadedMotoServer
 

@@ -1,9 +1,9 @@
 """The default pipeline under random kills: `python -m tests.soak FOLDER --minutes 60`.
 
-Runs the pipeline once undisturbed, then in one fresh clone after another, where `dvc repro` and all that it
-has started are killed at random moments and started again. Every clone has to end with the `dvc.lock` of the
-first.
-The log is on standard output.
+Runs the pipeline once without kills, then in new clones, one after another. In each clone, `dvc repro` and
+all its processes are killed at random moments and started again. Every clone must end with the `dvc.lock` of
+the first run.
+The log goes to standard output.
 """
 
 import argparse
@@ -43,7 +43,7 @@ def main() -> int:
     rounds = kills = 0
     while time.monotonic() < end:
         rounds += 1
-        folder = clone(reference, given.folder / f"round-{rounds}")  # of the same commit, whatever comes
+        folder = clone(reference, given.folder / f"round-{rounds}")  # always of the same commit
         start, disturbed = time.monotonic(), 0
         while not repro(folder, pause()):
             disturbed += 1
@@ -62,13 +62,13 @@ def pause() -> float:
 
 
 def repro(folder: Path, seconds: float | None) -> bool:
-    """Whether `dvc repro` ended well within so many seconds; killed if it did not end.
+    """Whether `dvc repro` succeeded within this many seconds; if it takes longer, it is killed.
 
     Raises:
-        RuntimeError: it failed by itself.
+        RuntimeError: it failed without a kill.
     """
     environment = {**miniature.environment(), "ATTNFD_CHECKPOINT_SECONDS": "5"}
-    del environment["OMP_NUM_THREADS"]  # The default pipeline uses what there is.
+    del environment["OMP_NUM_THREADS"]  # The default pipeline uses all cores.
     log = folder / "repro.log"
     with log.open("a") as file:
         process = subprocess.Popen(
@@ -87,7 +87,7 @@ def repro(folder: Path, seconds: float | None) -> bool:
 
 
 def cell(log: Path) -> str:
-    """The cell that ran last."""
+    """The last cell that ran."""
     lines = log.read_text(errors="replace").splitlines()
     return next((line for line in reversed(lines) if line.startswith("Running stage")), "none")
 

@@ -1,4 +1,4 @@
-"""Tasks for stages that are called without the command line."""
+"""Tasks for stages that tests call without the command line."""
 
 from attnfd.config.params import Params
 from attnfd.config.task import Task
@@ -6,5 +6,5 @@ from attnfd.paths import Cell
 
 
 def of(params: Params, dataset: str) -> list[Task]:
-    """The task of a stage that works on a whole dataset."""
+    """The task of a stage that processes a whole dataset."""
     return [Task(params, Cell.teacher(dataset))]

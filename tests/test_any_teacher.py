@@ -1,4 +1,4 @@
-"""The three teachers of the how-to through the whole pipeline in miniature, with random weights, offline."""
+"""The three teachers of the how-to in the whole miniature pipeline, with random weights, offline."""
 
 import json
 import re
@@ -37,7 +37,7 @@ def of_page() -> ModuleType:
 
 
 def net(name: str, classes: int) -> nn.Module:
-    """The network of the page, with BN statistics that are not the initial ones."""
+    """The network of the page, with other BN statistics than the initial ones."""
     if TEACHERS[name]["network"] == "module":
         build: Callable[[int], nn.Module] = getattr(of_page(), name)
         made = build(classes)
@@ -51,7 +51,7 @@ def net(name: str, classes: int) -> nn.Module:
 
 
 def save(name: str, folder: Path) -> None:
-    """As the page says it; a SegFormer comes from a folder that transformers wrote."""
+    """As the page says; a SegFormer comes from a folder that transformers wrote."""
     made, file = net(name, CLASSES[name]), folder / TEACHERS[name]["checkpoint"]
     file.parent.mkdir()
     if name == "segformer":
@@ -73,14 +73,14 @@ def test_the_page_has_three_teachers() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TEACHERS)
 def test_a_teacher_of_the_how_to_runs_the_whole_pipeline(name: str, tmp_path: Path) -> None:
-    """A SegFormer that knows 19 classes among them, and a SegFormer as a student of it."""
+    """One of them is a SegFormer with 19 classes, and a SegFormer is its student."""
     pytest.importorskip("transformers" if name == "segformer" else "segmentation_models_pytorch")
     folder = miniature.clone(tmp_path / "project")
     (folder / "networks/mine.py").write_text(MINE)
     save(name, folder)
     teacher = TEACHERS[name] | {"fit_epochs": 1}
     if name == "segformer":
-        # Two of its classes for each of the dataset's, the others dropped.
+        # Two of its classes for each class of the dataset; the others are dropped.
         theirs = [f"class {number}" for number in range(19)]
         teacher |= {"classes": theirs, "class_map": dict(zip(theirs, [*Shapes.classes * 2], strict=False))}
     student = {"network": "smp", "architecture": "Segformer", "encoder": "mit_b0"}
@@ -101,7 +101,7 @@ def test_a_teacher_of_the_how_to_runs_the_whole_pipeline(name: str, tmp_path: Pa
     assert "segformer" in (folder / "reports/shapes/report.md").read_text()
     again = miniature.run(folder, "dvc", "status")
     assert "up to date" in again.stdout
-    # An edit of the file makes the teacher stale, since it may compute something else.
+    # An edit of the file makes the teacher stale, because it may change the result.
     with (folder / "networks/mine.py").open("a") as file:
         file.write("# edited\n")
     assert "train_teacher@shapes" in miniature.run(folder, "dvc", "status").stdout

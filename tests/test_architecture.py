@@ -1,4 +1,4 @@
-"""docs/architecture.md: a map that agrees with the code."""
+"""docs/architecture.md agrees with the code."""
 
 import ast
 import re
@@ -38,7 +38,7 @@ def test_the_tree_has_every_folder_once() -> None:
 
 
 def stale_by(place: Path) -> tuple[set[str], set[str]]:
-    """Stages that depend on all modules at a place, and those that depend on some of them."""
+    """The stages that depend on all modules of a folder, and those that depend on some of them."""
     modules = {file for file in [place, *place.rglob("*.py")] if file in MODULES.values()}
     modules = {file for file in modules if file.name != "__init__.py"}
     whole, part = set(), set()
@@ -85,7 +85,7 @@ def test_a_picture_is_what_the_script_draws(name: str) -> None:
 
 
 def defined(tree: ast.Module | ast.ClassDef) -> dict[str, ast.stmt]:
-    """What a module or class defines, by name."""
+    """The definitions in a module or class, by name."""
     found: dict[str, ast.stmt] = {}
     for node in tree.body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef):

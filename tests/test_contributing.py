@@ -1,4 +1,4 @@
-"""What contributors and their tools read: each file agrees with what the project really runs."""
+"""The files for contributors and their tools agree with what the project runs."""
 
 import configparser
 import re
@@ -102,7 +102,7 @@ def test_files_are_as_editors_are_asked_to_write_them() -> None:
     rules.read_string("[top]\n" + (PROJECT / ".editorconfig").read_text(encoding="utf-8"))
     assert rules["top"]["root"] == "true"
     assert f"line-length = {rules['*.py']['max_line_length']}\n" in (PROJECT / "pyproject.toml").read_text()
-    drawn = {".lock", ".log", ".png", ".svg"}  # by programs
+    drawn = {".lock", ".log", ".png", ".svg"}  # written by programs
     for file in tracked():
         content = file.read_bytes()
         if file.suffix not in drawn and content:

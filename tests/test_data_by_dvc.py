@@ -1,4 +1,4 @@
-"""A dataset that DVC holds, as docs/datasets.md shows it: imported, versioned, shared, read."""
+"""A dataset in DVC, as docs/datasets.md shows it: imported, versioned, shared, read."""
 
 import json
 from pathlib import Path
@@ -14,7 +14,7 @@ from tests.readers.trees import folder_tree
 
 
 def repository(folder: Path) -> Path:
-    """An empty one, with what this project's git and DVC ignore."""
+    """An empty repository with this project's files for git and DVC to ignore."""
     folder.mkdir()
     for name in (".gitignore", ".dvcignore", ".dvc/config", ".dvc/.gitignore"):
         (folder / name).parent.mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""What the documents show: code that runs, commands and files that exist."""
+"""The documents show code that runs, and commands and files that exist."""
 
 import configparser
 import json
@@ -156,7 +156,7 @@ def test_links_lead_to_files(document: Path) -> None:
 
 
 def commands(document: Path) -> Iterator[tuple[list[str], bool]]:
-    """What a document shows of commands, in words, and whether it is a call rather than a mere mention."""
+    """The commands in a document, as words, and whether each is a call or only a mention."""
     lines = [line for block in blocks(document, "sh") for line in block.splitlines()]
     mentions = re.findall(r"`([^`\n]+)`", document.read_text(encoding="utf-8"))
     for call, line in [*((True, line) for line in lines), *((False, text) for text in mentions)]:
@@ -168,7 +168,7 @@ def commands(document: Path) -> Iterator[tuple[list[str], bool]]:
 
 
 def parse(command: Any, words: list[str]) -> None:
-    """Let Click read a command line without running it; it raises what it would tell the user."""
+    """Let Click parse a command line without running it; it raises the error that a user would see."""
     words = list(words)
     while words and hasattr(command, "list_commands"):
         word = words.pop(0)
@@ -196,7 +196,7 @@ def test_commands_are_understood(document: Path) -> None:
         elif call:
             PARSERS[program](words)
         else:
-            with pytest.raises((SystemExit, typer.Exit, click.exceptions.Exit)):  # after the help
+            with pytest.raises((SystemExit, typer.Exit, click.exceptions.Exit)):  # after the help text
                 PARSERS[program]([*words, "--help"])
 
 
@@ -218,7 +218,7 @@ def test_a_command_that_does_not_exist_is_seen(line: str, complaint: str) -> Non
 
 
 def run(folder: Path, words: list[str]) -> None:
-    """Run a shown command in a clone, with the clone's own code; it must succeed."""
+    """Run a shown command in a clone, with the clone's code; it must succeed."""
     program = [sys.executable, "-m", "attnfd"] if words[0] == "attnfd" else words[:1]
     done = miniature.run(folder, *program, *words[1:])
     assert done.returncode == 0, (words, done.stdout + done.stderr)

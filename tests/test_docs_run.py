@@ -1,4 +1,4 @@
-"""Commands and examples of the documents, run one after another in a copy of a finished pipeline."""
+"""Commands and examples of the documents run in order in a copy of a finished pipeline."""
 
 import os
 import re
@@ -18,7 +18,7 @@ from tests.imports.trees import coco
 from tests.readers.trees import folder_tree
 from tests.test_docs import DOCUMENTS
 
-# Lines that are left out, by their beginning, and why.
+# Lines that are left out, by their beginning, with the reason.
 LEFT_OUT = {
     r"pip install": "wants a package registry",
     r"\. \.venv/bin/activate": "the tests run in an environment already",
@@ -30,7 +30,7 @@ LEFT_OUT = {
     r"attnfd sweep --address": "needs the Ray of the lines before; tests/sweep/test_sweep.py starts its own",
 }
 
-# What the documents leave to the reader, what would be long, and what exists once on a machine.
+# Replacements for values that the reader chooses, long commands, and what exists only once on a machine.
 INSTEAD = {
     "make ": "make --old-file .venv/uv --old-file .venv/pipeline --old-file .venv/dev ",
     "attnfd ui ": "attnfd ui --port {port} ",
@@ -39,7 +39,7 @@ INSTEAD = {
     "5001": "{port}",
     "postgresql://attnfd@127.0.0.1:5432/mlflow": "sqlite:///{given}/server.db",
     "/mnt/team/attnfd": "{given}/remote",
-    "--default store s3:": "--force --default store s3:",  # The document's other choice is there already.
+    "--default store s3:": "--force --default store s3:",  # This step already did the other choice.
     "https://s3.example.org": "{s3}",
     "/absolute/path/to/mine": "{given}/mine",
     "https://example.org/team/data.git": "$PWD",
@@ -76,12 +76,12 @@ INSTEAD = {
     "--size 128 128": "--size 64 64 --rounds 2",
 }
 
-# A block that ends with one of these goes on while the rest of its document runs, and answers there.
+# A block that ends with one of these keeps running, and answers there, while the rest of its document runs.
 SERVERS = {"attnfd ui": "health", "mlflow server": "health", "mlflow models serve": "ping"}
 
 
 def scripts(document: Path) -> list[tuple[str, str]]:
-    """Language and text of what a document shows, in its order."""
+    """Language and text of the blocks in a document, in order."""
     found = re.findall(
         r"^ *```(sh|python|yaml)\n(.*?)^ *```", document.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
     )
@@ -89,7 +89,7 @@ def scripts(document: Path) -> list[tuple[str, str]]:
 
 
 def to_run(text: str, values: Mapping[str, object]) -> str:
-    """A block without what is left out, with what stands in for the rest."""
+    """A block without the lines to leave out, and with the replacements."""
     lines = text.splitlines(keepends=True)
     text = "".join(line for line in lines if not any(re.match(pattern, line) for pattern in LEFT_OUT))
     for shown, used in INSTEAD.items():
@@ -98,7 +98,7 @@ def to_run(text: str, values: Mapping[str, object]) -> str:
 
 
 SHOWN = {document: scripts(document) for document in DOCUMENTS}
-# tests/test_how_tos.py carries out the others.
+# tests/test_how_tos.py runs the other documents.
 FOLLOWED = [
     document
     for document, found in SHOWN.items()
@@ -116,7 +116,7 @@ def test_what_does_not_run_as_shown_is_shown() -> None:
 
 @pytest.fixture(scope="module")
 def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a finished pipeline, its origin and remote, and data of the reader's own."""
+    """A folder with a finished pipeline, its origin and remote, and example data of a reader."""
     folder = tmp_path_factory.mktemp("given")
     (folder / "project").mkdir()
     project = miniature.clone(folder / "project")
@@ -124,7 +124,7 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
     small["training"] = {"sync_bn": False}  # `torchrun` on a CPU
     miniature.change(project, small)
     for command in (
-        f"dvc config cache.dir {folder}/cache",  # The copies share it.
+        f"dvc config cache.dir {folder}/cache",  # The copies share the cache.
         f"dvc remote add --default given {folder}/remote",
         "dvc repro",
         f"git init --quiet --bare {folder}/origin.git",
@@ -150,7 +150,7 @@ def s3() -> Iterator[str]:
 
 
 def surroundings(project: Path) -> dict[str, str]:
-    """The project's code comes before an installed one; a name for commits, keys for the S3."""
+    """The project's code is used before an installed one; with a name for commits and keys for S3."""
     name = {f"GIT_{who}_{what}": "tests" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
     path = os.pathsep.join(filter(None, (str(project), os.environ.get("PYTHONPATH"))))
     return {**name, "PYTHONPATH": path, "SECRET": "tests", "AWS_DEFAULT_REGION": "us-east-1"}
@@ -194,7 +194,7 @@ def test_a_reader_can_follow(document: Path, given: Path, s3: str, tmp_path: Pat
 
 
 def a_run(project: Path) -> str:
-    """Id of a run that holds a model."""
+    """Id of a run with a model."""
     client = mlflow.MlflowClient(f"sqlite:///{project}/mlflow.db")
     experiment = client.get_experiment_by_name("shapes")
     assert experiment is not None

@@ -1,4 +1,4 @@
-"""A disk that is full, for real: a small file system, and a limit of file sizes as a quota sets it."""
+"""A disk that is really full: a small file system, and a limit of file sizes like that of a quota."""
 
 import resource
 import shutil
@@ -17,12 +17,12 @@ from tests import miniature
 
 STUDENT = "--dataset shapes --student mobilenetv2 --method attnfd --seed"
 DISTILL, EVALUATE = (f"python -m attnfd {stage} {STUDENT}" for stage in ("distill", "evaluate"))
-AGAIN = "free); make room, then run the same command again, and it finishes\n"
+AGAIN = "free); free some space, then run the same command again, and it finishes\n"
 
 
 @pytest.fixture(scope="module")
 def disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The root of a file system of its own, in memory."""
+    """The root of a separate file system in memory."""
     folder = tmp_path_factory.mktemp("disk")
     mounted = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", "size=512m", "tmpfs", str(folder)], capture_output=True, check=False
@@ -53,7 +53,7 @@ def trained(folder: Path) -> Path:
 
 @pytest.fixture
 def filler(disk: Path) -> Iterator[Path]:
-    """A file that takes all room but as many bytes as a test leaves."""
+    """A file that fills the disk except for the bytes that a test leaves."""
     yield disk / "filler"
     (disk / "filler").unlink(missing_ok=True)
 
@@ -67,7 +67,7 @@ def fill(filler: Path, left: int) -> None:
 
 
 def assert_said(error: str, folder: Path) -> None:
-    """What was said is a line about this folder, and perhaps one about what was not logged."""
+    """The message is one line about this folder, and perhaps another about what was not logged."""
     assert len(error.splitlines()) <= 3, error
     assert "Traceback" not in error
     assert f"{folder}: " in error
@@ -83,7 +83,7 @@ def newest(project: Path, seed: int) -> Run:
     return client.search_runs([experiment.experiment_id], query, order_by=["attributes.start_time DESC"])[0]
 
 
-# When nothing can be written, when results can but the run cannot, when the run can in part.
+# No file can be written; results can, but the run cannot; the run can in part.
 @pytest.mark.parametrize(
     "left", [pytest.param(0, marks=pytest.mark.slow), 16_384, pytest.param(204_800, marks=pytest.mark.slow)]
 )
@@ -104,7 +104,7 @@ def test_an_evaluation_says_so_and_finishes_with_room(left: int, project: Path, 
     assert "evaluation/metrics.json" in {file.path for file in files}
 
 
-# At the first checkpoint, and when the student is written at the end.
+# At the first checkpoint, and at the end when the student is written.
 @pytest.mark.parametrize(
     ("seed", "seconds", "left"), [pytest.param(1, 0, 2_000_000, marks=pytest.mark.slow), (2, 100, 1_000_000)]
 )
@@ -151,7 +151,7 @@ def test_the_fullest_of_the_folders_is_named(disk: Path, filler: Path, tmp_path:
         (disk / "more").write_bytes(b"x" * 10_000)
     said = full_disk(raised.value, tmp_path, disk / "not/yet/there")
     assert said is not None
-    assert said.startswith(f"{disk}/not/yet/there: No space left on device (0 bytes free); make room")
+    assert said.startswith(f"{disk}/not/yet/there: No space left on device (0 bytes free); free some space")
     assert full_disk(ValueError("another"), disk) is None
     with pytest.raises(UserError, match="No space left on device"), graph.errors():
         (disk / "more").write_bytes(b"x" * 10_000)

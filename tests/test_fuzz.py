@@ -1,4 +1,4 @@
-"""Params and files of any content: they hold, or are refused as what they are, and nothing else happens."""
+"""Random params and files are accepted or refused with the right reason; nothing else happens."""
 
 import copy
 import io
@@ -29,7 +29,7 @@ fuzz = partial(settings, deadline=None, derandomize=True)
 
 
 def leaves(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    """Every key below a mapping, sections included."""
+    """Every key of nested mappings, also of sections."""
     for key, value in node.items():
         yield *path, key
         if isinstance(value, dict):
@@ -137,7 +137,7 @@ def saved(kind: str) -> bytes:
 
 @pytest.fixture(scope="module")
 def samples(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
-    """A small valid file of every kind that masks and images come in."""
+    """A small valid file in every format of masks and images."""
     matlab = tmp_path_factory.mktemp("sbd") / "a.mat"
     sbd_mask(matlab, lined(15))
     return [matlab.read_bytes(), *(saved(kind) for kind in ("PNG", "JPEG", "BMP", "TIFF", "GIF", "WEBP"))]

@@ -55,7 +55,7 @@ on_a_gpu = pytest.mark.parametrize("device", [CUDA])
 
 
 class Tolerance(NamedTuple):
-    """Largest relative difference of a term, and by their norms of the last layer's and all gradients."""
+    """Largest relative difference of a term, of the last layer's gradient and of all gradients (by norm)."""
 
     term: float
     last: float
@@ -73,13 +73,13 @@ until the gradient of its first layers is another one."""
 
 @cache
 def made(backbone: str, *, attention: bool = False) -> DeepLabV3Plus:
-    """Without dropout, which draws other numbers on each device."""
+    """Without dropout, whose random numbers differ between devices."""
     gates = Attention() if attention else None
     return DeepLabV3Plus(backbone, classes=CLASSES, attention=gates, dropout=(0.0, 0.0))
 
 
 def taught() -> DeepLabV3Plus:
-    """A frozen teacher with the statistics of its maps, as a trained one has them."""
+    """A frozen teacher with statistics of its maps, like a trained one."""
     teacher = made("mobilenetv2", attention=True)
     if teacher.training:
         with torch.no_grad():
@@ -97,7 +97,7 @@ def objective(method: str) -> Objective:
 
 
 def step(method: str, device: str, precision: str, change: Callable[[Objective], Any] | None = None) -> Any:
-    """Terms of a step, gradient of the last layer, and that of all."""
+    """Terms of a step, the gradient of the last layer, and the gradient of all layers."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("ATTNFD_DEVICE", device)
         fabric = start_fabric(precision)
@@ -151,7 +151,7 @@ def prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Prepared:
 
 
 def fit(prepared: Prepared, device: str, folder: str, method: str = "cirkd", **changes: Any) -> Any:
-    """The history and the weights of a training of six steps in which nothing is left to chance."""
+    """The history and the weights of a deterministic training of six steps."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("ATTNFD_DEVICE", device)
         fabric = start_fabric("32-true", deterministic=True)
@@ -182,7 +182,7 @@ def test_a_training_has_the_same_bits_again_also_after_a_stop(
 
     def stepping(self: TrainState, *batch: Tensor) -> None:
         take(self, *batch)
-        if self.done == 4:  # Within the second epoch.
+        if self.done == 4:  # in the second epoch
             os.kill(os.getpid(), signal.SIGTERM)
 
     with monkeypatch.context() as patched:
@@ -205,7 +205,7 @@ def test_a_confusion_matrix_is_that_of_the_cpu(device: str, prepared: Prepared) 
         for place in (there, torch.device("cpu"))
     )
     assert found.sum() == expected.sum()
-    # Where two classes are equally likely, the last bit decides.
+    # If two classes are equally likely, the last bit decides.
     assert abs(found - expected).sum() <= 1e-3 * expected.sum()
 
 

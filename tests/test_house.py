@@ -1,4 +1,4 @@
-"""The rules of the house: a word per stage, imports that go one way, deps that name what is imported."""
+"""The house rules: a command per stage, imports in one direction, deps that match the imports."""
 
 import ast
 import re
@@ -30,12 +30,12 @@ MODULES = {
 
 
 def imports(module: str) -> set[str]:
-    """Modules of the project that a module imports itself."""
+    """The project's modules that a module imports itself."""
     return inputs.imports(MODULES[module]) & MODULES.keys()
 
 
 def needed(stage: str) -> set[Path]:
-    """What a stage runs: the closure of its file, and of the methods if it finds one by name."""
+    """The files that a stage runs: all its imports, and those of networks and methods found by name."""
     files = set(closure(f"stages.{stage}").values())
     if "attnfd/networks" in STAGES[stage]["deps"]:
         for name in discovery.names("networks"):
@@ -52,7 +52,7 @@ def test_a_stage_is_one_word_everywhere(stage: str) -> None:
     assert (PROJECT / "stages" / f"{stage}.py").is_file()
     assert stage in get_command(app).commands  # type: ignore[attr-defined]
     assert f"python -m attnfd {stage} " in STAGES[stage]["cmd"]
-    # Two share a section: `evaluate`, and `methods`.
+    # These two share a section: `evaluate`, and `methods`.
     assert stage in {*TOP, *RECIPE} or stage in ("evaluate_teacher", "trials")
 
 
@@ -88,11 +88,11 @@ def test_deps_name_every_module_that_the_stage_imports(stage: str) -> None:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_deps_name_no_module_that_the_stage_does_not_import(stage: str) -> None:
-    # `prepare` finds its reader by name, and an edit of another reader costs it seconds. AttnFD is what
-    # `ablate` finds by name.
+    # `prepare` finds its reader by name; an edit of another reader costs it only seconds.
+    # `ablate` finds AttnFD by name.
     by_name = {PROJECT / "attnfd/distillers/attnfd.py", *(PROJECT / "attnfd/readers").glob("*.py")}
     used = needed(stage) | by_name
-    if stage == "report":  # It finds the titles of all methods by name.
+    if stage == "report":  # It reads the titles of all methods.
         used |= set((PROJECT / "attnfd/distillers").glob("*.py"))
     for dep in STAGES[stage]["deps"]:
         if dep.startswith(("attnfd", "stages")) and "$" not in dep:
@@ -111,7 +111,7 @@ def test_imports_go_one_way(module: str) -> None:
 
 @pytest.mark.parametrize("kind", ["distillers", "imports", "networks", "readers"])
 def test_components_do_not_import_each_other(kind: str) -> None:
-    # A cell depends on its own method's file; what several methods share belongs to the base.
+    # A cell depends on its own method's file. Code that several methods share is in the base.
     for name in discovery.names(kind):
         others = {f"attnfd.{kind}.{other}" for other in discovery.names(kind)} - {f"attnfd.{kind}.{name}"}
         assert not imports(f"attnfd.{kind}.{name}") & others
@@ -123,14 +123,14 @@ def calls(file: Path, name: str) -> list[ast.Call]:
 
 
 def test_every_image_is_opened_by_a_list_of_formats() -> None:
-    # Pillow starts Ghostscript on a file that begins like an EPS, whatever its name.
+    # Pillow starts Ghostscript for a file with an EPS header, whatever its name is.
     opened = [call for file in MODULES.values() for call in calls(file, "Image.open")]
     assert opened
     assert all("formats" in {keyword.arg for keyword in call.keywords} for call in opened)
 
 
 def folder(module: str) -> str:
-    """The folder of a module; a module of the root stands for itself."""
+    """The folder of a module; for a module of the root, the module itself."""
     parts = module.split(".")
     return parts[1] if len(parts) > 1 else module
 
@@ -179,7 +179,7 @@ def test_every_section_of_the_shipped_params_parses() -> None:
 def test_params_has_the_defaults_of_every_distiller(name: str) -> None:
     shipped = dict(load_params(PROJECT / "params.yaml").raw["methods"][name])
     shipped.pop("on", None)
-    # Neither has a default of the paper.
+    # The papers have no default for these.
     own = {"on", "epochs"}
     defaults = discovery.component("distillers", name).Config().model_dump(mode="json", exclude=own)
     assert shipped == defaults

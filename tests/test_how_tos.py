@@ -1,4 +1,4 @@
-"""The pages on how to add a part, carried out to the letter in a copy of the project."""
+"""The how-to pages for new parts, followed literally in a copy of the project."""
 
 import json
 import re
@@ -15,7 +15,7 @@ PAGES = {page.stem: page.read_text(encoding="utf-8") for page in miniature.PROJE
 
 BACKBONES = "BACKBONES: Mapping[str, Backbone] = {\n"
 
-# One of the common checks of each kind of part, by the new part's name.
+# A common check of each kind of part, by the new part's name.
 CHECKS = {
     "add-a-backbone": "test_strides_and_channels[64-resnext50]",
     "add-a-dataset": "test_pairs_are_there_and_always_the_same[garden]",
@@ -27,7 +27,7 @@ OFFLINE = {"weights": "none"}
 
 
 class Block(NamedTuple):
-    """What a page shows of a file: the one that the words before it name last."""
+    """A block of a page for a file: the last file that the text before it names."""
 
     file: str
     text: str
@@ -42,7 +42,7 @@ def blocks(page: str) -> list[Block]:
 
 
 def place(copy: Path, block: Block) -> None:
-    """Put a block where its page says: a file, a section of the params, an entry, or the end of a file."""
+    """Put a block where its page says: a new file, params, an entry of a mapping, or the end of a file."""
     file = copy / block.file
     if file.suffix == ".yaml":
         miniature.change(copy, YAML(typ="safe").load(block.text))
@@ -55,7 +55,7 @@ def place(copy: Path, block: Block) -> None:
 
 
 def follow(folder: Path) -> Path:
-    """A copy of the project with everything that the pages show."""
+    """A copy of the project with all blocks of the pages."""
     copy = miniature.clone(folder)
     for page in PAGES.values():
         for block in blocks(page):
@@ -92,7 +92,7 @@ def test_nothing_else_has_to_be_touched(copy: Path) -> None:
 
 
 def garden(folder: Path) -> Path:
-    """Such a copy with the photos of the dataset's page, which is the one that runs."""
+    """A copy with the photos of the dataset's page; only this page's pipeline runs."""
     copy = follow(folder)
     draw = "from pathlib import Path; from tests.readers.trees import TREES as trees; "
     succeed(copy, "python", "-c", f"{draw}trees['garden'](Path('datasets/garden'))")

@@ -1,4 +1,4 @@
-"""Trainings killed at random moments, for real: the commands, the store, `kill -9`."""
+"""Real trainings killed at random moments: the commands, the store, `kill -9`."""
 
 import random
 import signal
@@ -47,7 +47,7 @@ def weights(project: Path, name: str) -> bytes:
 
 
 def train(project: Path, name: str, seconds: float | None) -> int:
-    """Exit status of the training, killed after some seconds."""
+    """The exit status of the training, which is killed after some seconds."""
     command = [PYTHON, "-m", "attnfd", *CELLS[name].split()]
     environment = {**miniature.environment(), "ATTNFD_CHECKPOINT_SECONDS": "0"}
     with subprocess.Popen(command, cwd=project, env=environment, stderr=subprocess.PIPE) as process:
@@ -80,7 +80,7 @@ def test_killed_again_and_again_it_ends_with_the_same_bits(name: str, project: P
     chance = random.Random(0)
     kills = 0
     while kills < KILLS:
-        # Until the first step nothing can be lost, so most are killed after it.
+        # Before the first step nothing can be lost, so most kills come after it.
         status = train(project, name, chance.uniform(0.4, 1.0) * duration)
         kills += status == -signal.SIGKILL
         if status == 0:

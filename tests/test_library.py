@@ -1,4 +1,4 @@
-"""The names of the library in the hands of a user: mistakes end in a line that says what to pass."""
+"""The names of the library, as a user calls them: each mistake gives one line that says what to pass."""
 
 import inspect
 from collections.abc import Callable
@@ -45,7 +45,7 @@ def deeplab() -> DeepLabV3Plus:
 
 
 def refused(call: Callable[[], Any], message: str) -> None:
-    """A call fails with one line that has `message`."""
+    """A call fails with one line that contains `message`."""
     with pytest.raises((TypeError, ValueError, AttributeError)) as stopped:
         call()
     assert message in str(stopped.value)
@@ -101,7 +101,7 @@ def test_a_list_is_a_tuple_and_keys_are_a_section() -> None:
 
 
 def test_a_frozen_network_is_not_frozen_again(deeplab: DeepLabV3Plus) -> None:
-    refused(lambda: freeze(freeze(deeplab)), "freeze: the network is frozen already")
+    refused(lambda: freeze(freeze(deeplab)), "freeze: the network is already frozen")
 
 
 @pytest.mark.parametrize(
@@ -214,7 +214,7 @@ def test_a_config_of_another_kind(config: Any) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 class TestCalls:
-    """A distiller whose caller forgot something; what is read is what must be there."""
+    """Calls of a distiller with missing or wrong arguments; only what it reads must be given."""
 
     def parts(self, name: str) -> tuple[Any, Output, Output]:
         student, teacher = tiny_student(), tiny_teacher()

@@ -1,4 +1,4 @@
-"""Losses that methods share: what is left when the cases of every method are through."""
+"""Shared losses: cases that the tests of the methods do not cover."""
 
 import pytest
 import torch
@@ -19,7 +19,7 @@ def test_cross_entropy_of_one_pixel_is_its_own() -> None:
 def test_a_vector_shorter_than_epsilon_keeps_its_share() -> None:
     short = torch.tensor([[EPS / 4, 0.0]], dtype=torch.float64)
     unit = torch.tensor([[1.0, 0.0]], dtype=torch.float64)
-    # ‖(¼, 0) − (1, 0)‖², whichever of both is short.
+    # ‖(¼, 0) − (1, 0)‖², whichever vector is short.
     assert unit_distance(short, unit, 1).item() == pytest.approx(0.75**2)
     assert unit_distance(unit, short, 1).item() == pytest.approx(0.75**2)
 

@@ -1,4 +1,4 @@
-"""The picture of the method: one file that can be read in the light and in the dark."""
+"""The picture of the method: one file that is readable on light and dark pages."""
 
 import re
 from xml.etree import ElementTree
@@ -15,13 +15,13 @@ BOXES = (".page", ".lane", ".frozen", ".student", ".helper", ".loss")
 
 
 def fills(style: str) -> dict[str, str]:
-    """Colour that each selector fills with."""
+    """The fill colour of each selector."""
     rules = re.findall(r"([.#\w ]+?) \{([^}]*)\}", style)
     return {name.strip(): found[1] for name, body in rules if (found := re.search(r"fill: (#\w{6})", body))}
 
 
 def brightness(colour: str) -> float:
-    """Relative luminance, as WCAG 2 defines it."""
+    """Relative luminance as defined in WCAG 2."""
     parts = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
     red, green, blue = (
         part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts

@@ -1,4 +1,4 @@
-"""The pipeline, by running it in miniature: what it leaves, and what a change makes stale."""
+"""The miniature pipeline: its outputs, and the cells that a change makes stale."""
 
 import hashlib
 import json
@@ -35,7 +35,7 @@ CELLS = {
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A clone in which `dvc repro` has run to the end, with its lock committed."""
+    """A clone in which `dvc repro` has finished and dvc.lock is committed."""
     folder = miniature.clone(tmp_path_factory.mktemp("finished"))
     done = miniature.run(folder, "dvc", "repro")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -47,21 +47,21 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def project(finished: Path) -> Iterator[Path]:
-    """The finished clone, to be changed at will: what git tracks comes back afterwards."""
+    """The finished clone, which a test may change: the files that git tracks are restored afterwards."""
     yield finished
     for command in (("checkout", "--quiet", "."), ("clean", "--quiet", "-d", "--force", "-x", "--", ".env")):
         assert miniature.run(finished, "git", *command).returncode == 0
 
 
 def changed(folder: Path) -> set[str]:
-    """Cells that DVC calls changed, by files and params of their own."""
+    """Cells that DVC reports as changed because of their own files and params."""
     status = miniature.run(folder, "dvc", "status", "--json")
     assert status.returncode == 0, status.stderr
     return set(json.loads(status.stdout))
 
 
 def stale(folder: Path) -> set[str]:
-    """Cells that `dvc repro` would run: those that DVC calls changed, and all that follows from them."""
+    """Cells that `dvc repro` would run: the changed ones and all that depend on them."""
     graph = miniature.run(folder, "dvc", "dag", "--dot")
     assert graph.returncode == 0, graph.stderr
     following = re.findall(r'"(.+?)" -> "(.+?)"', graph.stdout)
@@ -174,7 +174,7 @@ def edit(folder: Path, *files: str) -> None:
 
 
 def test_a_weight_chosen_from_trials_makes_none_of_them_stale(project: Path, tmp_path: Path) -> None:
-    project = shutil.copytree(project, tmp_path / "copy", symlinks=True)  # It gets further runs.
+    project = shutil.copytree(project, tmp_path / "copy", symlinks=True)  # The test runs more cells in it.
     miniature.change(project, {"run": {"tune": {"methods": ["kd"]}}, "tune": {"factors": [0.3, 1]}})
     done = miniature.run(project, "dvc", "repro", "tune")
     assert done.returncode == 0, done.stderr
@@ -203,7 +203,7 @@ def test_a_distillers_file_makes_stale_its_own_cells(project: Path) -> None:
 def test_an_edit_of_one_method_leaves_the_others(project: Path) -> None:
     edit(project, "attnfd/distillers/none.py")
     own = {f"{stage}@shapes-mobilenetv2-none-0" for stage in ("distill", "evaluate")}
-    assert changed(project) == own | {"report@shapes"}  # It calls every method by its title.
+    assert changed(project) == own | {"report@shapes"}  # The report contains the title of every method.
 
 
 @pytest.mark.parametrize(
@@ -225,7 +225,7 @@ def test_an_edit_makes_stale_the_stages_that_import_the_file(
 
 
 def test_an_edit_of_scanner_or_importer_trains_no_student_again(project: Path, tmp_path: Path) -> None:
-    project = shutil.copytree(project, tmp_path / "copy", symlinks=True)  # It gets further runs.
+    project = shutil.copytree(project, tmp_path / "copy", symlinks=True)  # The test runs more cells in it.
     before = {name: lock(project)[name]["outs"] for name in CELLS}
     edit(project, "attnfd/scan/files.py", "attnfd/teachers/imported.py")
     done = miniature.run(project, "dvc", "repro", "distill")

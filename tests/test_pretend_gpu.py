@@ -1,4 +1,4 @@
-"""What only a GPU shows, without one: tensors on two devices, and waits of the host (`tests.pretend_gpu`)."""
+"""Faults that only a GPU shows, tested without one: tensors on two devices, and waits of the host."""
 
 import os
 import signal
@@ -76,7 +76,7 @@ IN_A_STEP: dict[str, dict[Wait, str]] = {}
 
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[PretendGpu]:
-    """A pretend GPU that Fabric takes for the device."""
+    """A pretend GPU that Fabric uses as its device."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ATTNFD_DEVICE", "cpu")
     monkeypatch.setenv("ATTNFD_CHECKPOINT_SECONDS", "1000")
@@ -101,14 +101,14 @@ def prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Prepared:
 
 @cache
 def network(backbone: str, attention: bool = False) -> DeepLabV3Plus:
-    """A network on the CPU; making one takes longer than training it."""
+    """A network on the CPU; building it takes longer than training it."""
     torch.manual_seed(0)
     return DeepLabV3Plus(backbone, classes=CLASSES, attention=Attention() if attention else None)
 
 
 @cache
 def other(kind: str, attention: bool = False) -> Network:
-    """A network of another kind on the CPU; the test is skipped where its library is not installed."""
+    """A network of another kind on the CPU; the test is skipped if its library is not installed."""
     if kind == "smp":
         pytest.importorskip("segmentation_models_pytorch")
     torch.manual_seed(0)
@@ -119,7 +119,7 @@ def other(kind: str, attention: bool = False) -> Network:
 
 
 def objective(method: str, student: str) -> Objective:
-    """A student beside a frozen teacher; every call gives the same weights."""
+    """A student with a frozen teacher; every call gives the same weights."""
     return beside(method, network("mobilenetv2", attention=True), network(student))
 
 
@@ -141,7 +141,7 @@ def fit(trained: Objective, prepared: Prepared) -> pd.DataFrame:
 
 @pytest.fixture
 def in_steps(gpu: PretendGpu, monkeypatch: pytest.MonkeyPatch) -> list[Wait]:
-    """What the steps of a training waited for, from the first batch of an epoch to the last one's update."""
+    """The waits of a training's steps, from the first batch of an epoch to its last update."""
     waited: list[Wait] = []
     start, end = meter.Meter.start_epoch, TrainState.end_epoch
 
@@ -176,7 +176,7 @@ def check_training(
     allowed: Container[Wait],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A training stops after two steps and resumes; its steps wait for nothing else."""
+    """A training stops after two steps and resumes; its steps have no other waits."""
     with monkeypatch.context() as patched:
         stop_after(2, patched)
         with pytest.raises(StoppedError, match="SIGTERM after step 2 of 3"):
@@ -229,7 +229,7 @@ def test_what_comes_after_the_training_mixes_no_devices(
 def check_after_training(
     student: Network, teacher: Network, prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # The counter takes operations apart where tensors say that they are on the CPU.
+    # The counter splits operations differently for tensors that report the CPU.
     monkeypatch.setattr(write, "multiply_adds", lambda *_: 0)
     device = start_fabric("32-true").device
     assert device == CUDA

@@ -1,4 +1,4 @@
-"""Two processes that come to the same cell with the same inputs, as two `dvc exp run --temp` do."""
+"""Two processes train the same cell with the same inputs, as two `dvc exp run --temp` do."""
 
 import signal
 import subprocess
@@ -51,7 +51,7 @@ def runs(project: Path, seed: int) -> list[Run]:
 
 
 def assert_whole(project: Path, run: Run) -> None:
-    """A run has ended, and has every step and epoch once."""
+    """A run has ended and contains every step and epoch once."""
     assert run.info.status == "FINISHED"
     client = mlflow.MlflowClient(f"sqlite:///{project}/mlflow.db")
     for key, count in (("step/loss", 2 * EPOCHS), ("epoch/loss", EPOCHS)):
@@ -84,7 +84,7 @@ def test_the_second_resumes_what_was_killed(project: Path, tmp_path: Path) -> No
     while not list(checkpoints.rglob("0*.pt")):
         assert first.poll() is None
         time.sleep(0.05)
-    first.send_signal(signal.SIGSTOP)  # It still trains the cell, and gets no further.
+    first.send_signal(signal.SIGSTOP)  # It still has the cell, but makes no progress.
     second = start(project, tmp_path / "second", 2)
     assert second.stderr is not None
     assert f"process {first.pid} on " in next(line for line in second.stderr if "waiting" in line)

@@ -1,4 +1,4 @@
-"""No call in the source that runs code out of a file, or hands a string to a shell."""
+"""No call in the source runs code from a file or passes a string to a shell."""
 
 import ast
 import os
@@ -20,20 +20,20 @@ FORBIDDEN = {
 REQUIRED = {
     "torch.load": ("weights_only", {"True"}),
     "extractall": ("filter", {"'data'"}),
-    "YAML": ("typ", {"'safe'", "'rt'"}),  # Both make plain values only; the second keeps comments.
+    "YAML": ("typ", {"'safe'", "'rt'"}),  # Both create only plain values; the second keeps comments.
 }
 """Calls by the end of their name, and the argument that makes them safe, with its values."""
 
 ALLOWED = {
-    "attnfd.deploy.export": "torch.export.load(file)",  # reads back what it has just written
-    "attnfd.sweep.engine": "subprocess.Popen(task.command, shell=True",  # as DVC does, with names that hold
+    "attnfd.deploy.export": "torch.export.load(file)",  # reads a file that it has just written
+    "attnfd.sweep.engine": "subprocess.Popen(task.command, shell=True",  # like DVC; names are checked
 }
 
 REFUSED = {"shell": "True", "allow_pickle": "True", "weights_only": "False"}
 
 
 def faults(source: str) -> list[str]:
-    """The unsafe calls of a source text."""
+    """The unsafe calls in a source text."""
     found = []
     for call in (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)):
         name = ast.unparse(call.func)
@@ -71,7 +71,7 @@ def test_unsafe_calls_are_seen(source: str) -> None:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_command_lines_hold_only_names_that_params_check(stage: str) -> None:
-    """Names match `config.NAME` and seeds are numbers, so that no shell reads anything into them."""
+    """Names match `config.NAME` and seeds are numbers, so no shell can interpret them."""
     used = set(re.findall(r"\$\{([^}]*)\}", STAGES[stage]["cmd"]))
     assert used <= {f"item.{axis}" for axis in ("dataset", "student", "method", "variant", "factor", "seed")}
     assert all(re.fullmatch(r"\$\{(run|tune)\.[a-z.]+\}", axis) for axis in STAGES[stage]["matrix"].values())

@@ -1,4 +1,4 @@
-"""The site: built strictly, complete, and of nothing that it would have to fetch."""
+"""The site: the strict build passes, it is complete, and it loads nothing from elsewhere."""
 
 import json
 import re
@@ -17,7 +17,7 @@ from attnfd import discovery
 from attnfd.cli.main import app
 from tests.miniature import PROJECT, environment
 
-# Keys of the user's own naming below these are shown with their section.
+# Users choose the keys below these; the page shows them with their section.
 FREE = re.compile(r"^(methods\.\w+\.(?:on|divisors)|ablate\.\w+|recipes\.\w+\.\w+\.\w+)\.")
 
 
@@ -33,7 +33,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Page(HTMLParser):
-    """What a page shows and what it loads."""
+    """The tags and the code of a page."""
 
     def __init__(self, file: Path) -> None:
         super().__init__()
@@ -119,7 +119,7 @@ def test_nothing_is_fetched_from_elsewhere(site: Path) -> None:
         for tag, attrs in Page(file).tags:
             loaded = attrs.get("src") or (attrs.get("href") if tag == "link" else None) or ""
             assert not re.match(r"(https?:)?//", loaded) or attrs.get("rel") == "canonical", (file, loaded)
-            # The theme would fetch Mermaid for these.
+            # The theme would download Mermaid for these.
             assert "mermaid" not in (attrs.get("class") or ""), file
     styles = "".join(file.read_text(encoding="utf-8") for file in site.rglob("*.css"))
     assert not re.search(r"url\(['\"]?(https?:)?//", styles)
@@ -127,9 +127,9 @@ def test_nothing_is_fetched_from_elsewhere(site: Path) -> None:
 
 @pytest.mark.parametrize("document", sorted(PROJECT.glob("docs/add-a-*.md")), ids=lambda path: path.stem)
 def test_steps_are_one_list(site: Path, document: Path) -> None:
-    # By three spaces GitHub goes on with a step; the site's Markdown begins a new list unless there are four.
+    # With three spaces, GitHub continues a step, but the site's Markdown starts a new list; it needs four.
     steps = len(re.findall(r"^\d+\. ", document.read_text(encoding="utf-8"), re.MULTILINE))
     html = (site / f"{document.stem}.html").read_text(encoding="utf-8")
-    plain = re.sub(r"<ul>.*?</ul>", "", html, flags=re.DOTALL)  # points within a step
+    plain = re.sub(r"<ul>.*?</ul>", "", html, flags=re.DOTALL)  # bullets inside a step
     lists = re.findall(r"<ol>(.*?)</ol>", plain, re.DOTALL)
     assert [found.count("<li>") for found in lists] == [steps]

@@ -1,4 +1,4 @@
-"""Stages on their own: what they refuse, and what an imported teacher goes through."""
+"""Single stages: what they refuse, and the way of an imported teacher."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,7 +27,7 @@ from tests import miniature, tasks
 
 @pytest.fixture
 def params(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
-    """A prepared dataset and a trained teacher, as `train_teacher` leaves it."""
+    """A prepared dataset and a trained teacher, as `train_teacher` writes it."""
     monkeypatch.delenv("DVC_ROOT", raising=False)
     monkeypatch.chdir(tmp_path)
     Path("params.yaml").write_bytes((miniature.PROJECT / "params.yaml").read_bytes())
@@ -37,7 +37,7 @@ def params(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
     teacher = params.train_teacher("shapes")
     model = DeepLabV3Plus(teacher.backbone, 8, attention=teacher.attention)
     with torch.no_grad():
-        model(torch.randn(4, 3, 33, 33))  # BN statistics that are not the initial ones
+        model(torch.randn(4, 3, 33, 33))  # other BN statistics than the initial ones
     checkpoint.save(Cell(stage="train_teacher", dataset="shapes").model, model, {"val_miou": 0.5})
     return params
 
@@ -101,7 +101,7 @@ FRESH = Checkpoints(Path("none"))
 
 
 def save_student(folder: str) -> DeepLabV3Plus:
-    """A network without attention, with BN statistics of its own."""
+    """A network without attention, with random BN statistics."""
     torch.manual_seed(0)
     model = DeepLabV3Plus("resnet18", 8)
     with torch.no_grad():
@@ -128,11 +128,11 @@ def test_an_imported_teacher_is_taken_as_it_is(params: Params, tmp_path: Path) -
 def test_a_teacher_trained_at_output_stride_8_is_told(
     params: Params, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It imports, since weights do not know their stride; what its file claims shows it."""
+    """Weights do not contain their stride, so the import works; the file's score shows the difference."""
     checkpoint.save(Path("elsewhere"), checkpoint.load(TEACHER.model)[0], {"val_miou": 0.95})
     train_teacher([Task(importing(tmp_path, "elsewhere"), TEACHER, Curves(), FRESH)])
     (line,) = (record.getMessage() for record in caplog.records)
-    assert "but 95.0 % according to its file; it may have been trained at an output stride" in line
+    assert "but 95.0 % according to its file; perhaps it was trained at an output stride" in line
 
 
 def test_only_new_attention_of_an_imported_teacher_is_fitted(params: Params, tmp_path: Path) -> None:
@@ -173,5 +173,5 @@ def test_an_imported_teacher_without_a_fit(
     frozen_card = checkpoint.load(paths.frozen("shapes"))[1]
     assert frozen_card["attention"] == card["attention"]
     gates = 3 * (attention == "in the path, untrained")
-    # 20 of the backbone, 6 of the ASPP, 3 of the decoder.
+    # 20 in the backbone, 6 in the ASPP, 3 in the decoder.
     assert frozen_card["bns"] == {"folded": 29 + gates, "not_folded": []}

@@ -1,4 +1,4 @@
-"""A student that starts from a whole model: what it takes over, what its card says, and what is refused."""
+"""A student that starts from a whole model: the weights that it takes, its card, and the refusals."""
 
 from pathlib import Path
 
@@ -72,7 +72,7 @@ def test_the_card_of_a_trained_student_says_where_it_started(classes: tuple[str,
 def test_what_it_cannot_start_from_is_refused_before_anything_runs(classes: tuple[str, ...]) -> None:
     model_of(Path("other"), classes, backbone="resnet18")
     for weights, message in {
-        "gone": r"students.mobilenetv2.weights: found gone, which is no folder",
+        "gone": r"students.mobilenetv2.weights: found gone, which is not a folder",
         "other": r"students.mobilenetv2.weights: other has the backbone resnet18; allowed: mobilenetv2",
         "models/shapes/teacher": "is a teacher; allowed: a student's model",
         "models/shapes/frozen": "is a teacher",

@@ -1,4 +1,4 @@
-"""macOS and Windows, as far as Linux can show it: what only Linux or only Unix has is hidden."""
+"""macOS and Windows, as far as Linux can test them: what only Linux or only Unix has is hidden."""
 
 import ast
 import os
@@ -25,7 +25,7 @@ from tests import miniature
 from tests.miniature import PROJECT, environment
 from tests.test_house import MODULES
 
-# What Python has on Linux and not on Windows.
+# Modules and names that Python has on Linux and not on Windows.
 ONLY_UNIX = ("crypt", "fcntl", "grp", "posix", "pty", "pwd", "resource", "spwd", "syslog", "termios", "tty")
 OS = (
     "O_DIRECTORY O_NOFOLLOW chown chroot fchmod fchown fork forkpty getegid geteuid getgid getloadavg "
@@ -41,7 +41,7 @@ OS_AND_SIGNAL = {f"os.{name}" for name in OS.split()} | {f"signal.{name}" for na
 GUARDED = {"attnfd.sweep.engine": {"os.killpg", "signal.SIGKILL"}}
 """Uses behind a check of the system."""
 
-# Put first on the path, this runs before any module of ours, in every process that a command starts.
+# First on the path, this runs before any module of ours in every process of a command.
 HIDDEN = f"""
 import builtins, multiprocessing, os
 whole = builtins.__import__
@@ -59,7 +59,7 @@ multiprocessing.set_start_method("spawn")
 
 @pytest.fixture
 def elsewhere(tmp_path: Path) -> dict[str, str]:
-    """The environment of processes that take this system for Windows, with a pipe of its code page."""
+    """An environment in which processes see Windows, with a pipe of its code page."""
     folder = tmp_path / "elsewhere"
     folder.mkdir()
     (folder / "sitecustomize.py").write_text(HIDDEN, encoding="utf-8")
@@ -166,7 +166,7 @@ def test_a_training_is_alone_where_a_locked_file_is_not_touched(
     for name in whole:
         monkeypatch.setattr(Path, name, refuse(name))
     with Checkpoints(tmp_path / "key").alone():
-        assert FileLock(tmp_path / "key.lock").is_locked is False  # of this object
+        assert FileLock(tmp_path / "key.lock").is_locked is False  # not locked by this object
         with pytest.raises(TimeoutError):
             FileLock(tmp_path / "key.lock").acquire(blocking=False)
     FileLock(tmp_path / "key.lock").acquire(blocking=False)

@@ -1,4 +1,4 @@
-"""Results between colleagues, as docs/teams.md shows it: remotes, experiments, one server for all."""
+"""Sharing results with colleagues as in docs/teams.md: remotes, experiments, one server for all."""
 
 import os
 import shutil
@@ -29,14 +29,14 @@ def clone(source: Path, target: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def s3() -> Iterator[str]:
-    """Address of an S3 on loopback with the bucket `team`."""
+    """The address of an S3 server on loopback with the bucket `team`."""
     with servers.s3("team") as address:
         yield address
 
 
 @pytest.fixture(params=["folder", "s3"])
 def ours(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """A clone with a default remote, whose branch is in a bare repository beside it."""
+    """A clone with a default remote; its branch is in a bare repository beside it."""
     folder = tmp_path / "ours"
     folder.mkdir()
     miniature.clone(folder)
@@ -84,7 +84,7 @@ def test_an_experiment_travels_with_its_results(ours: Path, tmp_path: Path) -> N
     theirs = clone(tmp_path / "hub.git", tmp_path / "theirs")
     assert "more" in succeed(theirs, "dvc", "exp", "list", "origin")
     succeed(theirs, "dvc", "exp", "pull", "origin", "more")
-    # `dvc exp apply` wants the results of every stage.
+    # `dvc exp apply` needs the results of every stage.
     succeed(theirs, "dvc", "exp", "branch", "more", "more")
     succeed(theirs, "git", "checkout", "--quiet", "more")
     succeed(theirs, "dvc", "pull", "prepare@shapes")
@@ -95,8 +95,8 @@ def test_an_experiment_travels_with_its_results(ours: Path, tmp_path: Path) -> N
 
 @contextmanager
 def postgresql(folder: Path) -> Iterator[str]:
-    """URI of an empty database on loopback."""
-    # It refuses to run as root.
+    """The URI of an empty database on loopback."""
+    # PostgreSQL refuses to run as root.
     user = "postgres" if os.getuid() == 0 else None
     folder.mkdir(mode=0o755)
     for above in (folder, *folder.parents):
@@ -123,7 +123,7 @@ def postgresql(folder: Path) -> Iterator[str]:
 
 @contextmanager
 def tracking_server(folder: Path, database: str) -> Iterator[str]:
-    """URI of an MLflow server on loopback, as the document starts it."""
+    """The URI of an MLflow server on loopback, started as in the document."""
     folder.mkdir()
     command, health = servers.mlflow_server(database, folder, servers.free_port())
     with servers.serving(command, health, folder):
@@ -147,17 +147,19 @@ def test_a_team_with_a_bucket_and_a_server(s3: str, tmp_path: Path) -> None:
         assert "Running stage" not in succeed(theirs, "dvc", "repro", MLFLOW_TRACKING_URI=uri)
         succeed(theirs, "python", "-m", "attnfd", "report", "--dataset", "shapes", MLFLOW_TRACKING_URI=uri)
         client = mlflow.MlflowClient(uri)
-        reports = client.get_experiment_by_name("ours/shapes-reports")  # As Git calls the project of both.
+        reports = client.get_experiment_by_name(
+            "ours/shapes-reports"
+        )  # Git gives the same project name to both.
         assert reports is not None
         newest = client.search_runs([reports.experiment_id], order_by=["attributes.start_time DESC"])[0]
         costs = Path(client.download_artifacts(newest.info.run_id, "tables/costs.md", str(tmp_path)))
-        assert costs.read_text().count("1 of 1") == 4  # The server has all trainings, though none ran here.
+        assert costs.read_text().count("1 of 1") == 4  # The server has all trainings, although none ran here.
         assert not (theirs / "mlflow.db").exists()
 
         change = ("--set-param", "report.title=Theirs")
         succeed(theirs, "dvc", "exp", "run", "--name", "titled", *change, MLFLOW_TRACKING_URI=uri)
         succeed(theirs, "dvc", "exp", "push", "origin", "titled")
-        # Its ref is in our repository now, its files are on the remote.
+        # Its ref is now in our repository, its files are on the remote.
         succeed(ours, "dvc", "exp", "pull", str(theirs), "titled")
         succeed(ours, "dvc", "exp", "apply", "titled")
         assert "Running stage" not in succeed(ours, "dvc", "repro", MLFLOW_TRACKING_URI=uri)

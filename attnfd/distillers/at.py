@@ -1,4 +1,4 @@
-"""Attention transfer: where the activations are strong (Zagoruyko and Komodakis 2017)."""
+"""AT, attention transfer: compares where the activations are strong (Zagoruyko and Komodakis 2017)."""
 
 import torch
 from torch import Tensor
@@ -15,8 +15,8 @@ def at_loss(student: Tensor, teacher: Tensor) -> Tensor:
     r"""Mean squared difference of attention maps `Q / ‖Q‖`, `Q = mean_c A_c²`, at one layer.
 
     Zagoruyko and Komodakis, "Paying More Attention to Attention", ICLR 2017, sec. 3.1, eq. 2 (p = 2). The
-    norm is over the positions of an image, the mean over images and positions; all positions count, void or
-    not.
+    norm is over the positions of an image, the mean over images and positions. All positions count, void
+    ones too.
 
     Args:
         student: features (B, C, H, W).
@@ -36,7 +36,7 @@ def at_loss(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 class AT(FeatureDistiller):
-    """The attention maps of the chosen layers; nothing is trained beside the student."""
+    """Compares attention maps at the chosen layers. The distiller has no weights to train."""
 
     title = "AT"
 

@@ -26,7 +26,7 @@ def attnfd_loss(student: Tensor, teacher: Tensor, *, normalize: Normalize) -> Te
 
     Mansourian et al., "Attention-guided Feature Distillation for Semantic Segmentation", arXiv 2403.05451,
     2024, sec. 3; also "Attention as Geometric Transformation: Revisiting Feature Distillation for Semantic
-    Segmentation", WACV 2026, workshop LENS. With `x̂ = x / ‖x‖`, and the norm over what `normalize` names:
+    Segmentation", WACV 2026, workshop LENS. `x̂ = x / ‖x‖`; `normalize` chooses the dimensions of the norm:
 
     | normalize | norm over | loss |
     |---|---|---|
@@ -35,8 +35,8 @@ def attnfd_loss(student: Tensor, teacher: Tensor, *, normalize: Normalize) -> Te
     | batch | all B·C·H·W values (the released code) | `‖ŝ − t̂‖² / B` |
     | none | | mean over B·C·H·W of `(s − t)²` |
 
-    A factor per position, such as a spatial gate, leaves `channel` as it is, and gets no gradient of it. All
-    positions count, void or not. A vector of zeros stays zero, `x̂ = 0`.
+    A factor per position, such as a spatial gate, does not change the loss of `channel` and gets no gradient
+    from it. All positions count, void ones too. A vector of zeros stays zero, `x̂ = 0`.
 
     Args:
         student: refined features (B, C, H, W).
@@ -60,11 +60,12 @@ def attnfd_loss(student: Tensor, teacher: Tensor, *, normalize: Normalize) -> Te
 
 
 class AttnFD(Distiller):
-    """Student and teacher are compared where CBAM has refined them, at each of `layers`.
+    """Compares the features of student and teacher after CBAM has refined them, at each of `layers`.
 
-    The teacher's CBAMs stand in its forward path (its `refined` taps), unless gates without weights refine
-    its raw features here; the student's train here, beside a connector to the teacher's channels, and are
-    thrown away with it.
+    The teacher's CBAMs are in its forward path (its `refined` taps). If `teacher_attention` is
+    `parameter_free`, gates without weights refine its raw features in the distiller. The student's CBAMs are
+    trained in the distiller, each with a connector to the teacher's channels, and are discarded after
+    training.
     """
 
     title = "AttnFD"
@@ -72,30 +73,31 @@ class AttnFD(Distiller):
     class Config(FeatureMethod):
         layers: Layers = LAYERS
         normalize: Normalize = Field(
-            default="channel", description="norm over channels, the sample, the batch, or none"
+            default="channel", description="norm over the channels, the sample or the batch; or none"
         )
         connector: Literal["before_attention", "after_attention"] = Field(
             default="before_attention",
             description="before: CBAM(connector(A)), paper fig. 2; after: connector(CBAM(A)), released code",
         )
         attention: Attention = Field(
-            default=Attention(), description="of the student; none if neither channel nor spatial"
+            default=Attention(),
+            description="the student's gates; with channel and spatial both false there are none",
         )
         teacher_attention: Literal["trained", "parameter_free"] = Field(
             default="trained",
-            description="refined by the teacher's own CBAM, or by gates without weights; then which ones, "
-            "channel or spatial, attention says for both networks",
+            description="what refines the teacher's features: its own CBAM, or gates without weights; "
+            "attention then chooses the channel and spatial gates of both networks",
         )
         teacher_point: Point | dict[Layer, Point] = Field(
             default="pre_relu",
-            description="as point, of the features that gates without weights refine; the teacher's own CBAM "
-            "is before the ReLU",
+            description="like point, for the teacher's features that gates without weights refine; the "
+            "teacher's own CBAM is before the ReLU",
         )
         kd_weight: NonNegative = Field(
-            default=0, description="factor of an added KD term at temperature 1; 0: without"
+            default=0, description="factor of an added KD term at temperature 1; 0: no such term"
         )
         decay: float = Field(
-            default=0, ge=0, le=1, description="last part of the training, in which weight falls to 0"
+            default=0, ge=0, le=1, description="last part of the training, over which weight falls to 0"
         )
 
     config: Config
@@ -144,7 +146,7 @@ class AttnFD(Distiller):
         return terms
 
     def weight(self, progress: float) -> float:
-        """α: `config.weight`, and linearly to 0 over the last part `config.decay` of the training."""
+        """α: `config.weight`; it falls linearly to 0 over the last part `config.decay` of the training."""
         if not self.config.decay:
             return self.config.weight
         return self.config.weight * min(1, (1 - progress) / self.config.decay)

@@ -1,7 +1,7 @@
 """The contract of a distillation method.
 
-A method is one file of this package: a pure loss function of tensors, a `Config` with its options, and a
-`Distiller` around both. `docs/add-a-distiller.md` has the steps.
+A method is one file of this package: a loss function of tensors, a `Config` with its options, and a
+`Distiller` that uses both. `docs/add-a-distiller.md` lists the steps.
 """
 
 from abc import ABC, abstractmethod
@@ -19,25 +19,25 @@ from attnfd.models.taps import NetInfo, Output, Tap
 
 
 class Described(Protocol):
-    """A network that says what a distiller must know of it."""
+    """A network whose `info` describes it to a distiller."""
 
     @property
     def info(self) -> NetInfo: ...
 
 
 Net = NetInfo | Described
-"""A network, or what is known of it."""
+"""A network, or its description."""
 
 
 def describe(network: Net, name: str) -> NetInfo:
-    """What is known of a network.
+    """The description of a network.
 
     Args:
-        network: the network, or what is known of it.
+        network: the network, or its description.
         name: `student` or `teacher`, for the message.
 
     Raises:
-        TypeError: it is neither.
+        TypeError: `network` is neither.
     """
     info = network if isinstance(network, NetInfo) else getattr(network, "info", None)
     if not isinstance(info, NetInfo):
@@ -53,10 +53,10 @@ def _kind(value: object) -> str:
 
 
 class Distiller(nn.Module, ABC):
-    """What is trained beside the student, and the loss that it adds to cross-entropy.
+    """The loss terms of a method, with the modules that are trained together with the student.
 
-    Connectors, projectors and queues are submodules and buffers of the distiller: they train with the
-    head's learning rate, are saved with a training checkpoint, and never with the student.
+    Connectors, projectors and queues are submodules and buffers of the distiller. They are trained at the
+    head's learning rate. A training checkpoint contains them, the student's model does not.
 
     Args:
         student: the student, or its channels and classes.
@@ -64,30 +64,31 @@ class Distiller(nn.Module, ABC):
         config: the method's section of `params.yaml`; None for the paper's values.
 
     Raises:
-        TypeError: an argument is of another kind.
+        TypeError: an argument has the wrong type.
         ValueError: a network has no channels for a layer that the method reads.
     """
 
     title: ClassVar[str] = ""
-    """The method's name in tables and figures; without one they show the name of its file."""
+    """The method's name in tables and figures; if empty, they show the name of its file."""
 
     Config: ClassVar[type[Method]] = Method
 
     student_taps: frozenset[Tap] = frozenset()
-    """Feature maps of the student that `forward` reads; set in `__init__` if options decide."""
+    """Feature maps of the student that `forward` reads; set in `__init__` if they depend on options."""
 
     teacher_taps: frozenset[Tap] = frozenset()
     """Feature maps of the teacher that `forward` reads."""
 
     teacher_logits: bool = False
-    """Whether `forward` reads the teacher's logits. Without taps and logits the teacher does not run."""
+    """Whether `forward` reads the teacher's logits. If it reads no taps and no logits, the teacher does not
+    run."""
 
     needs_margins: ClassVar[bool] = False
-    """Whether the teacher must have margins, as a frozen DeepLabV3+ has them."""
+    """Whether the teacher must have margins, as a frozen DeepLabV3+ does."""
 
     unlabelled: ClassVar[bool] = False
-    """Whether `forward` teaches on pixels without a label, which are 254 in its target: as on any that is not
-    void. If not, it sees void in their place."""
+    """Whether `forward` also uses pixels without a label. If so, they are 254 in its target and count like
+    any pixel that is not void. If not, they are void (255) in its target."""
 
     def __init__(self, student: Net, teacher: Net, config: Method | None = None) -> None:
         super().__init__()
@@ -107,11 +108,11 @@ class Distiller(nn.Module, ABC):
     def __call__(
         self, student: Output, teacher: Output, target: Tensor, progress: float
     ) -> dict[str, Tensor]:
-        """See `forward`; what it reads is checked first.
+        """Check the arguments, then call `forward`.
 
         Raises:
-            TypeError: an argument is of another kind.
-            ValueError: taps or logits are missing, or do not fit what is known of the network.
+            TypeError: an argument has the wrong type.
+            ValueError: taps or logits are missing, or do not fit the description of the network.
         """
         _check("student", student, self.student, self.student_taps, self.teacher_logits)
         _check("teacher", teacher, self.teacher, self.teacher_taps, self.teacher_logits)
@@ -119,27 +120,29 @@ class Distiller(nn.Module, ABC):
             found = tuple(target.shape) if isinstance(target, Tensor) else _kind(target)
             raise TypeError(f"target: found {found}; pass a tensor of labels (B, H, W)")
         if not 0 <= progress <= 1:
-            raise ValueError(f"progress: found {progress}; allowed: 0 to 1, the part that is done")
+            raise ValueError(
+                f"progress: found {progress}; allowed: 0 to 1, the part of the training that is done"
+            )
         terms: dict[str, Tensor] = super().__call__(student, teacher, target, progress)
         return terms
 
     @abstractmethod
     def forward(self, student: Output, teacher: Output, target: Tensor, progress: float) -> dict[str, Tensor]:
-        """Weighted terms of the loss by name; training minimises cross-entropy plus their sum.
+        """Return the weighted loss terms by name; training minimises cross-entropy plus their sum.
 
         Args:
             student: logits (B, K, H, W) and `student_taps`, with gradient.
             teacher: logits if `teacher_logits`, and `teacher_taps`, without gradient.
-            target: labels (B, H, W), 255 = void; 254 = without a label, if `unlabelled`.
+            target: labels (B, H, W); 255: void; with `unlabelled`, 254: no label.
             progress: part of the training that is done, 0 ≤ progress < 1.
         """
 
     def refine(self, taps: Mapping[Tap, Tensor]) -> dict[str, Tensor]:
-        """The student's refined maps (B, C, H, W) by layer, for pictures; empty without attention."""
+        """The student's refined maps (B, C, H, W) by layer, for pictures; empty if there is no attention."""
         return {}
 
     def followed(self, taps: Mapping[Tap, Tensor]) -> dict[str, Tensor]:
-        """The teacher's maps (B, C, H, W) that those of `refine` follow, by layer, for pictures."""
+        """The teacher's maps (B, C, H, W) by layer that the loss compares with `refine`, for pictures."""
         return {}
 
 
@@ -147,7 +150,7 @@ BASE = Distiller
 
 
 def _check(name: str, output: Output, info: NetInfo, taps: frozenset[Tap], logits: bool) -> None:
-    """See that an output has what a distiller reads, as its network was described."""
+    """Check that an output has what a distiller reads, with the described channels."""
     call = f"{name}(images, taps=distiller.{name}_taps)"
     if not isinstance(output, Output):
         raise TypeError(f"{name}: found {_kind(output)}; pass the Output of {call}")
@@ -168,12 +171,12 @@ def distiller(name: str, student: Net, teacher: Net, **settings: Any) -> Distill
     Args:
         name: a file of `attnfd/distillers/`, such as `cwd`.
         student: the student, or its channels and classes.
-        teacher: the teacher, or the same of it; `overhaul` needs the margins of a frozen one.
-        settings: that differ from the paper's.
+        teacher: the teacher, or its channels and classes; `overhaul` needs the margins of a frozen teacher.
+        settings: the settings that differ from the paper's.
 
     Raises:
-        UserError: there is no such method, or a setting of it is unknown or out of range.
-        TypeError, ValueError: as `Distiller`.
+        UserError: there is no such method, or one of its settings is unknown or out of range.
+        TypeError, ValueError: as in `Distiller`.
 
     Example:
         >>> info = NetInfo(channels={"encoder": 8}, classes=3)
@@ -199,7 +202,7 @@ class FeatureMethod(Method):
     layers: Layers = ("encoder",)
     point: Point | dict[Layer, Point] = Field(
         default="pre_relu",
-        description="features before or after their ReLU; or {layer: point}, and pre_relu for all others",
+        description="features before or after their ReLU; or {layer: point}, other layers have pre_relu",
     )
 
     @model_validator(mode="after")
@@ -210,25 +213,25 @@ class FeatureMethod(Method):
 
     @property
     def taps(self) -> tuple[Tap, ...]:
-        """The feature maps at `layers`, in that order (sums over a set would depend on its order)."""
+        """The taps of `layers`, in that order: the rounding of a sum depends on the order."""
         return self.taps_at(self.point)
 
     def taps_at(self, point: Point | dict[Layer, Point]) -> tuple[Tap, ...]:
-        """The same at another point."""
+        """The taps of `layers` at this point instead of `self.point`."""
         points = point if isinstance(point, dict) else dict.fromkeys(self.layers, point)
         return tuple(Tap(layer, points.get(layer, "pre_relu")) for layer in self.layers)
 
 
 class FeatureDistiller(Distiller):
-    """A method that compares `layers` one by one, through connectors where channels must agree."""
+    """A method that compares the features of each of `layers`, with connectors where channels must agree."""
 
     Config = FeatureMethod
     config: FeatureMethod
 
     connects: ClassVar[bool] = True
-    """Whether the loss needs the teacher's number of channels."""
+    """Whether the student's features must have the teacher's number of channels."""
 
-    unlabelled = True  # Features are compared wherever they are.
+    unlabelled = True  # Features are compared at all positions.
 
     def __init__(self, student: Net, teacher: Net, config: FeatureMethod | None = None) -> None:
         super().__init__(student, teacher, config)
@@ -237,7 +240,7 @@ class FeatureDistiller(Distiller):
         self.connectors = connectors(layers, student=self.student, teacher=self.teacher)
 
     def pairs(self, student: Output, teacher: Output) -> Iterator[tuple[Tensor, Tensor]]:
-        """The student's map at the teacher's size, connected, and the teacher's, a pair per layer."""
+        """For each layer, the student's map after its connector, at the teacher's size; and the teacher's."""
         for tap in self.config.taps:
             own, taught = student.taps[tap], teacher.taps[tap]
             connected = self.connectors[tap.layer](own) if self.connects else own

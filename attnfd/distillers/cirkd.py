@@ -15,20 +15,20 @@ from attnfd.models.taps import Output
 def relation_divergence(
     student: Tensor, teacher: Tensor, keys: tuple[Tensor, Tensor], known: Tensor, tau: float
 ) -> Tensor:
-    """Divergence per pixel of its relations, `KL(softmax(T k_tᵀ / τ) ‖ softmax(S k_sᵀ / τ))` by rows.
+    """Divergence of each pixel's relations, `KL(softmax(T k_tᵀ / τ) ‖ softmax(S k_sᵀ / τ))` by rows.
 
     Args:
         student: unit embeddings (M, C).
         teacher: unit embeddings (M, D).
-        keys: what pixels are related to, unit embeddings for the student (Q, C) and the teacher (Q, D).
-        known: (Q,), bool: the keys that count. Masks have one size in every step: a selection would have
-            another each time, and the host would wait for a GPU to learn it.
+        keys: unit embeddings that the pixels are compared with, student (Q, C) and teacher (Q, D).
+        known: (Q,), bool: the keys that count. A mask has the same size in every step. The size of a
+            selection changes, and the host would wait for the GPU to learn it.
         tau: temperature τ > 0.
 
     Returns:
         (M,); zeros if no key counts.
     """
-    # The lowest number rather than -inf: the softmax over no key at all stays finite.
+    # The lowest number instead of -inf: the softmax stays finite if no key counts.
     hidden = student.new_zeros(len(known)).where(known, torch.finfo(student.dtype).min)
     log_student, log_teacher = (
         torch.addmm(hidden, pixels, own.T, alpha=1 / tau).log_softmax(dim=1)
@@ -53,13 +53,13 @@ def batch_loss(student: Tensor, teacher: Tensor, valid: Tensor, *, temperature: 
     $$L = \frac{1}{B^2} \sum_{i,j} \frac{1}{N_i} \sum_{n} KL(softmax(S^t_{ij})_n ‖ softmax(S^s_{ij})_n)$$
 
     Yang et al., "Cross-Image Relational Knowledge Distillation for Semantic Segmentation", CVPR 2022,
-    sec. 3: all ordered pairs, those of an image with itself among them, so one image suffices.
+    sec. 3. The sum is over all ordered pairs and includes i = j, so a batch of one image is enough.
 
     Args:
         student: features (B, C, H, W).
         teacher: features (B, D, H, W).
-        valid: (B, H, W), bool; void positions are neither rows nor columns, where the released code keeps
-            them. An image of void alone has no pairs, and a batch of them gives 0.
+        valid: (B, H, W), bool; void positions are neither rows nor columns (the released code keeps them).
+            An image with only void has no pairs; a batch with only void gives 0.
         temperature: τ > 0.
 
     Example:
@@ -90,9 +90,9 @@ def memory_loss(
     valid: Tensor | None = None,
     known: Tensor | None = None,
 ) -> Tensor:
-    r"""Memory-based distillation: pixels related to embeddings of earlier batches.
+    r"""Memory-based distillation: compares pixels with embeddings of earlier batches.
 
-    With remembered embeddings V (of pixels, or of regions) and pixels n,
+    With stored embeddings V (of pixels, or of regions) and pixels n,
 
     $$L = \frac{1}{M} \sum_n KL(softmax(t_n V^⊤ / τ) ‖ softmax(s_n V^⊤ / τ))$$
 
@@ -101,9 +101,9 @@ def memory_loss(
     Args:
         student: projected unit embeddings (M, D) of pixels.
         teacher: unit embeddings (M, D) of the same pixels.
-        keys: unit embeddings (Q, D); without any, or without pixels, the loss is 0.
+        keys: unit embeddings (Q, D); if there are no keys or no pixels, the loss is 0.
         temperature: τ > 0.
-        valid: (M,), bool: the pixels that count, those that are not void; None: all.
+        valid: (M,), bool: the pixels that are not void, only these count; None: all.
         known: (Q,), bool: the keys that count; None: all.
 
     Example:
@@ -127,7 +127,8 @@ def pool(features: Tensor, valid: Tensor, factor: int) -> tuple[Tensor, Tensor]:
         factor: side of a cell; cells at the right and lower border may be smaller.
 
     Returns:
-        Means (B, C, ⌈H/factor⌉, ⌈W/factor⌉), 0 where nothing is valid, and which cells have any (B, …).
+        Means (B, C, ⌈H/factor⌉, ⌈W/factor⌉), 0 in cells without a valid position; and a mask (B, …) of the
+        cells with a valid position.
     """
     weights = valid.unsqueeze(1).to(features.dtype)
     total, part = (F.avg_pool2d(x, factor, ceil_mode=True) for x in (features * weights, weights))
@@ -135,7 +136,7 @@ def pool(features: Tensor, valid: Tensor, factor: int) -> tuple[Tensor, Tensor]:
 
 
 def _ranks(groups: Tensor) -> Tensor:
-    """Position of each item among those of its group, in the order they come (M,)."""
+    """Position of each item (M,) within its group, in the order of the input."""
     ordered, order = groups.sort(stable=True)
     ranks = torch.empty_like(order)
     ranks[order] = torch.arange(len(order), device=order.device) - torch.searchsorted(ordered, ordered)
@@ -143,7 +144,7 @@ def _ranks(groups: Tensor) -> Tensor:
 
 
 def _members(classes: Tensor, number: int) -> Tensor:
-    """Which of 0 … number - 1 each class is (…, number), bool."""
+    """One-hot classes 0 … number - 1 (…, number), bool; other classes give a row of False."""
     return classes.unsqueeze(-1) == torch.arange(number, device=classes.device)
 
 
@@ -152,7 +153,7 @@ class Queues(nn.Module):
 
     Args:
         classes: K.
-        size: embeddings that a queue holds; the oldest gives way.
+        size: most embeddings in a queue; a new one replaces the oldest.
         channels: C.
     """
 
@@ -167,7 +168,7 @@ class Queues(nn.Module):
         self.register_buffer("filled", torch.zeros(classes, dtype=torch.long))
 
     def push(self, items: Tensor, classes: Tensor) -> None:
-        """Append embeddings (M, C) to the queues of their classes (M,), in order; class K has no queue."""
+        """Append embeddings (M, C), in order, to the queues of their classes (M,); class K has no queue."""
         if not len(items):
             return
         number, size, _ = self.items.shape
@@ -175,7 +176,7 @@ class Queues(nn.Module):
         counts = _members(classes, number).sum(dim=0)
         ranks = _ranks(classes)
         stays = (classes < number) & (ranks >= (counts - size)[own])  # each slot is written once
-        # What does not stay repeats the first that does: as many are written each time.
+        # Items that do not stay are replaced by the first that does, so that the number of writes is fixed.
         chosen = torch.arange(len(items), device=items.device).where(stays, stays.byte().argmax())
         slots = (own * size + (self.pointer[own] + ranks) % size)[chosen]
         stored = self.items.flatten(0, 1)
@@ -184,23 +185,25 @@ class Queues(nn.Module):
         self.filled.add_(counts).clamp_(max=size)
 
     def sample(self, count: int) -> tuple[Tensor, Tensor]:
-        """Embeddings drawn without replacement (K·n, C), n = min(`count`, size) of each class.
+        """Draw n = min(`count`, size) embeddings of each class without replacement.
 
-        And which of them are known (K·n,): a queue may not have as many yet.
+        Returns:
+            The embeddings (K·n, C), and a mask (K·n,) of those that are real: a queue may still have fewer
+            than n.
         """
         classes, size, _ = self.items.shape
         keys = torch.rand(classes, size, device=self.items.device)
         empty = torch.arange(size, device=keys.device) >= self.filled.unsqueeze(1)
-        drawn, slots = keys.masked_fill(empty, 2).topk(min(count, size), largest=False)  # past every draw
+        drawn, slots = keys.masked_fill(empty, 2).topk(min(count, size), largest=False)  # 2 > any key
         items = self.items.gather(1, slots.unsqueeze(2).expand(-1, -1, self.items.shape[2]))
         return items.flatten(0, 1), (drawn < 2).flatten()
 
 
 class Memory(nn.Module):
-    """What one layer remembers of the teacher, and the projection of the student into it.
+    """The stored embeddings of the teacher at one layer, and the projector of the student's features.
 
     Args:
-        config: queue sizes and draws.
+        config: sizes of the queues and of the samples.
         in_channels: of the student.
         channels: of the teacher.
         classes: K.
@@ -220,7 +223,7 @@ class Memory(nn.Module):
         self.regions = Queues(classes, config.region_queue, channels)
 
     def sample(self) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-        """Pixel and region embeddings, class-balanced, see `Queues.sample`."""
+        """Pixel and region embeddings, the same number of each class; see `Queues.sample`."""
         return (
             self.pixels.sample(self.config.pixel_samples // self.classes + 1),
             self.regions.sample(self.config.region_samples // self.classes + 1),
@@ -228,7 +231,7 @@ class Memory(nn.Module):
 
     @torch.no_grad()
     def remember(self, teacher: Tensor, labels: Tensor) -> None:
-        """Enqueue a batch: per image and class its region, and some of its pixels at random.
+        """Store a batch: for each image and class, the region's embedding and some random pixels.
 
         Args:
             teacher: unit embeddings (B, H·W, C).
@@ -243,21 +246,22 @@ class Memory(nn.Module):
         classes = labels.flatten().where(kept & valid.flatten(), self.classes)
         self.pixels.push(teacher.flatten(0, 1), classes)
 
-        # A product with the one-hot labels rather than index_add, whose order of summation varies on GPUs.
+        # A product with the one-hot labels, because index_add has no fixed order of summation on GPUs.
         member = _members(labels, self.classes)
         with torch.autocast(teacher.device.type, enabled=False):
             sums = member.transpose(1, 2).to(teacher.dtype) @ teacher
         classes = torch.arange(self.classes, device=labels.device).where(member.any(dim=1), self.classes)
-        # The unit vector of the mean is that of the sum.
+        # The mean and the sum have the same unit vector.
         self.regions.push(F.normalize(sums.flatten(0, 1), dim=1, eps=EPS), classes.flatten())
 
 
 class CIRKD(Distiller):
-    """Pixels of the student relate to other pixels, images and classes as the teacher's do.
+    """Compares the relations of pixels to other pixels, images and classes between student and teacher.
 
-    Yang et al. 2022. Four curves: `kd`, `cirkd_batch`, `cirkd_pixel`, `cirkd_region`. The student's features
-    are projected for the two memory terms only. A batch is compared with the memory of the batches before
-    it, and then enters it (the released code lets it enter first); only training fills the memory.
+    Yang et al. 2022. It has four terms: `kd`, `cirkd_batch`, `cirkd_pixel`, `cirkd_region`. Only the two
+    memory terms project the student's features. A batch is first compared with the memory of earlier
+    batches and then stored in it (the released code stores it first). The memory changes only in training
+    mode.
     """
 
     title = "CIRKD"
@@ -269,7 +273,7 @@ class CIRKD(Distiller):
             default=1, description="factor of the mini-batch pixel-to-pixel term"
         )
         batch_temperature: Temperature = Field(default=0.1, description="τ of the mini-batch term")
-        pool: Positive = Field(default=4, description="side of the cells averaged for the mini-batch term")
+        pool: Positive = Field(default=4, description="side of the averaged cells in the mini-batch term")
         pool_from: Positive = Field(default=256, description="maps with both sides at least this are pooled")
         pixel_weight: NonNegative = Field(
             default=0.1, description="factor of the memory-based pixel-to-pixel term"
@@ -278,8 +282,8 @@ class CIRKD(Distiller):
             default=0.1, description="factor of the memory-based pixel-to-region term"
         )
         memory_temperature: Temperature = Field(default=0.1, description="τ of the memory terms")
-        pixel_queue: Positive = Field(default=20000, description="pixel embeddings remembered per class")
-        region_queue: Positive = Field(default=2000, description="region embeddings remembered per class")
+        pixel_queue: Positive = Field(default=20000, description="pixel embeddings stored per class")
+        region_queue: Positive = Field(default=2000, description="region embeddings stored per class")
         pixel_samples: Positive = Field(
             default=4096, description="n; n // K + 1 pixel embeddings per class are drawn"
         )
@@ -319,7 +323,7 @@ class CIRKD(Distiller):
                 .long()
             )
             batch.append(self._batch(match_size(features, taught), taught, labels != VOID))
-            known = labels.masked_fill(labels == UNLABELLED, VOID)  # Memories are of classes.
+            known = labels.masked_fill(labels == UNLABELLED, VOID)  # A memory needs classes.
             pixel_loss, region_loss = self._memory(tap.layer, features, taught, known)
             pixel.append(pixel_loss)
             region.append(region_loss)

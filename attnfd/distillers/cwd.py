@@ -14,7 +14,7 @@ from attnfd.models.taps import Output
 
 @full_precision
 def cwd_loss(student: Tensor, teacher: Tensor, target: Tensor, *, temperature: float) -> Tensor:
-    r"""Divergence of where in the image each class lies.
+    r"""Divergence between the spatial distributions of each class.
 
     With φ = softmax(logits / T) over the positions i of one class map,
 
@@ -26,8 +26,8 @@ def cwd_loss(student: Tensor, teacher: Tensor, target: Tensor, *, temperature: f
     Args:
         student: logits (B, K, H, W).
         teacher: logits (B, K, H, W).
-        target: labels (B, H, W); void positions (255) get no probability, where the released code keeps
-            them. An image of void alone adds 0, and is counted in B.
+        target: labels (B, H, W); void positions (255) get probability 0 (the released code keeps them). An
+            image with only void adds 0 and is counted in B.
         temperature: T > 0.
 
     Raises:
@@ -43,23 +43,25 @@ def cwd_loss(student: Tensor, teacher: Tensor, target: Tensor, *, temperature: f
     void = (target == VOID).flatten(1).unsqueeze(1)
 
     def log_phi(logits: Tensor) -> Tensor:
-        # The lowest number rather than -inf: the softmax over an image of void alone stays finite.
+        # The lowest number instead of -inf: the softmax stays finite if an image has only void.
         scores = (logits.flatten(2) / temperature).masked_fill(void, torch.finfo(logits.dtype).min)
         return scores.log_softmax(dim=2).masked_fill(void, 0)
 
     s, t = log_phi(student), log_phi(teacher)
-    # Where void, s and t are 0, and so is their difference.
+    # At void positions s and t are 0, and so is their difference.
     return temperature**2 * (t.exp() * (t - s)).sum(dim=2).mean()
 
 
 class CWD(Distiller):
-    """Each class map of the student is spread over the image like the teacher's."""
+    """The student learns the spatial distribution of each class from the teacher."""
 
     title = "CWD"
 
     class Config(Method):
         weight: Weight = 3
-        temperature: Temperature = Field(default=4, description="T, divides the logits of both")
+        temperature: Temperature = Field(
+            default=4, description="T, divides the logits of student and teacher"
+        )
 
     config: Config
     unlabelled = True

@@ -1,4 +1,4 @@
-"""DIST: the relations within the predictions, not their values (Huang et al. 2022)."""
+"""DIST: compares relations within the predictions, not their values (Huang et al. 2022)."""
 
 import torch
 from pydantic import Field
@@ -15,14 +15,14 @@ from attnfd.models.taps import Output
 def pearson(x: Tensor, y: Tensor, dim: int, counts: Tensor | None = None) -> Tensor:
     r"""Pearson correlation along a dimension, `ρ = ⟨x − x̄, y − ȳ⟩ / (‖x − x̄‖ ‖y − ȳ‖)`.
 
-    A constant vector correlates with nothing: ρ = 0, without gradient. Constant means that its centred
-    norm is within the rounding error of its mean.
+    If a vector is constant, ρ = 0 and has no gradient. A vector is constant if the norm of x − x̄ is within
+    its rounding error.
 
     Args:
         x: (…)
         y: the same shape.
-        dim: the dimension that makes up a vector; the result has the others.
-        counts: which values count, of a shape that broadcasts; None: all.
+        dim: the dimension of the vectors; the result has the other dimensions.
+        counts: mask of the values that count, broadcast to the shape of x; None: all.
 
     Example:
         >>> pearson(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([6.0, 4.0, 2.0]), dim=0)
@@ -54,17 +54,20 @@ def dist_loss(
     $$L_{inter} = 1 - \frac{1}{N} \sum_i ρ(Y^s_{i,:}, Y^t_{i,:}), \quad
       L_{intra} = 1 - \frac{1}{K} \sum_k ρ(Y^s_{:,k}, Y^t_{:,k})$$
 
-    Huang et al., "Knowledge Distillation from A Stronger Teacher", NeurIPS 2022, sec. 4; pixels stand for
-    samples as in its segmentation experiments. There is no factor τ². A constant row or column, see
-    `pearson`, counts as uncorrelated.
+    Huang et al., "Knowledge Distillation from A Stronger Teacher", NeurIPS 2022, sec. 4; the samples are
+    pixels, as in its segmentation experiments. There is no factor τ². A constant row or column has ρ = 0,
+    see `pearson`.
 
     Args:
         student: logits (B, K, H, W).
         teacher: logits (B, K, H, W).
         target: labels (B, H, W).
         tau: temperature τ > 0.
-        ignore_void: void pixels (255) count nowhere, and a batch of void alone gives 0; otherwise all pixels
-            count, as in the released code.
+        ignore_void: True: void pixels (255) do not count, and a batch with only void gives 0. False: all
+            pixels count, as in the released code.
+
+    Returns:
+        L_inter and L_intra.
 
     Raises:
         ValueError: the shapes of student and teacher differ.
@@ -78,7 +81,7 @@ def dist_loss(
     """
     same_shape(student, teacher)
     s, t = ((logits / tau).softmax(dim=1).movedim(1, -1).flatten(0, 2) for logits in (student, teacher))
-    # Void pixels stay and count nothing: selecting the others would make the host wait for a GPU.
+    # Void pixels are masked, not removed: with a selection, the host would wait for the GPU.
     counts = ((target != VOID) | (not ignore_void)).flatten()
     inter = (1 - pearson(s, t, dim=1)).where(counts, 0).sum() / counts.sum().clamp_min(1)
     intra = 1 - pearson(s, t, dim=0, counts=counts[:, None]).mean()
@@ -86,7 +89,7 @@ def dist_loss(
 
 
 class Dist(Distiller):
-    """The student's predictions correlate with the teacher's, per pixel and per class."""
+    """Correlates the student's predictions with the teacher's, per pixel and per class."""
 
     title = "DIST"
 
@@ -97,9 +100,9 @@ class Dist(Distiller):
         gamma: NonNegative = Field(
             default=1, description="factor of the intra-class term (the pixels of a class)"
         )
-        tau: Temperature = Field(default=1, description="temperature, divides the logits of both")
+        tau: Temperature = Field(default=1, description="τ, divides the logits of student and teacher")
         ignore_void: bool = Field(
-            default=True, description="leave void pixels out; the released code keeps them"
+            default=True, description="whether to leave void pixels out; the released code keeps them"
         )
 
     config: Config

@@ -1,4 +1,4 @@
-"""Hints: the student's features are the teacher's (Romero et al. 2015)."""
+"""FitNet, hints: the student's features approach the teacher's (Romero et al. 2015)."""
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from attnfd.models.taps import Output
 def fitnet_loss(student: Tensor, teacher: Tensor) -> Tensor:
     r"""Mean over B·C·H·W of `(s − t)²`, at one layer.
 
-    Romero et al., "FitNets: Hints for Thin Deep Nets", ICLR 2015, eq. 3. All positions count, void or not.
+    Romero et al., "FitNets: Hints for Thin Deep Nets", ICLR 2015, eq. 3. All positions count, void ones too.
 
     Args:
         student: features (B, C, H, W).
@@ -31,7 +31,7 @@ def fitnet_loss(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 class FitNet(FeatureDistiller):
-    """The features of the chosen layers, the student's behind a connector."""
+    """Compares features at the chosen layers, the student's after a connector."""
 
     title = "FitNet"
 

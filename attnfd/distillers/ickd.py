@@ -1,4 +1,4 @@
-"""Inter-channel correlation: which channels fire together (Liu et al. 2021)."""
+"""ICKD, inter-channel correlation: which channels are active together (Liu et al. 2021)."""
 
 from collections.abc import Iterator
 
@@ -20,9 +20,9 @@ def ickd_loss(student: Tensor, teacher: Tensor, *, grid: int) -> Tensor:
     r"""`‖G_s − G_t‖² / C` at one layer, with G (C, C) = `F Fᵀ`, its rows L2-normalised.
 
     Liu et al., "Exploring Inter-Channel Correlation for Diversity-preserved Knowledge Distillation", ICCV
-    2021, sec. 3. F (C, H·W) is an image, or a cell of it: for segmentation the map is cut into `grid × grid`
-    cells, as even as H and W allow. The loss is the mean over images and cells; all positions count, void
-    or not.
+    2021, sec. 3. F (C, H·W) has the features of an image or of a cell: for segmentation, the map is divided
+    into `grid × grid` cells, as equal as H and W allow. The loss is the mean over images and cells. All
+    positions count, void ones too.
 
     Args:
         student: features (B, C, H, W).
@@ -31,7 +31,7 @@ def ickd_loss(student: Tensor, teacher: Tensor, *, grid: int) -> Tensor:
 
     Raises:
         ValueError: the shapes differ.
-        UserError: there are more cells than positions on a side.
+        UserError: `grid` is larger than the shorter side of the map.
 
     Example:
         >>> student, teacher = torch.eye(2), torch.ones(2, 2)
@@ -61,14 +61,14 @@ def _correlation(features: Tensor) -> Tensor:
 
 
 class ICKD(FeatureDistiller):
-    """The channel correlations at the chosen layers, the student's behind a connector."""
+    """Compares channel correlations at the chosen layers, the student's after a connector."""
 
     title = "ICKD"
 
     class Config(FeatureMethod):
         weight: Weight = 2.5
         grid: Positive = Field(
-            default=1, description="correlations in grid × grid cells of the map; 1: in the whole map"
+            default=1, description="the map is divided into grid × grid cells; 1: the whole map"
         )
 
     config: Config

@@ -1,4 +1,4 @@
-"""Knowledge distillation of the logits, pixel by pixel (Hinton et al. 2015)."""
+"""KD: knowledge distillation of the logits, pixel by pixel (Hinton et al. 2015)."""
 
 from pydantic import Field
 from torch import Tensor
@@ -11,12 +11,14 @@ from attnfd.models.taps import Output
 
 
 class KD(Distiller):
-    """Logits follow the teacher's."""
+    """Compares the student's class probabilities with the teacher's at each pixel."""
 
     title = "KD"
 
     class Config(Method):
-        temperature: Temperature = Field(default=1, description="T, divides the logits of both")
+        temperature: Temperature = Field(
+            default=1, description="T, divides the logits of student and teacher"
+        )
 
     config: Config
     unlabelled = True

@@ -1,4 +1,4 @@
-"""LAD: the direction of raw features, not their magnitude (Liu et al. 2024)."""
+"""LAD: compares the direction of raw features, not their magnitude (Liu et al. 2024)."""
 
 from typing import Literal
 
@@ -20,7 +20,7 @@ def lad_loss(student: Tensor, teacher: Tensor, *, dimension: Dimension) -> Tenso
     r"""Angular distance of features at one layer, the mean of `‖s/‖s‖ − t/‖t‖‖² = 2 − 2 cos(s, t)`.
 
     Liu et al., "Rethinking Knowledge Distillation with Raw Features for Semantic Segmentation", WACV 2024.
-    The vectors, and what the mean is over:
+    `dimension` chooses the vectors:
 
     | dimension | a vector is | mean over |
     |---|---|---|
@@ -28,8 +28,8 @@ def lad_loss(student: Tensor, teacher: Tensor, *, dimension: Dimension) -> Tenso
     | channel | the H·W values of a channel | B·C |
     | pixel | the C values of a position | B·H·W |
 
-    All positions count, void or not. A vector of zeros stays zero. A positive factor on any vector changes
-    nothing.
+    All positions count, void ones too. A vector of zeros stays zero. A positive factor on any vector does
+    not change the loss.
 
     Args:
         student: features (B, C, H, W).
@@ -50,15 +50,15 @@ def lad_loss(student: Tensor, teacher: Tensor, *, dimension: Dimension) -> Tenso
 
 
 class LAD(FeatureDistiller):
-    """The student's features, through a connector, point where the teacher's do."""
+    """Compares the direction of features at the chosen layers, the student's after a connector."""
 
     title = "LAD"
 
     class Config(FeatureMethod):
         weight: Weight = 10
-        dimension: Dimension = Field(default="sample", description="an angle per sample, channel or pixel")
+        dimension: Dimension = Field(default="sample", description="one angle per sample, channel or pixel")
         kd_weight: NonNegative = Field(
-            default=0, description="factor of an added KD term at temperature 1; 0: without"
+            default=0, description="factor of an added KD term at temperature 1; 0: no such term"
         )
 
     config: Config

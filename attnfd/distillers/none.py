@@ -1,4 +1,4 @@
-"""No distillation: cross-entropy alone, the student that every method is compared with."""
+"""No distillation: a student trained with cross-entropy only; every method is compared with it."""
 
 from pydantic import Field
 from torch import Tensor

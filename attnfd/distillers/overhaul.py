@@ -23,8 +23,8 @@ def overhaul_loss(student: Tensor, teacher: Tensor, margin: Tensor) -> Tensor:
     $$t' = \max(t, m), \quad
       L = \frac{1}{B} \sum \begin{cases} 0 & s ≤ t' ≤ 0 \\ (s - t')^2 & \text{otherwise} \end{cases}$$
 
-    Heo et al., "A Comprehensive Overhaul of Feature Distillation", ICCV 2019, sec. 3: what ReLU discards
-    need only be negative. All positions count, void or not.
+    Heo et al., "A Comprehensive Overhaul of Feature Distillation", ICCV 2019, sec. 3: a value that the
+    teacher's ReLU discards only has to be negative in the student. All positions count, void ones too.
 
     Args:
         student: features before their ReLU (B, C, H, W).
@@ -47,7 +47,7 @@ def overhaul_loss(student: Tensor, teacher: Tensor, margin: Tensor) -> Tensor:
 
 
 class Overhaul(Distiller):
-    """Pre-ReLU maps, through connectors, follow the teacher's where its ReLU lets them pass."""
+    """Compares maps before their ReLU with the teacher's margin ReLU, the student's after a connector."""
 
     title = "Overhaul"
     needs_margins = True
@@ -57,11 +57,11 @@ class Overhaul(Distiller):
         layers: tuple[OverhaulLayer, ...] = Field(
             default=("stage1", "stage2", "stage3", "backbone", "encoder", "decoder"),
             min_length=1,
-            description="maps that are compared",
+            description="maps to compare",
         )
         divisors: dict[OverhaulLayer, Divisor] = Field(
             default={"stage1": 8, "stage2": 4, "stage3": 2, "backbone": 1, "encoder": 1, "decoder": 16},
-            description="what the sum of each layer is divided by",
+            description="divisor of each layer's sum",
         )
 
         @model_validator(mode="after")
@@ -88,7 +88,7 @@ class Overhaul(Distiller):
                     f"methods.overhaul.layers: the teacher has no margins for {layer!r}; "
                     f"allowed: {', '.join(margins) or 'nothing'}; freeze the teacher again"
                 )
-            # Not saved: the frozen teacher holds them.
+            # Not saved: the frozen teacher contains them.
             self.register_buffer(f"margin_{layer}", margins[layer].detach().clone(), persistent=False)
 
     def forward(self, student: Output, teacher: Output, target: Tensor, progress: float) -> dict[str, Tensor]:

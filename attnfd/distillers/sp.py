@@ -1,4 +1,4 @@
-"""Similarity preservation: which images of the batch resemble each other (Tung and Mori 2019)."""
+"""SP, similarity preservation: which images of a batch are similar (Tung and Mori 2019)."""
 
 import warnings
 
@@ -17,7 +17,7 @@ def sp_loss(student: Tensor, teacher: Tensor) -> Tensor:
     r"""`‖G_s − G_t‖² / B²` at one layer, with G (B, B) = `Q Qᵀ`, its rows L2-normalised.
 
     Tung and Mori, "Similarity-Preserving Knowledge Distillation", ICCV 2019, sec. 3. Q (B, C·H·W) is the
-    flattened batch; all positions count, void or not. In a batch of one there is nothing to compare: 0.
+    flattened batch. All positions count, void ones too. A batch of one image gives 0.
 
     Args:
         student: features (B, C, H, W).
@@ -45,7 +45,7 @@ def _similarity(features: Tensor) -> Tensor:
 
 
 class SP(FeatureDistiller):
-    """The similarities at the chosen layers; nothing is trained beside the student."""
+    """Compares similarities at the chosen layers. The distiller has no weights to train."""
 
     title = "SP"
 

@@ -1,6 +1,6 @@
 """The backbones of DeepLabV3+, at output stride 16 or 8: torchvision's, and those of timm as `timm:<name>`.
 
-To add one of torchvision, give it an entry in `BACKBONES`; nothing else knows a backbone by name.
+To add a backbone of torchvision, add an entry to `BACKBONES`. No other place lists the names.
 """
 
 from collections.abc import Callable, Mapping
@@ -21,12 +21,12 @@ from attnfd.models.stages import Stage, Stages, activate_in_place
 
 @dataclass(frozen=True, kw_only=True)
 class Backbone:
-    """What must be known of a torchvision network to use it as a backbone.
+    """How to use a torchvision network as a backbone.
 
     `model`: torchvision's name of the network. `stages`: the four stages, at strides 4, 8, 16, 16 or 4, 8,
-    8, 8; the first gives the low-level features of the decoder. `head`: prefixes of the weights that are cut
-    off. `to_stride`: brings the built network to an output stride of 16 or 8. `title`: its name in tables and
-    figures; without one they show its key.
+    8, 8; the first gives the low-level features of the decoder. `head`: prefixes of the weights that are not
+    used. `to_stride`: changes the built network to an output stride of 16 or 8. `title`: its name in tables
+    and figures; if empty, they show its key.
     """
 
     model: str
@@ -42,16 +42,16 @@ class Backbone:
 
 
 def _dilate(conv: nn.Conv2d, dilation: int) -> None:
-    """Give a convolution stride 1 and a dilation, with the padding that keeps the map's size."""
+    """Give a convolution stride 1, this dilation, and the padding that keeps the map's size."""
     conv.stride = (1, 1)
     conv.dilation = (dilation, dilation)
     conv.padding = tuple(dilation * (size // 2) for size in conv.kernel_size)
 
 
 def _dilate_resnet(net: nn.Module, output_stride: int, dilations: tuple[int, ...]) -> None:
-    """Stride 1 in layer4, and the dilation of each block's 3×3 convolutions.
+    """Set stride 1 in layer4, and the dilations of its blocks' 3×3 convolutions.
 
-    At output stride 8 the same in layer3, at dilation 2, and twice the dilations in layer4.
+    At output stride 8, also set stride 1 and dilation 2 in layer3, and double the dilations in layer4.
     """
     blocks = [*zip(net.get_submodule("layer4").children(), dilations, strict=True)]
     if output_stride == 8:
@@ -64,7 +64,7 @@ def _dilate_resnet(net: nn.Module, output_stride: int, dilations: tuple[int, ...
 
 
 def _dilate_depthwise(net: nn.Module, output_stride: int, dilations: Mapping[int, Mapping[str, int]]) -> None:
-    """Stride 1 and a dilation in the depthwise convolutions of the blocks that an output stride names."""
+    """Set stride 1 and the given dilations in the depthwise convolutions, for this output stride."""
     for block, dilation in dilations[output_stride].items():
         for module in net.get_submodule(block).modules():
             if isinstance(module, nn.Conv2d) and module.groups > 1:
@@ -94,7 +94,7 @@ def _resnet(
 
 
 def _linear(node: str, bn: str, channels: int) -> Stage:
-    """A stage whose blocks end without ReLU."""
+    """A stage whose blocks do not end with a ReLU."""
     return Stage(f"features.{node}", f"features.{node}", f"features.{bn}", channels)
 
 
@@ -105,7 +105,7 @@ def _inverted(
     dilations: Mapping[int, Mapping[str, int]],
     title: str = "",
 ) -> Backbone:
-    """A network of inverted residual blocks; `features.<head>` and what follows is cut off."""
+    """A network of inverted residual blocks; `features.<head>` and all later layers are not used."""
     return Backbone(
         model=model,
         stages=stages,
@@ -120,7 +120,7 @@ def _blocks(dilation: int, *blocks: str) -> dict[str, int]:
 
 
 BACKBONES: Mapping[str, Backbone] = {
-    # What follows the stride that is taken away sees the same positions as before at dilation 2.
+    # With dilation 2, the layers after the removed stride read the same positions as before.
     "efficientnet_b0": _inverted(
         "efficientnet_b0",
         (
@@ -140,8 +140,8 @@ BACKBONES: Mapping[str, Backbone] = {
         },
         title="EfficientNet-B0",
     ),
-    # As published with the paper: dilation 2 in the 320-channel block alone. At 8 by the same rule: what
-    # follows a group whose stride is taken away is dilated.
+    # As published with the paper: dilation 2 only in the 320-channel block. At 8 the same rule applies: the
+    # groups after one with a removed stride are dilated.
     "mobilenetv2": _inverted(
         "mobilenet_v2",
         (
@@ -188,26 +188,26 @@ def names() -> tuple[str, ...]:
 
 
 def entry(name: str, key: str = "backbone") -> Backbone:
-    """The backbone of torchvision of that name; `key` opens the message if there is none.
+    """The torchvision backbone of this name.
 
     Raises:
-        UserError: there is none.
+        UserError: there is none; the message starts with `key`.
     """
     return BACKBONES[one_of(name, names(), key)]
 
 
 def title(name: str) -> str:
-    """What tables and figures call a backbone."""
+    """The name of a backbone in tables and figures."""
     if from_timm.has(name):
         return name.removeprefix(from_timm.PREFIX)
     return entry(name).title or name
 
 
 def check_name(name: str, key: str = "backbone") -> None:
-    """Find out whether there is a backbone of that name; `key` opens the message if there is none.
+    """Check that there is a backbone of this name.
 
     Raises:
-        UserError: there is none, or timm, which has it, is not installed.
+        UserError: there is none, or it needs timm and timm is not installed; the message starts with `key`.
     """
     if from_timm.has(name):
         from_timm.check_name(name, key)
@@ -219,18 +219,18 @@ def build(name: str, weights: str = "none", output_stride: int = 16) -> fx.Graph
     """A backbone without its classifier.
 
     It maps images (B, 3, H, W) to the outputs of its stages by name: `pre_relu` of all four, and `post_relu`
-    of the first three. The stages are its `meta["stages"]`.
+    of the first three. `meta["stages"]` describes the stages.
 
     Args:
         name: one of `names()`, or `timm:` and a name of timm.
         weights: `none` for the library's random initialisation, `imagenet` for torchvision's IMAGENET1K_V1
             or timm's pretrained weights, or a `.safetensors` or `.pth` file in the layout of that library;
-            `{backbone}` in its path stands for `name`, without `timm:`.
+            `{backbone}` in its path is replaced by `name`, without `timm:`.
         output_stride: 16 or 8.
 
     Raises:
-        UserError: the name is unknown, the network cannot have this output stride, or the weights cannot be
-            had or are not this backbone's.
+        UserError: the name is unknown, the network cannot have this output stride, the weights are not
+            available, or they belong to another network.
     """
     backbone = from_timm.build(name, output_stride) if from_timm.has(name) else _build(name, output_stride)
     if weights != "none":
@@ -244,7 +244,7 @@ def _build(name: str, output_stride: int) -> fx.GraphModule:
     spec.to_stride(net, output_stride)
     nodes = [stage.pre_relu for stage in spec.stages] + [stage.post_relu for stage in spec.stages[:-1]]
     extractor = create_feature_extractor(net, list(dict.fromkeys(nodes)))
-    # The graphs of both modes are equal here; with one of them, a change of mode does not recompile.
+    # The graphs of both modes are the same. With only one, a change of mode does not recompile.
     backbone = fx.GraphModule(extractor, extractor.eval_graph, class_name=name)
     activate_in_place(backbone)
     backbone.meta["stages"] = spec.stages
@@ -252,10 +252,10 @@ def _build(name: str, output_stride: int) -> fx.GraphModule:
 
 
 def check_weights(name: str, weights: str, output_stride: int = 16) -> None:
-    """Find out before a training whether `build` could build this backbone and load these weights.
+    """Check before a training that `build` can build this backbone and load these weights.
 
     Raises:
-        UserError: it could not.
+        UserError: it cannot.
     """
     check_name(name)
     if weights != "none" or from_timm.has(name):
@@ -266,7 +266,7 @@ def check_weights(name: str, weights: str, output_stride: int = 16) -> None:
 
 
 def _read(name: str, weights: str, backbone: nn.Module) -> Mapping[str, Tensor]:
-    """The weights of a backbone without its head, compared with what the backbone needs."""
+    """Read the weights of a backbone without its head, and check that they fit the backbone."""
     timm = from_timm.has(name)
     plain = name.removeprefix(from_timm.PREFIX)
     if weights == "imagenet":
@@ -291,6 +291,6 @@ def _download(model: str) -> Mapping[str, Tensor]:
         return weights.get_state_dict(progress=False, check_hash=True)
     except (OSError, RuntimeError) as error:  # no network; a download that was cut short
         raise UserError(
-            f"weights: imagenet weights of {model} cannot be fetched ({error}); "
-            "give a file, or `weights: none` to start from random weights"
+            f"weights: imagenet weights of {model} cannot be downloaded ({error}); "
+            "give a file, or set `weights: none` to start from random weights"
         ) from None

@@ -1,4 +1,4 @@
-"""Convolutional block attention, the module of AttnFD's title."""
+"""CBAM, the attention module of AttnFD."""
 
 import torch
 from torch import Tensor, nn
@@ -15,25 +15,25 @@ class CBAM(nn.Module):
         \qquad
         A'' = \sigma\big(\mathrm{BN}(\mathrm{conv}[\mathrm{mean}_C A'; \max_C A'])\big) \otimes A'
 
-    Woo et al. 2018, *CBAM: Convolutional Block Attention Module*, eqs. 1-3. The sigmoid covers the sum of
-    both MLP outputs; the BN inside the spatial gate is that of the authors' code.
+    Woo et al. 2018, *CBAM: Convolutional Block Attention Module*, eqs. 1-3. The sigmoid is applied to the
+    sum of both MLP outputs. The spatial gate has a BN, as in the authors' code.
 
-    Gates that are not `learned` have no weights, as AttnFD's released code offers them: neither MLP, nor
-    convolution and BN, but the plain sum of both pooled values,
+    With `learned=False`, the gates have no weights, as in AttnFD's released code. They have no MLP, no
+    convolution and no BN, only the sum of both pooled values:
     :math:`\sigma(\mathrm{avg}_{HW} A + \max_{HW} A)` and :math:`\sigma(\mathrm{mean}_C A' + \max_C A')`.
 
     Args:
         channels: C of the feature maps.
         reduction: the shared MLP is C → max(C // reduction, 1) → C.
         kernel_size: of the spatial convolution, odd.
-        channel: with channel attention; without it A' = A.
-        spatial: with spatial attention; without it A'' = A'.
-        learned: with weights.
+        channel: whether there is channel attention; without it A' = A.
+        spatial: whether there is spatial attention; without it A'' = A'.
+        learned: whether the gates have weights.
 
     Shape: (B, C, H, W) → (B, C, H, W).
 
     Raises:
-        UserError: `channels` is no number of channels, or a setting is out of range.
+        UserError: `channels` is not a positive whole number, or a setting is out of range.
     """
 
     def __init__(
@@ -68,10 +68,10 @@ class CBAM(nn.Module):
 
     @torch.no_grad()
     def halve(self) -> int:
-        """Set every gate to ½, whatever it sees; from there it learns fastest.
+        """Set every gate to ½ for any input. From there it learns fastest.
 
         Returns:
-            The factor that makes up for it: 1, 2 or 4.
+            The factor that restores the features: 1, 2 or 4.
         """
         factor = 1
         for gate, last in ((self.channel, "mlp.2"), (self.spatial, "bn")):
@@ -95,7 +95,7 @@ class ChannelGate(nn.Module):
         )
 
     def forward(self, feature: Tensor) -> Tensor:
-        # Reductions instead of adaptive pooling modules: several times faster on CPU.
+        # Reductions are several times faster on a CPU than adaptive pooling modules.
         gate = self.mlp(feature.mean(dim=(2, 3))) + self.mlp(feature.amax(dim=(2, 3)))
         return torch.sigmoid(gate)[:, :, None, None]
 

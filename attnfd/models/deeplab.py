@@ -1,4 +1,4 @@
-"""DeepLabV3+ with taps, the network of teacher and students alike."""
+"""DeepLabV3+ with taps, the default network of teacher and students."""
 
 from collections.abc import Collection, Generator, Iterator, Sequence
 
@@ -19,11 +19,11 @@ from attnfd.models.taps import EARLY_LAYERS, NetInfo, Output, Tap
 WIDTH = 256
 LOW_LEVEL_WIDTH = 48
 RATES = (6, 12, 18)
-"""Of the ASPP at output stride 16; twice as large at 8 (Chen et al. 2017, sec. 4.1)."""
+"""Dilations of the ASPP at output stride 16; twice as large at 8 (Chen et al. 2017, sec. 4.1)."""
 
 
 class Architecture(Answering):
-    """What `DeepLabV3Plus` is built from, as a model's card keeps it."""
+    """The arguments of a `DeepLabV3Plus`, as a model's card contains them."""
 
     backbone: str
     dropout: tuple[Probability, Probability]
@@ -32,25 +32,26 @@ class Architecture(Answering):
 
 
 class DeepLabV3Plus(Network):
-    """Segmentation network whose feature maps can be read on the way.
+    """A segmentation network that also returns feature maps (taps).
 
     Chen et al. 2018, *Encoder-Decoder with Atrous Separable Convolution*, with plain convolutions, as AttnFD
-    uses it (sec. 4.2). With `attention`, a CBAM stands in the forward path at each of the three taps: A''
-    replaces A before its ReLU, so cross-entropy trains it. Attention without weights stands beside the path,
-    since there it would dampen what no training has made up for.
+    uses it (sec. 4.2). With `attention`, a CBAM is in the forward path at each of the three layers: A''
+    replaces A before its ReLU, so cross-entropy trains it. Attention without weights does not change the
+    forward path, because it would scale down features and nothing is trained to correct that.
 
     Args:
         backbone: one of `backbones.names()`, or `timm:<name>`.
         classes: K.
-        dropout: probability after the ASPP and after the decoder's first convolution, and after its second.
-        attention: settings of the CBAMs; without them the network has no `refined` taps.
-        weights: of the backbone, see `backbones.build`. All else starts Kaiming-normal, BN at 1 and 0.
-        output_stride: how many times larger than the backbone's last map an image is, 16 or 8.
-        class_map: what the logits are made of, see `attnfd.models.network.merge_classes`.
+        dropout: two probabilities: the first after the ASPP and after the decoder's first convolution, the
+            second after the decoder's second convolution.
+        attention: settings of the CBAMs; None: the network has no `refined` taps.
+        weights: of the backbone, see `backbones.build`. All other layers start Kaiming-normal, BN at 1 and 0.
+        output_stride: side of an image divided by the side of the backbone's last map, 16 or 8.
+        class_map: how the logits are merged, see `attnfd.models.network.merge_classes`.
 
     Raises:
-        UserError: the backbone is unknown or cannot have this output stride, its weights cannot be had, or
-            another argument is wrong.
+        UserError: the backbone is unknown or cannot have this output stride, its weights are not available,
+            or another argument is not valid.
 
     Example:
         >>> from attnfd.models.taps import Tap
@@ -101,7 +102,7 @@ class DeepLabV3Plus(Network):
 
     @property
     def info(self) -> NetInfo:
-        """Channels per layer and classes; the margins, too, once the network is frozen."""
+        """Channels per layer and number of classes; the margins, too, if the network is frozen."""
         widths = (*(stage.channels for stage in self.stages), WIDTH, WIDTH)
         return NetInfo(
             channels=dict(zip((*EARLY_LAYERS, *LAYERS), widths, strict=True)),
@@ -114,16 +115,16 @@ class DeepLabV3Plus(Network):
         return self.backbone
 
     def forward(self, images: Tensor, taps: Collection[Tap] = (), logits: bool = True) -> Output:
-        """Segment images; computes no more than what is asked for.
+        """Segment images. Computes only the layers that the result needs.
 
         Args:
             images: (B, 3, H, W), normalised.
-            taps: feature maps to keep, `backbone` and `encoder` at the output stride, `decoder` at 4,
-                `stage1…3` at 4, 8, and the output stride.
+            taps: feature maps to return. Their strides: `backbone` and `encoder` the output stride,
+                `decoder` 4, `stage1…3` 4, 8 and the output stride.
             logits: whether to return logits (B, K, H, W).
 
         Raises:
-            TypeError: the images are no normalised tensor.
+            TypeError: the images are not a float tensor of this shape.
             ValueError: this network has no such tap.
         """
         check_images(images)
@@ -138,14 +139,14 @@ class DeepLabV3Plus(Network):
                 return Output(None, kept)
         if missing:
             raise self.no_taps(missing)
-        # The last feature is the decoder's, after its ReLU.
+        # `feature` is now the decoder's, after its ReLU.
         scores = resize(self.classifier(self.decoder_dropout(feature)), images.shape[-2:])
         return Output(merge_classes(scores, self.architecture.class_map), kept)
 
     def _features(self, images: Tensor, wanted: Collection[Tap]) -> Iterator[tuple[Tap, Tensor]]:
-        """Every feature map in the order of computation, so that whoever reads can stop.
+        """Yield every feature map in the order of computation, so that the caller can stop early.
 
-        Attention beside the path is computed only where it is `wanted`.
+        Attention that is not in the forward path is computed only if it is `wanted`.
         """
         outputs = self.backbone(images)
         *early, last = self.stages
@@ -162,7 +163,7 @@ class DeepLabV3Plus(Network):
     def _tap(
         self, layer: str, feature: Tensor, wanted: Collection[Tap], relu: bool = True
     ) -> Generator[tuple[Tap, Tensor], None, Tensor]:
-        """The points of a layer in their order; returns the last one, which the next layer reads."""
+        """Yield the points of a layer in order; return the last one, which the next layer reads."""
         yield Tap(layer, "pre_relu"), feature
         if layer in self.attention:
             in_path = self.attention[layer].learned
@@ -177,7 +178,7 @@ class DeepLabV3Plus(Network):
 
 
 class ConvBN(nn.Sequential):
-    """Convolution without bias, of the class `kind`, and BN; the ReLU is the caller's.
+    """Convolution of class `kind` without bias, then BN. The caller applies the ReLU.
 
     (B, C, H, W) → (B, `out`, H, W).
     """
@@ -217,9 +218,9 @@ class ASPP(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Features of the encoder (B, 256, H, W), joined with low-level ones, which are larger, at their size.
+    """Joins the encoder's features (B, 256, h, w) with the larger low-level features (B, C, H, W).
 
-    Returns 256 channels of that size, before the ReLU.
+    Returns (B, 256, H, W), before the ReLU.
     """
 
     def __init__(self, channels: int, dropout: float) -> None:
@@ -231,7 +232,7 @@ class Decoder(nn.Module):
 
     def forward(self, encoded: Tensor, low_level: Tensor) -> Tensor:
         detail = F.relu(self.low_level(low_level))
-        # ReLU and dropout can change places; the last one may overwrite what it is given.
+        # ReLU and dropout can be swapped; the ReLU is then last and may overwrite its input.
         return self.refine(F.relu(self.dropout(self.fuse((encoded, detail))), inplace=True))
 
 

@@ -36,10 +36,10 @@ def _timm() -> Any:
 
 
 def check_name(name: str, key: str) -> None:
-    """Find out whether timm has a network of this name, which may end in `.` and a name of its weights.
+    """Check that timm has a network of this name; the name may end in `.` and the name of its weights.
 
     Raises:
-        UserError: it has none, or is not installed; `key` opens the message.
+        UserError: it has none, or timm is not installed; the message starts with `key`.
     """
     timm = _timm()
     given = name.removeprefix(PREFIX)
@@ -50,9 +50,10 @@ def check_name(name: str, key: str) -> None:
 
 
 def build(name: str, output_stride: int) -> fx.GraphModule:
-    """A backbone of random weights, see `attnfd.models.backbones.build`.
+    """A backbone with random weights, see `attnfd.models.backbones.build`.
 
-    What timm wants images normalised by is made of the project's own normalisation in its first step.
+    If timm's weights need another normalisation of images than this project's, the backbone's first step
+    converts the images.
 
     Raises:
         UserError: there is no such network, or timm cannot run it at this output stride.
@@ -88,7 +89,7 @@ def _unfit(name: str, output_stride: int, reason: str) -> UserError:
 
 
 class _Tracer(NodePathTracer):
-    """Sees layers that do not do the same in both modes as one node."""
+    """Treats a layer as one node if it computes something else in training mode than in eval mode."""
 
     def is_leaf_module(self, module: nn.Module, path: str) -> bool:
         from timm.layers import DropPath
@@ -111,12 +112,12 @@ def _trace(net: nn.Module, name: str, output_stride: int) -> fx.GraphModule:
             raise _unfit(name, output_stride, str(error)) from None
     outputs = graphs[0].output_node().args[0]
     if str(graphs[0]) != str(graphs[1]) or not (isinstance(outputs, list) and len(outputs) >= len(LAYERS)):
-        raise _unfit(name, output_stride, "its path through the layers is not fixed")
+        raise _unfit(name, output_stride, "its sequence of layers is not fixed")
     return fx.GraphModule(net, graphs[1], class_name=re.sub(r"\W", "_", name))
 
 
 def _part_activations(backbone: fx.GraphModule) -> None:
-    """Replace every BN that activates its output by BN and activation, of the same weights."""
+    """Replace every BN with a built-in activation by a BN with the same weights and a separate activation."""
     from timm.layers import BatchNormAct2d
 
     for node in [node for node in backbone.graph.nodes if node.op == "call_module"]:
@@ -143,7 +144,7 @@ def _part_activations(backbone: fx.GraphModule) -> None:
 
 
 def _name_outputs(backbone: fx.GraphModule, channels: list[int]) -> Stages:
-    """Let a backbone return the outputs of its stages by name."""
+    """Make a backbone return the outputs of its stages by name."""
     output = backbone.graph.output_node()
     (features,) = cast(tuple[list[fx.Node]], output.args)
     named: dict[str, fx.Node] = {}
@@ -159,7 +160,7 @@ def _name_outputs(backbone: fx.GraphModule, channels: list[int]) -> Stages:
         named |= {stage.pre_relu: pre, stage.post_relu: post}
         stages.append(stage)
     if stages[-1].post_relu != stages[-1].pre_relu:
-        del named[stages[-1].post_relu]  # DeepLabV3+ has this ReLU behind its attention.
+        del named[stages[-1].post_relu]  # DeepLabV3+ has this ReLU after its attention.
     output.args = (named,)
     first, second, third, fourth = stages
     return first, second, third, fourth
@@ -176,14 +177,14 @@ def _behind_identities(backbone: fx.GraphModule, node: fx.Node) -> fx.Node:
 
 
 def _before(backbone: fx.GraphModule, node: fx.Node) -> fx.Node:
-    """What the ReLU reads that gives a feature, or the feature itself if none does."""
+    """The input of the ReLU that computes this feature; without such a ReLU, the feature itself."""
     node = _behind_identities(backbone, node)
     relu = type(_module(backbone, node)) is nn.ReLU
     return _behind_identities(backbone, node.all_input_nodes[0]) if relu else node
 
 
 def _last_bn(backbone: fx.GraphModule, node: fx.Node) -> str | None:
-    """The BN that gives a feature; of a sum, the one in its first summand that is no shortcut."""
+    """The BN that computes this feature; for a sum, the BN of its first summand that has one."""
     from timm.layers import DropPath
 
     while isinstance(_module(backbone, node), nn.Identity | DropPath):
@@ -196,7 +197,7 @@ def _last_bn(backbone: fx.GraphModule, node: fx.Node) -> str | None:
 
 
 class Renormalize(nn.Module):
-    """Images (B, 3, H, W) of ImageNet's mean and deviation → images of another mean and deviation."""
+    """Images (B, 3, H, W), normalised by ImageNet's mean and deviation → normalised by others."""
 
     scale: Tensor
     shift: Tensor
@@ -212,7 +213,7 @@ class Renormalize(nn.Module):
 
 
 def _normalize_as(backbone: fx.GraphModule, card: Mapping[str, Any]) -> None:
-    """Give a backbone images of the mean and deviation that its pretrained weights know."""
+    """Let a backbone normalise images by the mean and deviation of its pretrained weights."""
     mean, std = tuple(card["mean"]), tuple(card["std"])
     if (mean, std) == (MEAN, STD):
         return
@@ -224,10 +225,10 @@ def _normalize_as(backbone: fx.GraphModule, card: Mapping[str, Any]) -> None:
 
 
 def missing(name: str) -> float | None:
-    """Megabytes, about, that `download` has to get; None: the weights are on this disk.
+    """About how many megabytes `download` must fetch; None: the weights are already on this disk.
 
     Raises:
-        UserError: timm has no such network, or no weights of it.
+        UserError: timm has no such network, or no weights for it.
     """
     check_name(name, "backbone")
     with torch.device("meta"):
@@ -238,7 +239,7 @@ def missing(name: str) -> float | None:
     if not hub:
         raise UserError(
             f"weights: timm has no pretrained weights of {name}; "
-            "give a file, or `weights: none` to start from random weights"
+            "give a file, or set `weights: none` to start from random weights"
         )
     files = ("model.safetensors", "pytorch_model.bin")
     if any(isinstance(try_to_load_from_cache(hub, file), str) for file in files):
@@ -247,32 +248,32 @@ def missing(name: str) -> float | None:
 
 
 def download(name: str) -> Mapping[str, Tensor]:
-    """The pretrained weights of a network, as the hub has them.
+    """The pretrained weights of a network, from the hub or its cache.
 
     Raises:
-        UserError: they cannot be fetched.
+        UserError: they cannot be downloaded.
     """
     try:
         return _timm().create_model(name.removeprefix(PREFIX), pretrained=True).state_dict()
-    except Exception as error:  # the hub's client and what is below it raise errors of many kinds
+    except Exception as error:  # the hub's client and its libraries raise many kinds of errors
         reason = str(error).strip().split("\n")[0]
         raise UserError(
-            f"weights: imagenet weights of {name} cannot be fetched ({reason}); "
-            "give a file, or `weights: none` to start from random weights"
+            f"weights: imagenet weights of {name} cannot be downloaded ({reason}); "
+            "give a file, or set `weights: none` to start from random weights"
         ) from None
 
 
 def fitting(found: Mapping[str, Tensor], backbone: nn.Module, name: str, source: str) -> dict[str, Tensor]:
-    """Weights in timm's layout by the backbone's names, without those of what follows the features.
+    """Rename weights in timm's layout to the backbone's names, and leave out the layers after the features.
 
-    A log says what is left out, where the backbone is to be filled.
+    Logs the names of these layers, unless the backbone is only checked (on the meta device).
 
     Raises:
         UserError: they are not the weights of this network.
     """
     with torch.device("meta"):
         whole = _timm().create_model(name.removeprefix(PREFIX), pretrained=False)
-    # timm takes sequences of layers apart: `stages.0` is `stages_0` in a backbone.
+    # timm splits sequences of layers: `stages.0` is `stages_0` in a backbone.
     own = {f"{part}.{child}": f"{part}_{child}" for part, child in _nested(whole)}
     given = {_renamed(key, own, backbone): value for key, value in found.items()}
     needed = {key: value for key, value in backbone.state_dict().items() if "renormalize." not in key}
@@ -282,7 +283,7 @@ def fitting(found: Mapping[str, Tensor], backbone: nn.Module, name: str, source:
     weight_file.check(used, needed, source, f"timm's {name.removeprefix(PREFIX)}")
     if left and not next(backbone.parameters()).is_meta:
         parts = ", ".join(dict.fromkeys(key.split(".")[0] for key in left))
-        logger.warning("%s: left out, as it follows the features: %s", source, parts)
+        logger.warning("%s: not used, because a backbone ends before them: %s", source, parts)
     return used
 
 

@@ -1,4 +1,4 @@
-"""The frozen teacher: a network that only answers, as fast as it can without another result."""
+"""The frozen teacher: a network that is never trained again, and so runs faster with the same results."""
 
 import copy
 import math
@@ -21,22 +21,22 @@ NetworkT = TypeVar("NetworkT", bound=Network)
 
 
 def freeze(model: NetworkT) -> NetworkT:
-    """A copy of a network without gradients, without dropout, and with every BN folded into its convolution.
+    """Copy a network without gradients and dropout, and with every BN folded into its convolution.
 
-    Nothing in it depends on the mode any more. It keeps the margins of its BNs (`info.margins`), which
-    folding would lose.
+    The copy computes the same in both modes. It keeps the margins of its BNs (`info.margins`), because
+    folding removes the BNs.
 
     Raises:
-        TypeError: it is another network.
-        ValueError: it is frozen already.
+        TypeError: `model` is neither a DeepLabV3Plus nor a network of `attnfd.networks`.
+        ValueError: `model` is already frozen.
     """
     if not isinstance(model, DeepLabV3Plus | Tapped):
         raise TypeError(
             f"freeze: found {type(model).__name__}; pass a DeepLabV3Plus or a network of attnfd.networks; "
-            "any other network is frozen by network.eval().requires_grad_(False)"
+            "freeze any other network with network.eval().requires_grad_(False)"
         )
     if model.margins is not None:
-        raise ValueError("freeze: the network is frozen already; use it as it is")
+        raise ValueError("freeze: the network is already frozen; use it as it is")
     if isinstance(model, Tapped):
         return cast(NetworkT, freeze_tapped(model))
     frozen = copy.deepcopy(model).eval()
@@ -52,13 +52,13 @@ def freeze(model: NetworkT) -> NetworkT:
 
 
 def bns(model: Network) -> list[str]:
-    """Names of its BNs; of a frozen network, those that could not be folded."""
+    """Names of the BNs of a network; in a frozen network, those that could not be folded."""
     kinds = nn.modules.batchnorm._BatchNorm
     return [name for name, module in model.named_modules() if isinstance(module, kinds)]
 
 
 def _pairs(model: DeepLabV3Plus) -> Iterator[tuple[str, str]]:
-    """Names of all convolutions whose output goes to a BN and nowhere else, and of that BN."""
+    """Names of the convolutions whose output only a BN reads, each with the name of that BN."""
     for node in model.backbone.graph.nodes:
         if node.op == "call_module" and isinstance(model.backbone.get_submodule(node.target), nn.BatchNorm2d):
             (conv,) = node.all_input_nodes
@@ -85,7 +85,7 @@ def _bn(model: nn.Module, name: str) -> nn.BatchNorm2d:
 
 
 def _margins(model: DeepLabV3Plus) -> nn.Module:
-    """A buffer (C,) per layer that a BN gives: its `margin`; after a residual sum, the last block's BN."""
+    """The `margin` (C,) of each layer that ends with a BN; after a residual sum, of the last block's BN."""
     bns = [f"backbone.{stage.bn}" if stage.bn else None for stage in model.stages]
     buffers = nn.Module()
     for layer, name in zip(
@@ -99,23 +99,23 @@ def _margins(model: DeepLabV3Plus) -> nn.Module:
 
 
 def margin(mean: Tensor, std: Tensor) -> Tensor:
-    r"""Mean of the negative part of a channel that a BN made normal with shift β and scale γ.
+    r"""Mean of the negative values of a channel after a BN with shift β and scale γ.
 
     .. math::
         E[x \mid x < 0] = \beta - |\gamma|\,\frac{\varphi(\beta / |\gamma|)}{\Phi(-\beta / |\gamma|)},
         \qquad x \sim N(\beta, \gamma^2)
 
-    Heo et al. 2019, *A Comprehensive Overhaul of Feature Distillation*, sec. 3.2. For γ = 0 it is
-    min(β, 0), its limit.
+    Heo et al. 2019, *A Comprehensive Overhaul of Feature Distillation*, sec. 3.2. For γ = 0 the result is
+    the limit, min(β, 0).
 
     Args:
         mean: β (C,).
-        std: γ (C,), of either sign.
+        std: γ (C,), positive or negative.
 
     Shape: (C,), ≤ 0, in the type of `mean`; computed in double precision.
     """
     beta, gamma = mean.double(), std.double().abs()
-    # φ(z) / Φ(-z) = √(2/π) / erfcx(z / √2), which neither overflows nor divides 0 by 0 for large z.
+    # φ(z) / Φ(-z) = √(2/π) / erfcx(z / √2). For large z this form neither overflows nor divides 0 by 0.
     ratio = math.sqrt(2 / math.pi) / torch.special.erfcx(beta / gamma / math.sqrt(2))
     expected = torch.where(gamma > 0, beta - gamma * ratio, beta)
     return expected.clamp(max=0).to(mean.dtype)
@@ -123,10 +123,9 @@ def margin(mean: Tensor, std: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def compare(live: Network, frozen: Network, images: Tensor) -> dict[str, float]:
-    """Largest difference between a network in eval mode and its frozen copy, per output.
+    """Largest relative difference between a network in eval mode and its frozen copy, per output.
 
-    Relative to the largest absolute value of the live output: `max|a - b| / max|a|`. Infinite if
-    either output is not finite.
+    It is `max|a - b| / max|a|`, where a is the live output. It is infinite if an output is not finite.
 
     Args:
         images: (B, 3, H, W), normalised.
@@ -134,7 +133,7 @@ def compare(live: Network, frozen: Network, images: Tensor) -> dict[str, float]:
     Returns:
         The difference by name: `logits`, and `<layer>.<point>` of every tap.
     """
-    assert not live.training, "BN in training mode differs from its folded self"
+    assert not live.training, "a BN in training mode differs from the folded BN"
     taps = [Tap(layer) for layer in live.info.channels]
     taps += [Tap(layer, "post_relu") for layer in live.info.channels]
     taps += [Tap(layer, "refined") for layer in live.attention]
@@ -146,4 +145,4 @@ def compare(live: Network, frozen: Network, images: Tensor) -> dict[str, float]:
 
 def _relative(a: Tensor, b: Tensor) -> float:
     difference = ((a - b).abs().max() / a.abs().max().clamp_min(1e-30)).item()
-    return difference if math.isfinite(difference) else math.inf  # a NaN would get lost in a maximum
+    return difference if math.isfinite(difference) else math.inf  # max() could drop a NaN

@@ -1,8 +1,8 @@
-"""Faster ways to compute what torch's own modules compute, and what each is worth.
+"""Faster ways to compute what torch's own modules compute, and how much time each saves.
 
-Each docstring says how many times as long a distillation step takes without it. `attnfd benchmark training
-kernels` measures that again: the numbers are the range over both students, 96×96 and 257×257 pixels, float32
-and bfloat16, on two CPU cores. A shortcut that is worth less than 3 % of a step is not kept.
+Each docstring says how many times as long a distillation step takes without it. The numbers are the range
+over both students, 96×96 and 257×257 pixels, float32 and bfloat16, on two CPU cores. `attnfd benchmark
+training kernels` measures them again. A kernel that saves less than 3 % of a step is removed.
 """
 
 import math
@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 
 class Arithmetic(Protocol):
-    """A device, and the types that it multiplies in; a `Fabric` is one."""
+    """A device, and the type of its multiplications; a `Fabric` fits."""
 
     @property
     def device(self) -> torch.device: ...
@@ -25,10 +25,10 @@ class Arithmetic(Protocol):
 
 
 def cast_weights(network: nn.Module, fabric: Arithmetic) -> None:
-    """Cast the weights of a network that does not learn to the type that `fabric` multiplies in.
+    """Cast the weights of a network that is not trained to the type in which `fabric` multiplies.
 
-    Autocast would cast them again in every pass. The results are equal to the bit. A distillation step in
-    bfloat16 takes 1.21 to 1.23 times as long without it, in float32 nothing changes.
+    Autocast would cast them again in every pass. The results are the same bit for bit. A distillation step in
+    bfloat16 takes 1.21 to 1.23 times as long without it; in float32 nothing changes.
     """
     device = fabric.device.type
     with fabric.autocast():
@@ -40,12 +40,12 @@ def cast_weights(network: nn.Module, fabric: Arithmetic) -> None:
 
 
 class AtrousConv(nn.Conv2d):
-    """Convolution that leaves out the kernel's rows and columns which see nothing but padding.
+    """Convolution that leaves out rows and columns of the kernel that read only padding.
 
-    Exact: where the map is no larger than the dilation, only the centre of a 3×3 kernel meets the map, which
-    happens in the ASPP for images below 288 pixels. A compiled or exported network must fit any size, so it
-    keeps the whole kernel. A step takes 1.04 to 1.07 times as long without it at 96×96 pixels, 1.01 to 1.04
-    times at 257×257.
+    The result is exact: if the map is no larger than the dilation, only the centre of a 3×3 kernel reads the
+    map. This happens in the ASPP for images below 288 pixels. A compiled or exported network must accept any
+    size, so it uses the whole kernel. A step takes 1.04 to 1.07 times as long without it at 96×96 pixels,
+    1.01 to 1.04 times at 257×257.
     """
 
     def forward(self, feature: Tensor) -> Tensor:
@@ -59,20 +59,21 @@ class AtrousConv(nn.Conv2d):
 
 
 class JoiningConv(nn.Conv2d):
-    r"""Convolution of a coarse map, upsampled to the size of a fine one, and that one, channel by channel.
+    r"""Convolution of two concatenated maps: a fine map, and a coarse map upsampled to its size.
 
-    Upsampling is linear, too, so that it can come last, for each place t of the kernel by itself:
+    Upsampling and convolution are both linear, so the coarse map is upsampled last, separately for each
+    position t of the kernel:
 
     .. math::
         W * [U x, y] = \sum_t S_t U (W^x_t x) + W^y * y
 
-    `W_t` is a 1×1 convolution of the coarse map, which has a sixteenth of the pixels, and `S_t` the shift,
-    with zeros from outside. `S_t U` is the product of a matrix for the rows and one for the columns. In all
-    it takes a quarter of the multiply-adds, and no joined map has to be kept. A step takes 1.10 to 1.19 times
-    as long without it.
+    `W_t` is a 1×1 convolution of the coarse map, which has a sixteenth of the pixels. `S_t` shifts the map
+    and fills with zeros. `S_t U` is the product of a matrix for the rows and a matrix for the columns. This
+    needs a quarter of the multiply-adds, and the concatenated map is never stored. A step takes 1.10 to 1.19
+    times as long without it.
 
-    ((B, C, h, w), (B, D, H, W)) → (B, `out`, H, W), for a stride of 1, and padding that keeps the size. A
-    compiled or exported network shall fit any size, so it takes the steps `in_turn`.
+    ((B, C, h, w), (B, D, H, W)) → (B, `out`, H, W), with stride 1 and padding that keeps the size. A compiled
+    or exported network must accept any size, so it uses `in_turn`.
     """
 
     def forward(self, maps: tuple[Tensor, Tensor]) -> Tensor:  # type: ignore[override]
@@ -84,7 +85,7 @@ class JoiningConv(nn.Conv2d):
         return convolved.add_(_convolve_then_upsample(coarse, coarse_weight, fine.shape[-2:]))
 
     def in_turn(self, maps: tuple[Tensor, Tensor]) -> Tensor:
-        """The same by its definition: upsample, join, convolve."""
+        """The same by definition: upsample, concatenate, convolve."""
         coarse, fine = maps
         return super().forward(torch.cat((resize(coarse, fine.shape[-2:]), fine), dim=1))
 
@@ -104,7 +105,7 @@ def _convolve_then_upsample(feature: Tensor, weight: Tensor, size: Sequence[int]
 
 
 def _shifted_upsampling(size: int, to: int, places: int, *, like: Tensor) -> Tensor:
-    """Matrix (`to`, `size` · `places`) that upsamples a line, for each place of a kernel, shifted by it."""
+    """Matrix (`to`, `size` · `places`): upsamples a line, then shifts it for each position of the kernel."""
     same = torch.eye(size, device=like.device, dtype=torch.promote_types(like.dtype, torch.float32))
     upsampling = F.interpolate(same[None], to, mode="linear", align_corners=True)[0]
     padded = F.pad(upsampling, (places // 2, places // 2))
@@ -112,10 +113,10 @@ def _shifted_upsampling(size: int, to: int, places: int, *, like: Tensor) -> Ten
 
 
 class Dropout(nn.Dropout):
-    """Dropout whose mask does not hold up a CPU: `bernoulli_` takes there five times as long.
+    """Dropout with a fast mask on a CPU, where `bernoulli_` takes five times as long.
 
-    The probability is that of 16 random bits, which is off by 1/131072 at most. The mask is kept as bytes, a
-    quarter of what a mask of numbers takes. A step takes 1.05 to 1.10 times as long without it.
+    The probability is rounded to 16 random bits: it is wrong by 1/131072 at most. The mask is stored as
+    bytes, which take a quarter of the memory of float32. A step takes 1.05 to 1.10 times as long without it.
     """
 
     def forward(self, feature: Tensor) -> Tensor:

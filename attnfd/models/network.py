@@ -1,4 +1,4 @@
-"""What every network is, whatever it is made of: logits and named feature maps for images."""
+"""The base class of every network: it returns logits and named feature maps of images."""
 
 from collections.abc import Collection
 from itertools import chain
@@ -13,13 +13,14 @@ from attnfd.models.taps import NetInfo, Tap
 
 Classes = Annotated[tuple[Count, ...], Field(min_length=1)]
 ClassMap = Annotated[tuple[Classes, ...], Field(min_length=1)]
-"""For each class of an answer, the classes of the network that are one in it."""
+"""For each class of the output, the network's classes that are merged into it."""
 
 
 class Answering(Section):
-    """What the card of any network says of its classes.
+    """The part of every network's card that describes its classes.
 
-    `classes`: K of its own. `class_map`: what its logits are made of, if these are of other classes.
+    `classes`: the number K of the network's own classes. `class_map`: how they are merged into other classes;
+    None: they are not merged.
     """
 
     classes: Positive
@@ -34,18 +35,18 @@ class Answering(Section):
 
     @property
     def answers(self) -> int:
-        """K of the logits."""
+        """The number of classes in the logits."""
         return self.classes if self.class_map is None else len(self.class_map)
 
 
 def merge_classes(logits: Tensor, class_map: ClassMap | None) -> Tensor:
-    r"""Logits of classes that are each made of one or several.
+    r"""Merge classes: the probability of a new class is the sum of the probabilities of its classes.
 
     .. math:: z'_c = \log \sum_{k \in \text{map}(c)} \operatorname{softmax}(z)_k
 
     Args:
         logits: (B, K, H, W).
-        class_map: C of them; None: the logits stay what they are.
+        class_map: for each of C new classes, the old classes; None: the logits do not change.
 
     Shape: (B, C, H, W).
 
@@ -57,16 +58,17 @@ def merge_classes(logits: Tensor, class_map: ClassMap | None) -> Tensor:
     if class_map is None:
         return logits
     shares = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(1)
-    # One by one: an index of several would be copied to the GPU, and the host would wait.
+    # One class at a time: a list of indices would be copied to the GPU, and the host would wait.
     merged = [torch.stack([shares[:, one] for one in classes]).logsumexp(0) for classes in class_map]
     return torch.stack(merged, 1)
 
 
 class Network(nn.Module):
-    """Segments images, and its feature maps can be read on the way.
+    """A segmentation network that also returns feature maps (taps).
 
-    `architecture`: what it is built from, as a model's card keeps it. `attention`: a CBAM per layer, or none.
-    `margins`: buffers of a frozen network by layer, see `attnfd.models.frozen`; None before.
+    `architecture`: the arguments that it was built with, as a model's card contains them. `attention`: a CBAM
+    per layer, or empty. `margins`: buffers of a frozen network by layer, see `attnfd.models.frozen`; None if
+    the network is not frozen.
     """
 
     architecture: Answering
@@ -75,16 +77,16 @@ class Network(nn.Module):
 
     @property
     def info(self) -> NetInfo:
-        """Channels per layer and classes; the margins, too, once the network is frozen."""
+        """Channels per layer and number of classes; the margins, too, if the network is frozen."""
         raise NotImplementedError
 
     @property
     def pretrained(self) -> nn.Module:
-        """The part that learns at `lr`; all else learns at `lr` times `head_lr_factor`."""
+        """The part that learns at `lr`; the other parts learn at `lr` times `head_lr_factor`."""
         raise NotImplementedError
 
     def no_taps(self, missing: Collection[Tap]) -> ValueError:
-        """The error that a network has no such taps, which names those that it has."""
+        """The error for taps that this network does not have; it names the ones that it has."""
         layers = ", ".join(self.info.channels) or "none"
         refined = ", refined" if self.attention else " (refined needs a network with attention=Attention())"
         return ValueError(
@@ -94,7 +96,7 @@ class Network(nn.Module):
 
 
 def check_images(images: Any) -> None:
-    """See that images are what a network takes.
+    """Check that images are a float tensor (B, 3, H, W).
 
     Raises:
         TypeError: they are not.

@@ -1,6 +1,7 @@
-"""A network made again from its card and its weights.
+"""Rebuilds a network from its card and its weights.
 
-A logged model takes along what this module imports, so that it runs without this package: keep that little.
+A logged model contains a copy of every module that this one imports, so that it runs without this package.
+Keep these imports few.
 """
 
 from collections.abc import Mapping
@@ -19,15 +20,15 @@ from attnfd.models.network import Network
 
 
 def restore(card: Mapping[str, Any], weights: Path, where: str) -> Network:
-    """A network in eval mode, on the CPU and channels last. Never runs code out of a file.
+    """Rebuild a network in eval mode, on the CPU and channels last. Never runs code from the weights file.
 
     Args:
         card: has `architecture` and `frozen`.
         weights: a `.safetensors` file.
-        where: names the card in messages.
+        where: name of the card in messages.
 
     Raises:
-        UserError: the architecture is not valid, or the weights are not those of the network.
+        UserError: the architecture is not valid, or the weights do not fit the network.
     """
     key = f"{where}: architecture"
     kind = component("networks", one_of(kind_name(card), names("networks"), f"{key}.network"))()
@@ -40,7 +41,7 @@ def restore(card: Mapping[str, Any], weights: Path, where: str) -> Network:
         model = freeze(model)
     state = weight_file.read(weights)
     weight_file.check_names(state, model.state_dict(), str(weights), f"the network that {where} describes")
-    # Copied rather than assigned: in the file the tensors are not aligned, which changes the last digits.
+    # Copied, not assigned: the tensors of the file are not aligned, and that changes the last digits.
     if any(weight.is_meta for weight in model.parameters()):
         model.to_empty(device="cpu")
     model.to(memory_format=torch.channels_last).load_state_dict(state)
@@ -48,7 +49,7 @@ def restore(card: Mapping[str, Any], weights: Path, where: str) -> Network:
 
 
 def kind_name(card: Mapping[str, Any]) -> str:
-    """The kind of the network in a card, a file of attnfd/networks/."""
+    """The kind of the network in a card: the name of a file of attnfd/networks/."""
     architecture = card["architecture"]
     found = architecture.get("network") if isinstance(architecture, dict) else None
     return str(found or DEEPLAB)

@@ -1,4 +1,4 @@
-"""What a backbone is for DeepLabV3+: an fx graph with four stages."""
+"""The stages of a DeepLabV3+ backbone, which is an fx graph with four stages."""
 
 from typing import NamedTuple
 
@@ -6,10 +6,10 @@ from torch import fx
 
 
 class Stage(NamedTuple):
-    """Where a stage of a backbone ends.
+    """The end of a stage of a backbone.
 
-    `pre_relu`, `post_relu`: names of its output before and after its ReLU; the same where it has none.
-    `bn`: the last BN before `pre_relu`; None where none is. `channels`: C of the output.
+    `pre_relu`, `post_relu`: names of its output before and after its ReLU; the same if it has no ReLU.
+    `bn`: the last BN before `pre_relu`; None if there is none. `channels`: C of the output.
     """
 
     pre_relu: str
@@ -22,7 +22,7 @@ Stages = tuple[Stage, Stage, Stage, Stage]
 
 
 def activate_in_place(backbone: fx.GraphModule) -> None:
-    """Let an activation overwrite what nothing else reads: a feature before its ReLU must last."""
+    """Let an activation overwrite its input if no other node reads it: taps need features before the ReLU."""
     for node in backbone.graph.nodes:
         module = backbone.get_submodule(node.target) if node.op == "call_module" else None
         if isinstance(getattr(module, "inplace", None), bool):

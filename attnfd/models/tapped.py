@@ -1,4 +1,4 @@
-"""Any network that segments images, with taps at its modules."""
+"""Any segmentation network, with taps at its modules."""
 
 import copy
 from collections.abc import Collection, Iterator, Mapping
@@ -18,13 +18,14 @@ from attnfd.models.network import Answering, Network, check_images, merge_classe
 from attnfd.models.taps import NetInfo, Output, Tap
 
 SIDE = 64
-"""Of the image, in pixels, on which a network is tried when it is made."""
+"""Side, in pixels, of the image on which a new network is tested."""
 
 
 class TappedArchitecture(Answering):
-    """What a `Tapped` is built from, as a model's card keeps it.
+    """The arguments of a `Tapped`, as a model's card contains them.
 
-    `gain`: factor of what each CBAM gives; `folded`: convolutions and BNs that are one in the frozen network.
+    `gain`: factor of each CBAM's output. `folded`: pairs of a convolution and the BN that is folded into it
+    in the frozen network.
     """
 
     network: str
@@ -38,20 +39,21 @@ class TappedArchitecture(Answering):
 
 
 class Tapped(Network):
-    """A network of others that gives logits and named taps.
+    """A network of another library, or your own, with logits and named taps.
 
-    A tap is what a module gives, by the dotted name of that module: `pre_relu` and `post_relu` are the same
-    map, so name a BN or the activation behind it. Learned attention replaces what the module gives, where
-    that is a tensor or the last of a list; elsewhere, gates without weights are beside the path.
+    A tap is the output of a module; you give the dotted name of the module. `pre_relu` and `post_relu` are
+    the same map, so name a BN or the activation after it. If the output is a tensor, or a list whose last
+    entry is the map, learned attention replaces the map. If not, the gates have no weights and do not change
+    the forward path.
 
     Args:
         net: images (B, 3, H, W) → logits (B, K, h, w): a tensor, the `out` of a dict, or the `logits` of an
             object. They are resized to the image.
-        architecture: what it is made of; its `taps` are a dotted name for each layer.
-        divisor: images are padded at the right and below until this divides their sides.
+        architecture: its description; `taps` has a dotted name for each layer.
+        divisor: images are padded at the right and bottom until this divides their sides.
 
     Raises:
-        UserError: a tap or the logits are not what they must be.
+        UserError: a tap or the logits are not valid.
     """
 
     architecture: TappedArchitecture
@@ -67,7 +69,7 @@ class Tapped(Network):
                 raise UserError(f"taps.{layer}: found no module {name!r}; allowed: names below {names}")
         for module in net.modules():
             if isinstance(getattr(module, "inplace", None), bool):
-                module.inplace = False  # type: ignore[assignment]  # A map that is read must last.
+                module.inplace = False  # type: ignore[assignment]  # A tap must not be overwritten.
         self.channels = self._try()
         if architecture.attention is not None:
             for layer in architecture.taps:
@@ -86,16 +88,16 @@ class Tapped(Network):
         return self.net.get_submodule(name)
 
     def forward(self, images: Tensor, taps: Collection[Tap] = (), logits: bool = True) -> Output:
-        """See `DeepLabV3Plus.forward`; it computes the whole network for any tap.
+        """See `DeepLabV3Plus.forward`; but this always computes the whole network.
 
         Raises:
-            TypeError: the images are no normalised tensor.
+            TypeError: the images are not a float tensor of this shape.
             ValueError: this network has no such tap.
         """
         check_images(images)
         height, width = images.shape[-2:]
         below, right = -height % self.divisor, -width % self.divisor
-        # A compiled or exported network shall fit any size, so it asks for none.
+        # A compiled or exported network must accept any size, so it does not check the size.
         any_size = torch.compiler.is_compiling()
         padded = F.pad(images, (0, right, 0, below)) if any_size or below or right else images
         kept: dict[Tap, Tensor] = {}
@@ -111,7 +113,7 @@ class Tapped(Network):
 
     @contextmanager
     def _watched(self, taps: Collection[Tap], kept: dict[Tap, Tensor]) -> Iterator[None]:
-        """Keep the maps of these taps, and let attention act on them."""
+        """Store the maps of these taps in `kept`, and apply attention."""
         wanted, handles = set(taps), []
 
         def watch(layer: str) -> Any:
@@ -143,7 +145,7 @@ class Tapped(Network):
 
     @torch.no_grad()
     def _try(self) -> dict[str, int]:
-        """Run the network once, in eval mode; returns the channels of each tap."""
+        """Test the network once, in eval mode; return the channels of each tap."""
         given: dict[str, Any] = {}
         copies: dict[str, Tensor] = {}
         self.replaceable: dict[str, bool] = {}
@@ -154,7 +156,8 @@ class Tapped(Network):
                 if not (isinstance(feature, Tensor) and feature.ndim == 4):
                     shape = list(feature.shape) if isinstance(feature, Tensor) else type(feature).__name__
                     raise UserError(
-                        f"taps.{layer}: {name} gives {shape}; allowed: a module that gives a map (B, C, H, W)"
+                        f"taps.{layer}: {name} returns {shape}; allowed: a module that returns a map "
+                        "(B, C, H, W)"
                     )
                 given[layer], copies[layer] = feature, feature.clone()
                 self.replaceable[layer] = isinstance(output, Tensor | list | tuple)
@@ -171,7 +174,7 @@ class Tapped(Network):
             output = self.net.eval()(_example(self.net))
         except UserError:
             raise
-        except Exception as error:  # the network is not ours
+        except Exception as error:  # foreign code can raise anything
             reason = " ".join(str(error).split()) or type(error).__name__
             raise UserError(
                 f"network: cannot segment an image of {SIDE} × {SIDE} pixels ({reason})"
@@ -184,13 +187,13 @@ class Tapped(Network):
         scores, classes = _logits(output), self.architecture.classes
         if not (isinstance(scores, Tensor) and scores.ndim == 4):
             raise UserError(
-                f"network: gives {type(scores).__name__}; allowed: logits (B, K, H, W) as a tensor, as `out` "
-                "of a dict, or as `logits` of an object"
+                f"network: returns {type(scores).__name__}; allowed: logits (B, K, H, W) as a tensor, as "
+                "`out` of a dict, or as `logits` of an object"
             )
         if scores.shape[1] != classes:
             raise UserError(
-                f"network: gives logits of {scores.shape[1]} classes; allowed: the {classes} that it is "
-                "asked for"
+                f"network: returns logits of {scores.shape[1]} classes; allowed: {classes}, the number of "
+                "classes that it was built for"
             )
         for layer, name in taps.items():
             if layer not in given:
@@ -198,12 +201,14 @@ class Tapped(Network):
                     f"taps.{layer}: {name} does not run in a forward pass; name a module that does"
                 )
             if not torch.equal(given[layer], copies[layer]):
-                raise UserError(f"taps.{layer}: what {name} gives is overwritten later; name what follows it")
+                raise UserError(
+                    f"taps.{layer}: the output of {name} is overwritten later; name the module after it"
+                )
         return {layer: int(given[layer].shape[1]) for layer in taps}
 
 
 def _map(given: Any) -> Any:
-    """The feature map in what a module gives."""
+    """The feature map in a module's output."""
     if isinstance(given, list | tuple):
         return given[-1]
     return getattr(given, "last_hidden_state", given)
@@ -220,9 +225,9 @@ def _logits(output: Any) -> Any:
 
 
 def freeze_tapped(model: Tapped) -> Tapped:
-    """A copy without gradients and dropout, with every BN folded that follows a convolution alone.
+    """Copy a network without gradients and dropout, and fold every BN that alone reads a convolution.
 
-    What was folded is in its `architecture.folded`.
+    The folded pairs are in the copy's `architecture.folded`.
     """
     frozen = copy.deepcopy(model).eval()
     pairs = model.architecture.folded or tuple(_pairs(frozen))
@@ -249,9 +254,9 @@ def freeze_tapped(model: Tapped) -> Tapped:
 
 @torch.no_grad()
 def _pairs(model: Tapped) -> list[tuple[str, str]]:
-    """Convolutions whose output a BN reads and no other module, and that BN, as a forward pass shows them."""
+    """Find the convolutions whose output only a BN reads, each with that BN, in a forward pass."""
     made: dict[int, str] = {}
-    alive: list[Any] = []  # Else a later tensor could have the identity of an earlier one.
+    alive: list[Any] = []  # A freed tensor's id() could be used again for a later tensor.
     readers: dict[int, list[str]] = {}
     runs: dict[str, int] = {}
 
@@ -285,12 +290,12 @@ def _pairs(model: Tapped) -> list[tuple[str, str]]:
 
 
 def _example(net: nn.Module) -> Tensor:
-    """An image to try a network on, on its device and the same every time."""
+    """The test image of a network, on its device; the same every time."""
     images = torch.randn(1, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
     first = next(net.parameters(), images)
     return images.to(first.device)
 
 
 def _inner(module: nn.Module) -> bool:
-    """Whether a module has others inside; the activation of a timm BN is no other."""
+    """Whether a module contains other modules; the activation in a timm BN does not count."""
     return not isinstance(module, nn.BatchNorm2d) and any(True for _ in module.children())

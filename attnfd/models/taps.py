@@ -22,12 +22,12 @@ class Tap(NamedTuple):
 
 
 class Output(NamedTuple):
-    """What a network returns: logits (B, K, H, W), or None if not asked for, and the taps asked for."""
+    """What a network returns: logits (B, K, H, W), or None if not requested, and the requested taps."""
 
     logits: Tensor | None
     taps: dict[Tap, Tensor]
 
-    # Who takes an output for a tensor learns where the tensor is.
+    # Code that uses an output like a tensor gets a message that names the tensors.
     if not TYPE_CHECKING:  # type: ignore[misc]
 
         def __getattr__(self, name: str) -> Any:
@@ -48,10 +48,10 @@ _PAIR = "it is the pair (logits, taps); use output.logits or output.taps[tap]"
 
 @dataclass(frozen=True, kw_only=True)
 class NetInfo:
-    """What a distiller must know of a network before it sees a batch.
+    """The description of a network that a distiller needs before the first batch.
 
-    `channels`: per layer of `LAYERS` and `EARLY_LAYERS`. `margins`: per layer, E[x | x < 0] of the channel's
-    BN (C,), frozen teacher only (Heo et al. 2019, eq. 5).
+    `channels`: C of each layer of `LAYERS` and `EARLY_LAYERS`. `classes`: K. `margins`: for each layer,
+    E[x | x < 0] of each channel's BN (C,); only a frozen teacher has them (Heo et al. 2019, eq. 5).
     """
 
     channels: Mapping[str, int]

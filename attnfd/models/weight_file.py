@@ -1,4 +1,4 @@
-"""Weight files: read without running what is in them, and compared with the network they are for."""
+"""Weight files: read without running code from them, and compared with the network that uses them."""
 
 import pickle
 import warnings
@@ -14,7 +14,10 @@ from attnfd.errors import UserError
 
 
 class Part:
-    """A part of a NumPy number, such as a best score that a checkpoint keeps beside weights: what made it."""
+    """Replaces a NumPy class or function while a checkpoint is read; it keeps the arguments of the call.
+
+    Checkpoints contain NumPy numbers such as the best score.
+    """
 
     def __init__(self, *args: Any) -> None:
         self.args = args
@@ -36,12 +39,12 @@ STATE_DICT = "replace it by a state dict: where it can be loaded, torch.save(mod
 
 
 def read(file: str | Path) -> Mapping[str, Tensor]:
-    """The state dict in a `.safetensors` file, or in one that `torch.save` wrote; never runs code out of it.
+    """The state dict in a `.safetensors` file, or in a file that `torch.save` wrote. Never runs its code.
 
-    A training checkpoint may hold it as `state_dict` beside numbers.
+    In a training checkpoint it may be under the key `state_dict`, next to numbers.
 
     Raises:
-        UserError: the file is damaged or contains anything but a state dict.
+        UserError: the file is damaged or contains no state dict.
     """
     found = _load(file)
     if isinstance(found, Mapping):
@@ -52,7 +55,7 @@ def read(file: str | Path) -> Mapping[str, Tensor]:
 
 
 def beside(file: str | Path) -> Mapping[str, Any]:
-    """What a training checkpoint contains beside `state_dict`; see `number`.
+    """The entries of a training checkpoint except `state_dict`; see `number`.
 
     Raises:
         UserError: the file is damaged or contains code.
@@ -64,7 +67,7 @@ def beside(file: str | Path) -> Mapping[str, Any]:
 
 
 def number(value: Any) -> float | None:
-    """A number of Python, NumPy or torch that a checkpoint contains; None if it is none."""
+    """Convert a number of Python, NumPy or torch in a checkpoint; None if the value is not a number."""
     if isinstance(value, Tensor) and value.numel() == 1:
         return float(value)
     if isinstance(value, Part):
@@ -100,22 +103,22 @@ def _load(file: str | Path) -> Any:
 
 
 def check(given: Mapping[str, Tensor], needed: Mapping[str, Tensor], source: str, network: str) -> None:
-    """Compare names and shapes of weights with those of a network, and see that all are numbers.
+    """Check that weights have the names and shapes of a network's weights and are finite.
 
     Raises:
-        UserError: they differ; the message names the first few. Or a weight is NaN or infinite.
+        UserError: names or shapes differ (the message names the first few), or a weight is NaN or infinite.
     """
     check_names(given, needed, source, network)
     check_finite(given, source)
 
 
 def check_names(given: Mapping[str, Tensor], needed: Mapping[str, Tensor], source: str, network: str) -> None:
-    """Compare names and shapes of weights with those of a network.
+    """Check that weights have the names and shapes of a network's weights.
 
     Raises:
         UserError: they differ; the message names the first few.
     """
-    # Old torchvision files lack the counters of BN, which only a BN without momentum would read.
+    # Old torchvision files lack the counters of BN. Only a BN without momentum reads them.
     missing = [key for key in needed if key not in given and not key.endswith("num_batches_tracked")]
     unknown = [key for key in given if key not in needed]
     shapes = [
@@ -133,7 +136,7 @@ def check_names(given: Mapping[str, Tensor], needed: Mapping[str, Tensor], sourc
 
 
 def check_finite(weights: Mapping[str, Tensor], source: str) -> None:
-    """See that all weights are numbers.
+    """Check that all weights are finite.
 
     Raises:
         UserError: one is NaN or infinite.
@@ -141,6 +144,6 @@ def check_finite(weights: Mapping[str, Tensor], source: str) -> None:
     for key, value in weights.items():
         if not value.isfinite().all():
             raise UserError(
-                f"{source}: {key} has values that are no numbers (NaN or infinite); give weights of a "
+                f"{source}: {key} has values that are not finite (NaN or infinite); give weights of a "
                 "training that did not diverge"
             )

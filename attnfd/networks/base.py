@@ -1,7 +1,7 @@
 """The contract of a kind of networks.
 
-A kind is one file of this package: what `network: <name>` in `params.yaml` means. It makes networks out of
-their settings, and again out of the card of a trained one.
+A kind is one file of this package; `network: <name>` in `params.yaml` chooses it. It builds new networks from
+their settings, and rebuilds trained networks from their cards.
 """
 
 from abc import ABC, abstractmethod
@@ -14,38 +14,38 @@ from attnfd.models.network import Network
 
 
 class Kind(ABC):
-    """Makes networks of one kind."""
+    """Builds networks of one kind."""
 
     Architecture: ClassVar[type[Section]]
-    """What a card says of such a network."""
+    """The entry `architecture` in the card of such a network."""
 
     @abstractmethod
     def make(self, config: NetworkConfig, classes: int, attention: Attention | None, weights: str) -> Network:
-        """A new network.
+        """Build a new network.
 
         Args:
-            config: what `params.yaml` says of it.
+            config: its section of `params.yaml`.
             classes: K.
-            attention: settings of CBAMs at its layers; without them it has no `refined` taps.
+            attention: settings of CBAMs at its layers; None: the network has no `refined` taps.
             weights: `imagenet`, `none`, or a file.
 
         Raises:
-            UserError: a setting is not valid, or the weights cannot be had.
+            UserError: a setting is not valid, or the weights are not available.
         """
 
     @abstractmethod
     def skeleton(self, architecture: Any) -> Network:
-        """The network of a card, whose weights are to be overwritten."""
+        """Build the network of a card; the caller then replaces its weights."""
 
     def packages(self, architecture: Any) -> tuple[str, ...]:
-        """What must be installed beside torch and torchvision to make the network of a card."""
+        """The packages, beside torch and torchvision, that the network of a card needs."""
         return ()
 
     def check(self, config: NetworkConfig, classes: int, weights: str) -> Network | None:
-        """Find out before a training whether `make` could make the network; return it if it was made.
+        """Check before a training that `make` can build the network; return the network if it was built.
 
         Raises:
-            UserError: it could not.
+            UserError: it cannot.
         """
         return self.make(config, classes, None, weights)
 
@@ -54,7 +54,7 @@ BASE = Kind
 
 
 def kind_of(name: str) -> Kind:
-    """The kind of that name.
+    """The kind of this name.
 
     Raises:
         UserError: there is none.
@@ -66,5 +66,5 @@ def kind_of(name: str) -> Kind:
 def make_network(
     config: NetworkConfig, classes: int, *, attention: Attention | None = None, weights: str = "none"
 ) -> Network:
-    """A new network of the kind that `config.network` names; see `Kind.make`."""
+    """Build a new network of the kind `config.network`; see `Kind.make`."""
     return kind_of(config.network).make(config, classes, attention, weights)

@@ -28,7 +28,7 @@ class DeepLab(Kind):
         )
 
     def skeleton(self, architecture: DeepLabArchitecture) -> DeepLabV3Plus:
-        # On the meta device nothing is initialised in vain; but then what no file has would stay empty.
+        # The meta device avoids a useless initialisation. But buffers that no file contains would be empty.
         with torch.device("meta"):
             model = DeepLabV3Plus(**dict(architecture))
         if any(module._non_persistent_buffers_set for module in model.modules()):

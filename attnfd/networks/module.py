@@ -1,4 +1,4 @@
-"""A network of your own: what a function of this repository builds."""
+"""A network of your own, built by a function of this repository."""
 
 import importlib
 import sys
@@ -13,17 +13,17 @@ from attnfd.models.tapped import Tapped, TappedArchitecture
 from attnfd.networks.base import Kind
 
 COPIES = f"{PROJECT}.own."
-"""Where a logged model has its copy of your files."""
+"""The package in a logged model that contains a copy of your files."""
 
 FOLDER = "networks"
-"""Of the repository; `dvc.yaml` names it, so that an edit in it makes stale what may use it."""
+"""A folder of the repository. Stages in `dvc.yaml` depend on it, so an edit makes them stale."""
 
 
 class Module(Kind):
     """`{network: module, build: networks.mine:build, taps: {backbone: body.last}}`
 
-    The function takes the number of classes and returns an `nn.Module`. It is your code, and it is run; it
-    decides about initial weights, too.
+    The function takes the number of classes and returns an `nn.Module`. It is your code, and attnfd runs it.
+    It also sets the initial weights.
     """
 
     Architecture = TappedArchitecture
@@ -40,11 +40,11 @@ class Module(Kind):
 
 
 def _built(build: str, classes: int) -> nn.Module:
-    # The card of somebody else's model shall not name any function of this machine.
+    # The card of a foreign model must not be able to call any function on this machine.
     if not build.startswith((f"{FOLDER}.", COPIES)):
         raise UserError(
             f"build: found {build!r}; allowed: a function in a file of {FOLDER}/, such as "
-            f"{FOLDER}.mine:build, since the stages depend on that folder"
+            f"{FOLDER}.mine:build, because the stages depend on that folder"
         )
     module, _, function = build.partition(":")
     if not (module and function.isidentifier()):
@@ -54,14 +54,14 @@ def _built(build: str, classes: int) -> nn.Module:
         sys.path.insert(0, root)
     try:
         found = importlib.import_module(module)
-    except (Exception, SystemExit) as error:  # somebody's own code
+    except (Exception, SystemExit) as error:  # the user's code can raise anything
         raise UserError(f"build: {module}: cannot be imported ({_said(error)}); fix the file") from None
     made = getattr(found, function, None)
     if not callable(made):
-        raise UserError(f"build: {module}: has no function {function!r}; define it, or name another")
+        raise UserError(f"build: {module}: has no function {function!r}; define it, or name another function")
     try:
         net = made(classes)
-    except (Exception, SystemExit) as error:  # somebody's own code
+    except (Exception, SystemExit) as error:  # the user's code can raise anything
         raise UserError(f"build: {build}({classes}) raises {_said(error)}; fix the function") from None
     if not isinstance(net, nn.Module):
         raise UserError(f"build: {build}({classes}) returns {type(net).__name__}; allowed: an nn.Module")

@@ -1,4 +1,4 @@
-"""Networks of segmentation_models_pytorch: any of its architectures on any of its encoders."""
+"""Networks of segmentation_models_pytorch: any of its architectures with any of its encoders."""
 
 import warnings
 from pathlib import Path
@@ -21,13 +21,14 @@ ENCODER = {
     "Segformer": "decoder.mlp_stage.0",
     "UPerNet": "decoder.psp",
 }
-"""The layer `encoder` of an architecture, where the deepest map is brought to the decoder's width."""
+"""The layer `encoder` of an architecture: the module that maps the deepest map to the decoder's width."""
 
 
 class Smp(Kind):
     """`{network: smp, architecture: Segformer, encoder: mit_b0}`
 
-    `backbone` is the encoder's last map and `decoder` what the decoder gives; `taps` names other modules.
+    The layer `backbone` is the encoder's last map, `decoder` is the decoder's output. `taps` can name other
+    modules.
     """
 
     Architecture = TappedArchitecture
@@ -69,15 +70,14 @@ class Smp(Kind):
                     encoder_weights="imagenet" if weights == "imagenet" else None,
                     classes=architecture.classes,
                 )
-        except (
-            Exception
-        ) as error:  # the library checks little, and the hub's client raises errors of many kinds
+        except Exception as error:  # the library checks little; the hub's client raises many kinds of errors
             reason = " ".join(str(error).split()) or type(error).__name__
             what = (
                 f"weights: imagenet weights of {encoder}" if weights == "imagenet" else f"{name} on {encoder}"
             )
             raise UserError(
-                f"{what}: cannot be had ({reason}); give a file or `weights: none`, or another encoder"
+                f"{what}: cannot be loaded ({reason}); give a file, set `weights: none`, or choose another "
+                "encoder"
             ) from None
         if weights not in ("none", "imagenet"):
             _fill(net.encoder, weights.replace("{backbone}", encoder), encoder)
@@ -94,7 +94,7 @@ def _library() -> Any:
 
 
 def _fill(encoder: nn.Module, file: str, name: str) -> None:
-    """Give an encoder the weights of a file: a state dict of it, or of a whole network."""
+    """Load an encoder's weights from a file: a state dict of the encoder, or of a whole network."""
     if not Path(file).is_file():
         raise UserError(f"weights: {file}: no such file; allowed: imagenet, none, or a weights file")
     found = weight_file.read(Path(file))

@@ -1,4 +1,4 @@
-"""A student and the distiller that trains beside it: made, saved, and read again."""
+"""Makes, saves and loads a student and its distiller."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,7 +26,7 @@ from attnfd.paths import DISTILLER, HISTORY, Cell
 Pair = tuple[Network, Distiller]
 
 STORED = ("runs:/", "models:/")
-"""How the names of models in the tracking store begin."""
+"""The prefixes of models in the tracking store."""
 
 
 def make_student(cell: Cell, settings: Settings, classes: int, teacher: NetInfo, *, weights: str) -> Pair:
@@ -48,19 +48,19 @@ def load_start(student: Student, key: str, fetched: Path | None = None) -> tuple
     """The model that a student starts from, and its card.
 
     Args:
-        key: of the student in `params.yaml`, which opens a message.
-        fetched: the folder that has the model, if it is one of the tracking store.
+        key: key of the student in `params.yaml`; messages start with it.
+        fetched: the folder of the model, if it comes from the tracking store.
 
     Raises:
-        UserError: it is not there, is damaged, or is another network than the student.
+        UserError: the model does not exist, is damaged, or is another network than the student.
     """
     assert student.weights is not None
     folder = fetched or paths.main_root() / Path(student.weights).expanduser()
     if not folder.is_dir():
         raise UserError(
-            f"{key}.weights: found {student.weights}, which is no folder; allowed: the folder of a model, "
-            "such as models/shapes/resnet18/attnfd/0 (a copy of it, if the same cell is to be trained), or a "
-            "model of MLflow: runs:/<run id>/<name>, models:/<name>/<version>"
+            f"{key}.weights: found {student.weights}, which is not a folder; allowed: the folder of a model, "
+            "such as models/shapes/resnet18/attnfd/0 (copy it first if you train the same cell), or a model "
+            "of MLflow: runs:/<run id>/<name>, models:/<name>/<version>"
         )
     model, card = checkpoint.load(folder)
     made_of = card["architecture"]
@@ -83,10 +83,10 @@ def start_from(
 ) -> dict[str, Any]:
     """Give a new student the weights of the model that it starts from.
 
-    The classifier stays new unless the model has the same classes in the same order.
+    If the model has other classes, or another order of them, the student keeps its new classifier.
 
     Returns:
-        What the card of the student says of it: the model's weights and which classifier there is.
+        An entry for the student's card: the model, its SHA-256, and where the classifier comes from.
     """
     model, card = load_start(student, key, fetched)
     same = list(card.get("classes", ())) == list(classes)
@@ -108,9 +108,9 @@ def _of_classes(student: Student, classes: int) -> set[str]:
 
 
 def save_student(cell: Cell, pair: Pair, history: pd.DataFrame, card: Mapping[str, Any]) -> None:
-    """Write the student with its card and the history of its training; the distiller is a file of its own.
+    """Write the student with its card and its training history; and the distiller, in a separate file.
 
-    Connectors and attention of the distiller serve pictures alone.
+    Later, only pictures use the distiller's connectors and attention.
     """
     student, distiller = pair
     checkpoint.save(cell.model, student, {**card, "val_miou": history["miou"].max()})
@@ -120,7 +120,7 @@ def save_student(cell: Cell, pair: Pair, history: pd.DataFrame, card: Mapping[st
 
 
 def load_distiller(cell: Cell, settings: Settings, student: NetInfo, teacher: NetInfo) -> Distiller:
-    """The distiller that `save_student` wrote beside a student.
+    """Load the distiller that `save_student` wrote.
 
     Raises:
         UserError: the file is missing or damaged, or does not fit the settings of the method.
@@ -140,10 +140,10 @@ def _distiller(cell: Cell, settings: Settings, student: NetInfo, teacher: NetInf
 
 
 def check_layers(name: str, method: Any, **networks: NetInfo) -> None:
-    """See that networks have the layers that a method compares; `student` and `teacher` are their names.
+    """Check that the networks have the layers that a method compares; pass them as `student`, `teacher`.
 
     Raises:
-        UserError: one is missing.
+        UserError: a network does not have a layer.
     """
     for network, info in networks.items():
         for layer in getattr(method, "layers", ()):

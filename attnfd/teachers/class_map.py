@@ -1,4 +1,4 @@
-"""A teacher that knows other classes than the dataset: which of its classes make up each of the dataset's."""
+"""The class map of a teacher with other classes: which of its classes are merged into each dataset class."""
 
 from collections.abc import Sequence
 
@@ -14,13 +14,13 @@ def numbers(config: TrainTeacher, dataset: Sequence[str]) -> ClassMap | None:
     """For each class of the dataset, the numbers of the teacher's classes that `config` maps to it.
 
     Args:
-        dataset: its classes.
+        dataset: the names of the dataset's classes.
 
     Returns:
-        None without a `class_map`.
+        The numbers; None if there is no `class_map`.
 
     Raises:
-        UserError: a class is not there, has no source, or is named twice.
+        UserError: a class does not exist, is named twice, or no class is mapped to it.
 
     Example:
         >>> config = TrainTeacher.model_construct(

@@ -1,4 +1,4 @@
-"""A teacher that was trained elsewhere: a checkpoint of ours, or one in the layout of the AttnFD authors."""
+"""A teacher trained elsewhere: a folder that train_teacher wrote, or a file in the AttnFD authors' layout."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,7 +19,7 @@ from attnfd.models.tapped import Tapped
 from attnfd.networks.base import make_network
 from attnfd.teachers import claims, class_map
 
-# Names of the published DeepLabV3+ (Heo et al. 2019, then AttnFD) by ours; a backbone has torchvision's.
+# Our names → names in the published DeepLabV3+ (Heo et al. 2019, then AttnFD). Backbones use torchvision's.
 PUBLISHED = {
     "aspp.point.conv": "aspp.aspp1.atrous_conv",
     "aspp.point.bn": "aspp.aspp1.bn",
@@ -41,26 +41,26 @@ CLASSIFIER = f"{PUBLISHED['classifier']}.bias"
 
 
 class Imported(NamedTuple):
-    """A network in eval mode, and whether its attention is new: not from the checkpoint, and the identity."""
+    """A network in eval mode, and whether its attention is new, that is, not from the checkpoint."""
 
     model: Network
     new_attention: bool
 
 
 def import_teacher(config: TrainTeacher, classes: int, names: Sequence[str] = ()) -> Imported:
-    """The teacher of `config.checkpoint`, which computes what it computed where it comes from.
+    """Import the teacher of `config.checkpoint`. It computes the same as where it was trained.
 
-    A checkpoint without attention is given `config.attention`: gates without weights stand beside the
-    forward path, a learned CBAM in it starts as the identity. The published network has CBAMs that its
-    forward path does not use; they are left out. With `config.class_map` its logits are of the dataset's
+    A checkpoint without attention gets `config.attention`: gates without weights do not change the forward
+    path, and a learned CBAM in the path starts as the identity. The published network has CBAMs that its
+    forward path does not use; they are left out. With `config.class_map`, the logits are of the dataset's
     classes.
 
     Args:
-        classes: of the dataset.
-        names: of these classes, for a `class_map`.
+        classes: number of classes of the dataset.
+        names: names of these classes; needed for a `class_map`.
 
     Raises:
-        UserError: `check_teacher` would.
+        UserError: as in `check_teacher`.
     """
     numbers = class_map.numbers(config, names)
     known = len(config.classes or ()) or classes
@@ -83,16 +83,16 @@ def _import_deeplab(config: TrainTeacher, classes: int) -> Imported:
 
 
 def check_teacher(config: TrainTeacher, classes: int | None = None, names: Sequence[str] = ()) -> None:
-    """Find out before anything runs whether `import_teacher` could read the checkpoint.
+    """Check before anything runs that `import_teacher` can read the checkpoint.
 
     Args:
-        classes: of the dataset; None: any number will do.
-        names: of these classes, for a `class_map`.
+        classes: number of classes of the dataset; None: any number is valid.
+        names: names of these classes; needed for a `class_map`.
 
     Raises:
-        UserError: it is missing, damaged, frozen, of another network or trained at another output stride, has
-            other classes or weights that are no numbers, or a class map does not fit; the message names what
-            differs.
+        UserError: the checkpoint is missing, damaged or frozen; it is of another network, has another output
+            stride or other classes; its weights are not finite; or a class map does not fit. The message
+            names what differs.
     """
     class_map.numbers(config, names)
     known = len(config.classes or ()) or classes
@@ -108,9 +108,9 @@ def fingerprint(config: TrainTeacher) -> str:
 
 
 def compare(config: TrainTeacher, classes: Sequence[str], miou: float) -> None:
-    """Warn where the teacher differs from what its file says; see `attnfd.teachers.claims.compare`.
+    """Warn if the teacher differs from what its file says; see `attnfd.teachers.claims.compare`.
 
-    Not with a `class_map`: what its file says is about other classes.
+    With a `class_map` there is no warning, because the file describes other classes.
     """
     if config.class_map is None:
         claims.compare(_file(config), classes, miou, config.output_stride)
@@ -123,7 +123,7 @@ def _file(config: TrainTeacher) -> Path:
 
 
 def _read(config: TrainTeacher, classes: int | None) -> tuple[Architecture, Mapping[str, Tensor]]:
-    """The network of the checkpoint, and its weights by our names."""
+    """The network of the checkpoint, and its weights with our names."""
     found, state = _read_any(config)
     if classes is not None:
         _check_classes(config, found.answers, classes)
@@ -139,7 +139,7 @@ def _check_classes(config: TrainTeacher, found: int, classes: int) -> None:
         )
     raise UserError(
         f"{config.checkpoint}: has {found} classes, the dataset has {classes}; give a checkpoint that was "
-        "trained on its classes, or map them by train_teacher.class_map"
+        "trained on the dataset's classes, or map its classes with train_teacher.class_map"
     )
 
 
@@ -151,7 +151,7 @@ def _read_any(config: TrainTeacher) -> tuple[Architecture, Mapping[str, Tensor]]
         return _read_published(file, config)
     model = _load(file, config)
     if not isinstance(model, DeepLabV3Plus):
-        raise UserError(f"{file}: is no DeepLabV3+; set train_teacher.network")
+        raise UserError(f"{file}: is not a DeepLabV3+; set train_teacher.network")
     if model.architecture.backbone != config.backbone:
         found = model.architecture.backbone
         raise UserError(f"{file}: has the backbone {found}; set train_teacher.backbone: {found}")
@@ -169,17 +169,17 @@ def _load(file: Path, config: TrainTeacher) -> Network:
     named = list(card.get("classes", config.classes or ()))
     if config.classes is not None and named != list(config.classes):
         raise UserError(
-            f"{file}: has the classes {', '.join(map(str, named))}; name them so in train_teacher.classes"
+            f"{file}: has the classes {', '.join(map(str, named))}; use these names in train_teacher.classes"
         )
     if config.class_map is not None and model.architecture.class_map is not None:
         raise UserError(
-            f"train_teacher.class_map: {file} has one already; allowed: a teacher with classes of its own"
+            f"train_teacher.class_map: {file} already has a class map; allowed: a teacher without one"
         )
     return model
 
 
 def _import_other(config: TrainTeacher, classes: int) -> Imported:
-    """A teacher of another kind: weights of the network that `config` describes, or a folder of ours."""
+    """A teacher of another kind: weights of the network in `config`, or a folder that train_teacher wrote."""
     file = _file(config)
     if not file.is_file():
         raise UserError(f"train_teacher.checkpoint: {file}: no such file; allowed: a checkpoint, or null")
@@ -201,11 +201,11 @@ def _read_published(file: Path, config: TrainTeacher) -> tuple[Architecture, Map
     given = {key.removeprefix("module."): value for key, value in weight_file.read(file).items()}
     given = {key: value for key, value in given.items() if ".cbam." not in key}
     if CLASSIFIER not in given:
-        card = f" and no {paths.CARD} beside it" if file.name == paths.MODEL else ""
+        card = f", and there is no {paths.CARD} beside it" if file.name == paths.MODEL else ""
         raise UserError(
-            f"{file}: no {CLASSIFIER} in it{card}; allowed: a folder that train_teacher wrote, or weights of "
-            "a DeepLabV3+ in the layout of the AttnFD authors; other networks cannot be teachers "
-            "(docs/bring-your-teacher.md)"
+            f"{file}: contains no {CLASSIFIER}{card}; allowed: a folder that train_teacher wrote, or weights "
+            "of a DeepLabV3+ in the layout of the AttnFD authors; for any other network set "
+            "train_teacher.network (docs/bring-your-teacher.md)"
         )
     architecture = Architecture(
         backbone=str(config.backbone),
@@ -230,13 +230,13 @@ def _published(key: str) -> str:
 
 @torch.no_grad()
 def _make_identity(model: DeepLabV3Plus) -> None:
-    """Halve the features at every gate, and let the convolutions behind make up for it.
+    """Set every gate to ½, and double the weights that read its output.
 
-    Factors of two are exact: the logits stay the same to the bit.
+    Factors of two are exact: the logits stay the same bit for bit.
     """
     readers: dict[str, list[Tensor]] = {
         "backbone": [part.conv.weight for part in (model.aspp.point, *model.aspp.atrous, model.aspp.image)],
-        "encoder": [model.decoder.fuse.conv.weight[:, :WIDTH]],  # the rest reads low-level features
+        "encoder": [model.decoder.fuse.conv.weight[:, :WIDTH]],  # the other weights read low-level features
         "decoder": [model.classifier.weight],
     }
     for layer, weights in readers.items():

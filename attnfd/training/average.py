@@ -12,10 +12,11 @@ class Average:
 
     .. math:: a ← d\,a + (1 - d)\,w, \quad d = \min(\text{keep}, (1 + n) / (10 + n))
 
-    after update n, so that the first weights, which are random, are soon forgotten. Whole numbers are copied.
+    after update n. Early averages change fast, so the random first weights soon have no effect. Integer
+    buffers are copied.
 
     Args:
-        keep: share that is kept at each update.
+        keep: share of the average that is kept at each update.
     """
 
     def __init__(self, network: nn.Module, keep: float) -> None:
@@ -24,7 +25,7 @@ class Average:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Take part of the network's weights as they are now."""
+        """Add the network's current weights to the average."""
         self.updates += 1
         kept = min(self.keep, (1 + self.updates) / (10 + self.updates))
         for name, value in self.network.state_dict().items():
@@ -35,7 +36,7 @@ class Average:
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
-        """Let the network have the averaged weights."""
+        """Give the network the averaged weights inside the `with` block."""
         own = {name: value.clone() for name, value in self.network.state_dict().items()}
         self.network.load_state_dict(self.weights)
         try:

@@ -1,8 +1,8 @@
-"""Going on with an unfinished training: its state, kept where DVC does not remove it.
+"""Checkpoints, to resume an unfinished training. They are stored where DVC does not remove them.
 
-A checkpoint belongs to a cell and to everything that the cell's model follows from. Start the same cell with
-the same inputs again and it goes on, on a CPU bit for bit as if nothing had happened; change an input and
-it starts afresh.
+A checkpoint belongs to a cell and to all inputs of its training. Start the same cell with the same inputs
+again, and it resumes; on a CPU the result is the same bit for bit as without the interruption. Change an
+input, and it starts from the beginning.
 """
 
 import logging
@@ -20,16 +20,16 @@ from attnfd.errors import UserError, full_disk
 from attnfd.runtime import processes
 
 KEPT = 2
-"""Checkpoints of a training: the newest, and the one before in case the disk has lost it."""
+"""How many checkpoints a training keeps: the newest, and the one before in case the newest is damaged."""
 
 logger = logging.getLogger(__name__)
 
 
 class Checkpoints:
-    """The checkpoints of one training, files `<step>.pt` in a folder of their own.
+    """The checkpoints of one training: files `<step>.pt` in their own folder.
 
     Args:
-        folder: made when the first checkpoint is saved.
+        folder: created when the first checkpoint is saved.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -45,19 +45,19 @@ class Checkpoints:
         return sorted(self.folder.glob("[0-9]*.pt"), reverse=True)
 
     def load(self) -> dict[str, Any] | None:
-        """The newest state that can be read, or None. Never runs code out of a file."""
+        """The newest state that can be read, or None. Never runs code from a file."""
         for file in self.files():
             try:
                 return torch.load(file, weights_only=True, map_location="cpu")
-            except Exception:  # Whatever is wrong with it, the one before may serve.
+            except Exception:  # Whatever the reason, the checkpoint before may be valid.
                 file.unlink(missing_ok=True)
         return None
 
     def save(self, state: Mapping[str, Any], step: int) -> None:
-        """Write a state, all of it or nothing, and remove older ones.
+        """Write a state completely or not at all, then remove old ones.
 
         Raises:
-            UserError: it cannot be written; the checkpoints before it are untouched.
+            UserError: it cannot be written; the earlier checkpoints do not change.
         """
         file = self.folder / f"{step:09}.pt"
         unfinished = file.with_suffix(".unfinished")
@@ -79,12 +79,12 @@ class Checkpoints:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Train without company: wait while another process trains the same from the same inputs.
+        """Wait while another process trains the same cell from the same inputs.
 
-        If that process dies, this one resumes its training; if it finishes, this one trains anew.
+        If that process dies, this one resumes its training. If it finishes, this one trains again.
 
         Raises:
-            UserError: another process is at work, and this training has several processes, which do not wait.
+            UserError: another process is training, and this training has several processes: they do not wait.
         """
         from filelock import FileLock, Timeout
 
@@ -99,7 +99,7 @@ class Checkpoints:
         except Timeout:
             other = f"process {_content(file)} trains this cell from the same inputs"
             if processes.count() > 1:
-                raise UserError(f"{self.folder}: {other}; start again when it has ended") from None
+                raise UserError(f"{self.folder}: {other}; run the command again when it has ended") from None
             logger.warning("%s: %s; waiting for it to end", self.folder, other)
             lock.acquire(poll_interval=1)
         try:
@@ -107,20 +107,20 @@ class Checkpoints:
                 file.write_text(f"{os.getpid()} on {socket.gethostname()}", encoding="utf-8")
             yield
         finally:
-            # Before the release: a process that waits sees that its file is gone, and locks a new one.
-            with suppress(PermissionError):  # Windows removes no open file; the release does.
+            # Before the release: a waiting process sees that the file is gone and locks a new one.
+            with suppress(PermissionError):  # Windows cannot remove an open file; the release removes it.
                 file.unlink(missing_ok=True)
             lock.release()
 
     def clear(self) -> None:
-        """Remove them all; the training is done."""
+        """Remove all checkpoints when the training is done."""
         if processes.rank() > 0:
             return
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def _content(file: Path) -> str:
-    """What a file says, or `?` if it is gone by now."""
+    """The text of a file, or `?` if the file is gone."""
     try:
         return file.read_text(encoding="utf-8")
     except OSError:
@@ -128,7 +128,7 @@ def _content(file: Path) -> str:
 
 
 def _sync(folder: Path) -> None:
-    """Make a rename last through a power cut, where the system can open a folder."""
+    """Make sure that a rename survives a power failure, on systems that can open a folder."""
     if not hasattr(os, "O_DIRECTORY"):  # Windows
         return
     descriptor = os.open(folder, os.O_RDONLY)

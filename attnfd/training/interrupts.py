@@ -10,27 +10,27 @@ from attnfd.errors import StoppedError
 from attnfd.runtime import processes
 
 AGREE_STEPS = 10
-"""Several processes agree on a stop once in so many steps, as each time they wait for each other."""
+"""Steps between two agreements of several processes on a stop; in each, they wait for each other."""
 
 
 class Interrupt:
-    """Whether the user (Ctrl-C) or the machine (SIGTERM) has asked the training to stop."""
+    """Whether the user (Ctrl-C) or the system (SIGTERM) has asked the training to stop."""
 
     def __init__(self) -> None:
         self.asked: signal.Signals | None = None
         self.agreed: signal.Signals | None = None
 
     def agree(self, step: int = 0) -> None:
-        """Let all processes stop at the same step if one of them was asked to."""
+        """Let all processes stop at the same step if one of them was asked to stop."""
         if processes.count() > 1 and step % AGREE_STEPS:
             return
         self.agreed = max((asked for asked in processes.everyones(self.asked) if asked), default=None)
 
     def raise_if_asked(self, where: str) -> None:
-        """Stop the training, whose state is safe by now.
+        """Stop the training if asked. The caller has saved its state.
 
         Raises:
-            StoppedError: it was asked to.
+            StoppedError: the training was asked to stop.
         """
         if self.agreed is not None:
             raise StoppedError(
@@ -41,14 +41,14 @@ class Interrupt:
 
 @contextmanager
 def interruptible() -> Iterator[Interrupt]:
-    """Note the first Ctrl-C or SIGTERM instead of dying of it; the second one does what it always does."""
+    """Record the first Ctrl-C or SIGTERM instead of ending; the second one has its usual effect."""
     interrupt = Interrupt()
     before: dict[signal.Signals, Any] = {}
 
     def note(number: int, frame: FrameType | None) -> None:
         interrupt.asked = signal.Signals(number)
         if processes.count() > 1:
-            return  # `torchrun` passes on what the terminal has sent already, and kills in the end.
+            return  # `torchrun` forwards a signal that the terminal has already sent, and kills at last.
         for name, handler in before.items():
             signal.signal(name, handler)
 

@@ -1,4 +1,4 @@
-"""What the labels of a batch ask of a network."""
+"""The loss of a network's logits against the labels."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 
 class LabelLoss(nn.Module):
-    """Cross-entropy; on demand with weights, of the hardest pixels alone, and beside a Dice term.
+    """Cross-entropy; optionally with class weights, of the hardest pixels only, and with a Dice term.
 
     Args:
-        weights: of the classes (K,); None for 1 each.
-        hard_pixels: share of the pixels that count, those with the largest loss.
-        dice: factor of the Dice term.
+        weights: class weights (K,); None: 1 for each class.
+        hard_pixels: share of the pixels that count: those with the largest loss.
+        dice: factor of the Dice term; 0: no such term.
     """
 
     weights: Tensor | None
@@ -31,7 +31,7 @@ class LabelLoss(nn.Module):
         self.hard_pixels, self.dice = hard_pixels, dice
 
     def forward(self, logits: Tensor, target: Tensor) -> dict[str, Tensor]:
-        """Terms by name, of logits (B, K, H, W) and labels (B, H, W), 255 = void."""
+        """Loss terms by name, for logits (B, K, H, W) and labels (B, H, W), 255 = void."""
         plain = self.weights is None and self.hard_pixels == 1
         terms = {
             "ce": cross_entropy(logits, target)
@@ -44,10 +44,10 @@ class LabelLoss(nn.Module):
 
 
 def label_loss(config: Training, card: "Card") -> LabelLoss:
-    """The loss that the settings of a training ask for.
+    """The loss that a training's settings describe.
 
     Raises:
-        UserError: `class_weights` names a class that the dataset has not.
+        UserError: `class_weights` names a class that the dataset does not have.
     """
     return LabelLoss(_weights(config, card), hard_pixels=config.hard_pixels, dice=config.dice)
 

@@ -1,4 +1,4 @@
-"""The loop that trains teacher and students alike."""
+"""The training loop of teacher and students."""
 
 from collections.abc import Sequence
 
@@ -19,13 +19,13 @@ from attnfd.training.state import Trainee, TrainState
 def fit_together(
     trainees: Sequence[Trainee], prepared: Prepared, config: Training, *, seed: int, fabric: Fabric
 ) -> list[pd.DataFrame | UserError]:
-    """Train several networks side by side on the same batches: each gets the bits that `fit` would give it.
+    """Train several networks on the same batches. Each result is the same bit for bit as that of `fit`.
 
-    They take turns at every batch, each with random states and a number of epochs of its own. One that is
-    behind the others, after an interruption, catches up first.
+    At each batch, every network takes one step. Each has its own random states and number of epochs. If one
+    is behind the others after an interruption, it catches up first.
 
     Returns:
-        For each what `fit` returns, or the error that ended its training; the others continue.
+        For each network, the result of `fit`, or the error that ended its training; the others continue.
 
     Raises:
         StoppedError: Ctrl-C or SIGTERM; the states are saved.
@@ -67,13 +67,13 @@ def fit_together(
 
 
 def fit(trainee: Trainee, prepared: Prepared, config: Training, *, seed: int, fabric: Fabric) -> pd.DataFrame:
-    """Train a network, and leave it with the weights of its best validation.
+    """Train a network. Afterwards it has the weights of its best validation.
 
-    Resumes from the newest of the trainee's checkpoints, and adds to them while it trains.
+    Resumes from the trainee's newest checkpoint, and writes new checkpoints.
 
     Returns:
-        A row per epoch: mean of `loss` and of each term, `lr` of the backbone at its end, and the
-        validation's `miou` in the epochs that have one.
+        A row per epoch: means of `loss` and of each term, the backbone's `lr` at the end of the epoch, and
+        `miou` if there was a validation.
 
     Raises:
         UserError: the loss is no longer finite; the message names epoch, step and term.

@@ -1,4 +1,4 @@
-"""What a training costs: time and memory."""
+"""Time and memory of a training."""
 
 import sys
 import time
@@ -7,7 +7,7 @@ import torch
 
 
 class Meter:
-    """What a training costs, for the log alone: an out of the pipeline must not differ between two runs.
+    """Measures time and memory, only for the log: outputs of the pipeline must not differ between two runs.
 
     Args:
         before: seconds that the training took before it was resumed.
@@ -20,7 +20,7 @@ class Meter:
 
     @property
     def seconds(self) -> float:
-        """Since the beginning, validation among them."""
+        """Seconds since the beginning of the training, with validation."""
         return time.perf_counter() - self._start
 
     def start_epoch(self) -> None:
@@ -30,13 +30,13 @@ class Meter:
             torch.cuda.reset_peak_memory_stats(self._device)
 
     def count(self, images: int) -> None:
-        """Another step."""
+        """Add a step with this number of images."""
         self._images += images
         self._steps += 1
 
     def epoch(self) -> dict[str, float]:
-        """Costs of the steps since `start_epoch`, data loading among them and validation not."""
-        if not self._steps:  # Resumed when all were taken.
+        """Costs of the steps since `start_epoch`, with data loading and without validation."""
+        if not self._steps:  # The training was resumed after the last step of the epoch.
             return {}
         seconds = time.perf_counter() - self._start_epoch
         costs = {
@@ -50,10 +50,10 @@ class Meter:
 
 
 def peak_memory() -> int:
-    """The most bytes of memory that this process has used, without its loader processes."""
+    """The peak memory of this process in bytes, without its loader processes."""
     try:
         import resource
-    except ModuleNotFoundError:  # Windows, which counts its own peak
+    except ModuleNotFoundError:  # Windows; there psutil has the peak
         import psutil  # type: ignore[import-untyped]
 
         memory = psutil.Process().memory_info()

@@ -1,4 +1,4 @@
-"""What a training step minimises."""
+"""The loss that a training step minimises."""
 
 from collections.abc import Collection, Sequence
 
@@ -23,14 +23,14 @@ def gather_output(part: Output) -> Output:
 
 
 class Objective(nn.Module):
-    """What a step minimises: what the labels ask of a network, plus what a distiller adds.
+    """The terms of the loss: those of the labels, and those of a distiller.
 
     Args:
         model: the network in training, teacher or student.
-        distiller: the method, unless the network learns from labels alone.
-        teacher: the frozen teacher, or what it shares with others. It is kept out of `parameters()` and
-            `state_dict()`, and does not run if the method reads nothing of it.
-        labels: the loss of the labels; unset: cross-entropy.
+        distiller: the method; None: the network learns from labels only.
+        teacher: the frozen teacher, or a `SharedTeacher`. It is not part of `parameters()` and
+            `state_dict()`. It does not run if the method reads nothing from it.
+        labels: the loss of the labels; None: cross-entropy.
     """
 
     def __init__(
@@ -47,7 +47,13 @@ class Objective(nn.Module):
         self._teacher = (teacher,)  # a tuple hides it from nn.Module
 
     def forward(self, images: Tensor, target: Tensor, progress: float) -> dict[str, Tensor]:
-        """Terms by name; their sum is the loss. Images are normalised (B, 3, H, W), see `cross_entropy`."""
+        """The terms by name; their sum is the loss.
+
+        Args:
+            images: (B, 3, H, W), normalised.
+            target: labels (B, H, W), 255 = void, 254 = no label.
+            progress: part of the training that is done, 0 ≤ progress < 1.
+        """
         if self.distiller is None:
             logits = processes.gather(self.model(images).logits)
             return self.labels(logits, processes.gather(target))
@@ -56,7 +62,7 @@ class Objective(nn.Module):
         return self.terms(student, taught, target, progress)
 
     def terms(self, student: Output, taught: Output, target: Tensor, progress: float) -> dict[str, Tensor]:
-        """What the distiller makes of the outputs of student and teacher, beside the loss of the labels."""
+        """The terms of labels and distiller, from the outputs of student and teacher."""
         student, taught = gather_output(student), gather_output(taught)
         target = processes.gather(target)
         assert self.distiller is not None
@@ -68,7 +74,7 @@ class Objective(nn.Module):
 
     @torch.no_grad()
     def teach(self, images: Tensor) -> Output:
-        """What the method reads of the teacher; nothing runs for a method that reads nothing."""
+        """The teacher's output that the method reads; if it reads nothing, the teacher does not run."""
         teacher, method = self._teacher[0], self.distiller
         assert method is not None
         if not (method.teacher_taps or method.teacher_logits):
@@ -78,11 +84,11 @@ class Objective(nn.Module):
 
 
 class SharedTeacher:
-    """A frozen teacher whose one forward pass of a batch serves all the students that see the batch.
+    """A frozen teacher that several students share: it runs only once for each batch.
 
     Args:
         teacher: in eval mode.
-        distillers: the methods of these students; the teacher computes what any of them reads.
+        distillers: the methods of these students; the teacher computes all that they read.
     """
 
     def __init__(self, teacher: Network, distillers: Sequence[Distiller]) -> None:
@@ -93,7 +99,7 @@ class SharedTeacher:
         self._output = Output(None, {})
 
     def __call__(self, images: Tensor, taps: Collection[Tap] = (), logits: bool = True) -> Output:
-        """What the teacher returns for these images, which are told from others by their identity."""
+        """The teacher's output for these images. Another tensor object counts as other images."""
         if images is not self._images:
             self._images, self._output = images, self._teacher(images, taps=self._taps, logits=self._logits)
         return Output(self._output.logits if logits else None, {tap: self._output.taps[tap] for tap in taps})

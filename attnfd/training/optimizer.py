@@ -1,4 +1,4 @@
-"""The optimizer of a training, and the schedule of its learning rate."""
+"""The optimizer and the learning-rate schedule of a training."""
 
 import math
 from typing import Any
@@ -12,13 +12,14 @@ from attnfd.training.objective import Objective
 
 
 def make_optimizer(objective: Objective, config: Training, *, fused: bool = True) -> Optimizer:
-    """SGD with momentum over all that an objective trains (paper sec. 4.2), or AdamW.
+    """SGD with momentum (paper sec. 4.2) or AdamW, over all parameters of an objective.
 
     The backbone learns at `config.lr`; the head, connectors, projectors and attention learn at
     `config.lr · config.head_lr_factor`.
 
     Args:
-        fused: one kernel for all weights instead of several for each. It cannot clip gradients of float16.
+        fused: use one kernel for all weights instead of several for each. Gradient clipping turns it off,
+            because a fused optimizer cannot clip float16 gradients.
     """
     fused = fused and not config.clip_norm
     if config.optimizer == "adamw":
@@ -64,7 +65,7 @@ def _parameter_groups(objective: Objective, config: Training) -> list[dict[str, 
 
 
 def _apart(group: dict[str, Any]) -> list[dict[str, Any]]:
-    """A group of parameters as two: weights, and norms and biases, which do not decay."""
+    """Split a group of parameters: weights, and norms and biases, which have no weight decay."""
     weights = [parameter for parameter in group["params"] if parameter.ndim > 1]
     others = [parameter for parameter in group["params"] if parameter.ndim <= 1]
     return [{**group, "params": weights}, {**group, "params": others, "weight_decay": 0.0}]

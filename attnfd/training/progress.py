@@ -1,4 +1,4 @@
-"""What a training shows while it runs: epoch, loss with its terms, mIoU, and the time that is left."""
+"""The progress of a training: epoch, loss with its terms, mIoU, and the remaining time."""
 
 from collections.abc import Mapping
 
@@ -9,11 +9,11 @@ from rich.text import Text
 from attnfd.runtime import processes
 
 LINES = 10
-"""Lines of a training where there is no terminal to draw a bar on."""
+"""How many lines a training prints if there is no terminal for a bar."""
 
 
 class TimeLeft(ProgressColumn):
-    """`9 min left`, from the steps that this process has taken."""
+    """`9 min left`, computed from the steps of this process."""
 
     def render(self, task: Task) -> Text:
         taken = task.completed - task.fields["first"]
@@ -23,9 +23,9 @@ class TimeLeft(ProgressColumn):
 
 
 class Bar:
-    """The bars of trainings that run side by side; a title distinguishes several.
+    """The progress bars of trainings that run together; each has a title if there are several.
 
-    Without a terminal it prints a line at every tenth of a training instead.
+    Without a terminal it prints a line after every tenth of a training instead.
     """
 
     def __init__(self, *, alone: bool, console: Console | None = None) -> None:
@@ -49,7 +49,7 @@ class Bar:
         self._live.stop()
 
     def add(self, title: str, *, steps: int, done: int) -> TaskID:
-        """Show a training, `done` steps of which are taken."""
+        """Show a training with `steps` steps, of which `done` are done."""
         return self._live.add_task(title, total=steps, completed=done, first=done, note="")
 
     def advance(self, task: TaskID) -> None:
@@ -59,7 +59,7 @@ class Bar:
         self._live.update(task, note=note)
 
     def end_epoch(self, task: TaskID, note: str, epoch: int, epochs: int) -> None:
-        """Show what an epoch gave; without a terminal at every tenth of all epochs."""
+        """Show the result of an epoch; without a terminal, only after every tenth of all epochs."""
         self.note(task, note)
         tenth = epoch * LINES // epochs > (epoch - 1) * LINES // epochs
         if not self._live.console.is_terminal and not self._quiet and tenth:
@@ -70,11 +70,11 @@ class Bar:
 
 
 def described(epoch: int, epochs: int, terms: Mapping[str, float] | None, best: float | None) -> str:
-    """Where a training is.
+    """The progress of a training in one line.
 
     Args:
-        terms: means of the last epoch that is complete, `loss` first; None: there is none yet.
-        best: mIoU of the best validation, from 0 to 1; None: there was none yet.
+        terms: means of the last complete epoch, `loss` first; None: no epoch is complete.
+        best: mIoU of the best validation, from 0 to 1; None: there was no validation yet.
 
     Example:
         >>> described(25, 60, {"loss": 6.22, "ce": 0.91, "attnfd": 5.31}, None)
@@ -92,7 +92,7 @@ def described(epoch: int, epochs: int, terms: Mapping[str, float] | None, best: 
 
 
 def spelled(seconds: float) -> str:
-    """A time to wait.
+    """A duration in minutes or hours.
 
     Example:
         >>> spelled(20), spelled(580), spelled(5400), spelled(36000)

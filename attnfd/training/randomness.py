@@ -23,18 +23,18 @@ def random_state() -> RandomState:
 
 
 def set_random_state(state: RandomState) -> None:
-    """Bring the generators where `random_state` found them."""
+    """Restore the states that `random_state` returned."""
     random.setstate(state["python"])
     name, keys, *rest = state["numpy"]
     np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
     torch.set_rng_state(state["torch"])
-    if state["cuda"]:  # Counting the GPUs takes as long as all the rest.
-        # There may be fewer than where the state was saved.
+    if state["cuda"]:  # Counting the GPUs takes as long as all other steps together.
+        # This machine may have fewer GPUs than the one that saved the state.
         for device, saved in zip(range(torch.cuda.device_count()), state["cuda"], strict=False):
             torch.cuda.set_rng_state(saved, device)
 
 
 @cache
 def _gpu_is_there() -> bool:
-    # Asked anew, it takes as long as all the rest of a random state.
+    # Cached: this call takes as long as the rest of `random_state`.
     return torch.cuda.is_available()

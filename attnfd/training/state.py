@@ -1,4 +1,4 @@
-"""One training: what changes from step to step, what is logged of it, and what a checkpoint keeps."""
+"""One training: its state from step to step, its log, and the content of its checkpoints."""
 
 import time
 from collections.abc import Iterator
@@ -28,9 +28,9 @@ from attnfd.training.randomness import RandomState, random_state, set_random_sta
 
 
 class Trainee(NamedTuple):
-    """A network to be trained, and what belongs to its training alone.
+    """A network to train, and what differs from other trainings that run together with it.
 
-    `random`: the random states that the training begins with. `epochs`: unless they are the config's.
+    `random`: the random states at the start of the training. `epochs`: None: those of the config.
     """
 
     objective: Objective
@@ -47,7 +47,7 @@ class TrainState:
     Resumes from the newest checkpoint of the trainee, if there is one.
 
     Args:
-        alone: whether nothing else trains beside it, so that its costs can be measured.
+        alone: whether no other network is trained together with it, so that its costs can be measured.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class TrainState:
         self.average = Average(self.objective.model, config.ema) if config.ema else None
 
         self.epoch = 0
-        self.terms: list[dict[str, Tensor]] = []  # of the loss, of each step of this epoch
+        self.terms: list[dict[str, Tensor]] = []  # loss terms of each step of this epoch
         self.history: list[dict[str, float]] = []
         self.best: float | None = None  # mIoU of the best validation
         self.best_weights: dict[str, Tensor] = {}
@@ -85,24 +85,24 @@ class TrainState:
         self.meter = Meter(fabric.device, before=state["seconds"] if state else 0)
         if state:
             self.load_state_dict(state)
-        elif processes.rank() > 0:  # Dropout must differ between the parts of a batch.
+        elif processes.rank() > 0:  # Each part of a batch needs other dropout masks.
             with self.own_random():
                 torch.manual_seed(torch.initial_seed() + processes.rank())
         self.saved = time.monotonic()
 
     @property
     def done(self) -> int:
-        """Number of steps so far."""
+        """Number of steps that are done."""
         return self.epoch * self.steps_per_epoch + len(self.terms)
 
     @property
     def trains(self) -> bool:
-        """Whether there are epochs left, and no error ended them."""
+        """Whether there are epochs left and no error has ended the training."""
         return self.error is None and self.epoch < self.config.epochs
 
     @contextmanager
     def own_random(self) -> Iterator[None]:
-        """Draw from the random states of this training, whatever was drawn for others meanwhile."""
+        """Use the random states of this training inside the `with` block, and keep them for the next one."""
         set_random_state(self.random)
         yield
         self.random = random_state()
@@ -112,16 +112,16 @@ class TrainState:
         self.bar.note(self.task, self.described(self.epoch + 1))
 
     def described(self, epoch: int) -> str:
-        """Where the training is, with the terms of the last complete epoch."""
+        """The progress line, with the terms of the last complete epoch."""
         row = self.history[-1] if self.history else None
         terms = row and {name: row[name] for name in row if name not in ("epoch", "lr", "miou")}
         return described(epoch, self.config.epochs, terms, self.best)
 
     def step(self, images: Tensor, target: Tensor) -> None:
-        """Forward pass, backward pass, and an update if it is due."""
+        """Run forward and backward pass, and update the weights if it is time."""
         number, together = len(self.terms), self.config.accumulate
         if number % together == 0:
-            self.optimizer.zero_grad()  # First: gradients and activations need not be in memory at once.
+            self.optimizer.zero_grad()  # Before the forward pass, to free memory for its activations.
         with self.own_random():
             terms = self.wrapped(images, target, self.done / self.steps)
         loss = sum(terms.values())
@@ -139,7 +139,7 @@ class TrainState:
         self.bar.advance(self.task)
 
     def update(self, steps: int) -> None:
-        """Change the weights by the gradients of the last steps, then the learning rate."""
+        """Update the weights with the gradients of the last `steps` steps, then the learning rate."""
         if self.config.clip_norm:
             self.fabric.clip_gradients(
                 self.wrapped, self.optimizer, max_norm=self.config.clip_norm, error_if_nonfinite=False
@@ -151,7 +151,7 @@ class TrainState:
             self.average.update()
 
     def end_epoch(self, validation: Any) -> None:
-        """Read the epoch's terms, validate and save if it is time to, and log; what fails is the `error`."""
+        """Read the epoch's terms, log, validate and save if it is time. A UserError is stored in `error`."""
         try:
             self._end_epoch(validation)
         except UserError as error:
@@ -182,15 +182,15 @@ class TrainState:
         self.save_if_due()
 
     def finish(self) -> pd.DataFrame:
-        """Leave the network with the weights of its best validation; returns the history."""
+        """Give the network the weights of its best validation; return the history."""
         self.objective.load_state_dict(self.best_weights)
         return pd.DataFrame(self.history)
 
     def read(self) -> pd.DataFrame:
-        """The terms of this epoch's steps and their sum, a row per step; its one transfer from the device.
+        """The terms of this epoch's steps and their sum, a row per step; only here they leave the device.
 
         Raises:
-            UserError: one is not finite.
+            UserError: a term is not finite.
         """
         names = list(self.terms[0])
         terms = [torch.stack([step[name].float() for name in names]) for step in self.terms]
@@ -207,7 +207,7 @@ class TrainState:
         return curves
 
     def save_if_due(self) -> None:
-        """Write a checkpoint if the last one is old; the end needs none, the weights are written at once."""
+        """Write a checkpoint if the last one is old; not after the last epoch, when the model is saved."""
         elapsed = time.monotonic() - self.saved
         due = self.epoch < self.config.epochs and elapsed >= machine.settings().checkpoint_seconds
         if any(processes.everyones(due)):
@@ -220,8 +220,8 @@ class TrainState:
             UserError: it cannot be written, or a term of this epoch is not finite.
         """
         if self.terms:
-            self.read()  # A state that is no longer finite is not worth keeping.
-        self.log.flush()  # First: what a checkpoint has left behind is not logged again.
+            self.read()  # Raises if a term is not finite: such a state must not be saved.
+        self.log.flush()  # Before saving: a resumed training does not log earlier steps again.
         state = self.state_dict()
         if processes.rank() == 0:
             self.checkpoints.save(state, self.done)
@@ -245,7 +245,7 @@ class TrainState:
         }
 
     def gradients(self) -> list[Tensor | None]:
-        """Those that wait for more steps before an update."""
+        """The gradients of an unfinished `accumulate`; empty if there are none."""
         waiting = len(self.terms) % self.config.accumulate
         return [parameter.grad for parameter in self.objective.parameters()] if waiting else []
 
@@ -258,7 +258,7 @@ class TrainState:
             self.average.load_state_dict(state["average"])
         for parameter, gradient in zip(self.objective.parameters(), state["gradients"], strict=False):
             parameter.grad = None if gradient is None else gradient.to(parameter.device)
-        # A checkpoint is read on the CPU; the next steps' terms are on the device.
+        # A checkpoint is read on the CPU, but the terms of the next steps are on the device.
         self.terms = self.fabric.to_device(state["terms"])
         for name in ("epoch", "history", "best", "best_weights"):
             setattr(self, name, state[name])
@@ -267,7 +267,7 @@ class TrainState:
 
 
 def validate(model: Network, loader: Any, classes: int, fabric: Fabric) -> float:
-    """mIoU of a network on the batches of a split, in the arithmetic that it trains in."""
+    """mIoU of a network on the batches of a split, in the precision of its training."""
     processes.share_buffers(model)
     with fabric.autocast():
         matrices = inference.confusion(model, loader, classes, device=fabric.device)

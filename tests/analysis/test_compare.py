@@ -1,4 +1,4 @@
-"""`attnfd compare`: which cells an address names, what is paired with what, and what the terminal shows."""
+"""`attnfd compare`: the cells that an address selects, the pairs that are compared, and the output."""
 
 import io
 import json
@@ -20,7 +20,7 @@ CLASSES = ("ground", "square", "star")
 
 
 def write(folder: str, right: int, ids: tuple[str, ...] = ("a", "b")) -> None:
-    """Results of two images: of 20 pixels each, ground and square are right in `right`; no star occurs."""
+    """Results of two images with 20 pixels each. `right` is the share of correct pixels; there is no star."""
     matrix = np.zeros((len(ids), 3, 3), dtype=np.uint32)
     matrix[:, [0, 1], [0, 1]] = right
     matrix[:, [0, 1], [1, 0]] = 20 - right
@@ -134,7 +134,7 @@ def test_equal_sides() -> None:
 
 
 def bars(text: str) -> list[str]:
-    """What is right of the signed gain of every class."""
+    """The text to the right of the signed gain of every class."""
     rows = [line for line in text.split(" gain ")[1].splitlines() if "█" in line]
     return [line[max(line.rfind(sign) for sign in "+−") :].partition(" ")[2] for line in rows]
 
@@ -151,8 +151,8 @@ def test_a_loss_draws_its_bar_to_the_other_side() -> None:
     assert gains
     assert losses
     half = compare.BAR // 2
-    assert all(len(bar) - len(bar.lstrip()) >= half for bar in gains)  # From the middle to the right.
-    assert all(len(bar.rstrip()) <= half + 2 for bar in losses)  # To the middle, and no further.
+    assert all(len(bar) - len(bar.lstrip()) >= half for bar in gains)  # from the middle to the right
+    assert all(len(bar.rstrip()) <= half + 2 for bar in losses)  # up to the middle
 
 
 def test_a_teacher_and_a_student_differ_in_their_settings() -> None:

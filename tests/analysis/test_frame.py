@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 import attnfd
-import attnfd.results.style  # the package of the same name, which must not hide the function
+import attnfd.results.style  # The package has the same name; it must not hide the function.
 from attnfd import paths
 from attnfd.errors import UserError
 from tests.report import synthetic

@@ -1,4 +1,4 @@
-"""The interval of a difference, against SciPy, a plain loop, and worlds where the truth is known."""
+"""The interval of a difference, compared with SciPy, a plain loop, and simulations of a known difference."""
 
 import time
 
@@ -15,7 +15,7 @@ K = 3
 
 
 def labels(rng, images=12, seeds=1):
-    """Ground truth (N, P) and one prediction of it per seed, each right where a coin of its own says so."""
+    """Ground truth (N, P) and one prediction per seed; each seed is right at its own random pixels."""
     target = rng.integers(K, size=(images, 50))
     return target, [np.where(rng.random(target.shape) < 0.6, target, rng.integers(K)) for _ in range(seeds)]
 
@@ -84,7 +84,7 @@ def test_one_seed_gives_scipys_bootstrap_of_the_images(rng):
 
 
 def test_one_image_gives_the_t_interval_of_the_seeds():
-    # With one image, every draw is that image: what is left is the paired t-test.
+    # With one image, every draw is that image, so the interval is that of the paired t-test.
     a = [np.array([[[50, 0], [0, 50]]])] * 5
     b = [np.array([[[50 - wrong, wrong], [wrong, 50 - wrong]]]) for wrong in (1, 2, 3, 5, 4)]
     ious = [(50 - wrong) / (50 + wrong) - 1 for wrong in (1, 2, 3, 5, 4)]
@@ -96,7 +96,7 @@ def test_one_image_gives_the_t_interval_of_the_seeds():
 
 
 def world(rng, seeds, images, gain=0.0):
-    """A method trained anew: each seed is as good as chance has it, images differ in difficulty."""
+    """A method that is trained again: each seed has random luck, and images differ in difficulty."""
     difficulty = rng.normal(0, 0.05, images)
 
     def method(mean):

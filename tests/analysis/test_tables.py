@@ -1,4 +1,4 @@
-"""Tables of results whose means, deviations and differences are worked out by hand."""
+"""Tables of results with means, deviations and differences that were calculated by hand."""
 
 import math
 
@@ -40,7 +40,7 @@ def test_comparison_of_three_seeds():
 
 
 def test_intervals_of_three_seeds():
-    # The images are alike, so only the seeds vary: Student's t with 2 degrees of freedom, 4.30 at 97.5 %.
+    # The images are equal, so only the seeds vary: Student's t with 2 degrees of freedom, 4.30 at 97.5 %.
     # attnfd − none: 0.10, 0.09, 0.11; kd − none: 0, −0.02, −0.04.
     cells = synthetic.results(synthetic.params(seeds=[0, 1, 2]), synthetic.THREE_SEEDS)
     found = rows(tables.comparison(tables.results(cells)), "method")
@@ -55,7 +55,7 @@ def test_one_seed_has_no_deviation():
     cells = synthetic.results(synthetic.params(), synthetic.ONE_SEED)
     table = tables.comparison(tables.results(cells))
     assert table["miou_std"].isna().all()
-    assert list(table["verdict"]) == ["", "", "", ""]  # one pair of trainings
+    assert list(table["verdict"]) == ["", "", "", ""]  # only one pair of trainings
 
 
 def test_without_baseline_there_is_no_difference():
@@ -136,7 +136,7 @@ def test_networks_are_measured_by_the_teacher():
 def test_confusion_of_many_classes_leaves_out_what_hardly_occurs():
     (cell,) = (cell for cell in Cell.all(synthetic.params().run, "tiny") if cell.name == "teacher")
     matrix = 995 * np.eye(40, dtype=np.uint32)
-    matrix[3, 5], matrix[4, 2] = 5, 4  # of 1000 and of 999 pixels
+    matrix[3, 5], matrix[4, 2] = 5, 4  # 5 of 1000 and 4 of 999 pixels
     matrix[7] = 0
     cell.results.mkdir(parents=True)
     np.savez(cell.results / paths.CONFUSION, ids=["a"], matrices=matrix[None])
@@ -167,7 +167,7 @@ def test_confusion_is_of_the_teacher_and_of_the_first_seed_with_and_without_attn
     share = table[table["cell"] == "resnet18-attnfd-0"].pivot(
         index="truth", columns="prediction", values="share"
     )
-    # An IoU of 0.7 on both sides: 1.4 parts right, 0.3 wrong.
+    # An IoU of 0.7 for both classes: 1.4 parts right, 0.3 wrong.
     right, wrong = 1.4 / 1.7, 0.3 / 1.7
     names = list(synthetic.CLASSES)
     np.testing.assert_allclose(
@@ -230,7 +230,7 @@ def test_curves_of_all_cells_lie_below_each_other():
 
 
 def test_curves_of_a_teacher_that_was_imported():
-    """Its history is the score that it came with, as epoch 0."""
+    """The history of an imported teacher is its score on import, as epoch 0."""
     cells = synthetic.results(synthetic.params(), synthetic.ONE_SEED)
     (cells[0].model / paths.HISTORY).write_text("epoch,loss,ce,lr,miou\n0,,,,0.5\n")
     table = tables.curves(cells)

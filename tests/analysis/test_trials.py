@@ -1,4 +1,4 @@
-"""The weights that trials choose, and how they get into params.yaml."""
+"""The weights that are chosen from trials, and how they are written to params.yaml."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""`attnfd benchmark training`: what it compares is what it says, and its numbers are kept."""
+"""`attnfd benchmark training`: it compares what it names, and it keeps its numbers."""
 
 import json
 from functools import partial
@@ -74,7 +74,7 @@ def test_ways_to_compute_the_step_differ_where_they_say(monkeypatch: pytest.Monk
 def test_a_ratio_is_of_the_same_round(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr(timing.time, "perf_counter", lambda: now[0])
-    speeds = iter([9.0, 9.0, 1.0, 1.0, 100.0, 100.0, 2.0, 2.0])  # of the machine, by call
+    speeds = iter([9.0, 9.0, 1.0, 1.0, 100.0, 100.0, 2.0, 2.0])  # speed of the machine in each call
 
     def costing(work: float):
         def call() -> None:

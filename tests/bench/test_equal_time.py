@@ -1,4 +1,4 @@
-"""`attnfd plan --equal-time`: the epochs that fit into one time."""
+"""`attnfd plan --equal-time`: the epochs that fit into the same time."""
 
 import io
 from pathlib import Path
@@ -79,14 +79,14 @@ def test_written_students_train_in_the_longest_time(tmp_path: Path, monkeypatch:
     assert [epochs("resnet18_equal_time", method) for method in ("none", "kd", "cwd")] == [180, 120, usual]
     assert epochs("resnet18", "none") == usual
     assert epochs("resnet18_equal_time", "none", "voc") == before.distill("voc").epochs
-    equal_time.write("camvid_cpu", found, console)  # Those of another dataset stay.
+    equal_time.write("camvid_cpu", found, console)  # The epochs of other datasets do not change.
     assert set(load_params().student("resnet18_equal_time").epochs) == {"shapes", "camvid_cpu"}
 
 
 def test_the_weights_do_not_depend_on_other_epochs_of_a_student(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What an MLflow run and a checkpoint's key have of the student are its own epochs only."""
+    """An MLflow run and a checkpoint's key contain only the epochs of their own cell."""
     (tmp_path / "params.yaml").write_bytes((miniature.PROJECT / "params.yaml").read_bytes())
     monkeypatch.chdir(tmp_path)
     cell = Cell.distilled("shapes", "resnet18", "kd", seed=0)

@@ -1,4 +1,4 @@
-"""`attnfd benchmark gpu`, rehearsed on the CPU, also where hardly anything but PyTorch is installed."""
+"""`attnfd benchmark gpu`, rehearsed on the CPU, also with almost no package but PyTorch."""
 
 import json
 import re
@@ -71,7 +71,7 @@ def test_without_a_gpu_it_says_how_to_rehearse(tmp_path: Path) -> None:
 
 
 def needed(name: str, found: set[str]) -> set[str]:
-    """A package and all that it needs, by their names."""
+    """The names of a package and of all packages that it needs."""
     name = re.sub(r"[-_.]+", "-", name).lower()
     if name in found:
         return found
@@ -87,7 +87,7 @@ def needed(name: str, found: set[str]) -> set[str]:
 
 
 def test_it_runs_where_only_pytorch_is_installed(tmp_path: Path) -> None:
-    """And torchvision, NumPy, Pillow and pydantic, with what they need; four cells share the device."""
+    """Only PyTorch, torchvision, NumPy, Pillow, pydantic and what they need; four cells share a device."""
     packages: set[str] = set()
     for name in BARE:
         needed(name, packages)
@@ -102,7 +102,7 @@ def test_it_runs_where_only_pytorch_is_installed(tmp_path: Path) -> None:
     starter = (
         f"import sys; sys.path[:0] = [{project!r}, {str(site)!r}]; from attnfd.bench.gpu import main; main()"
     )
-    # Python without its own packages (-S); the processes of cells get the path by PYTHONPATH.
+    # Python without its own packages (-S); the processes of cells get the path from PYTHONPATH.
     done = miniature.run(
         tmp_path, sys.executable, "-S", "-c", starter, "--rehearse", "steps", "cells", "loop",
         PYTHONPATH=f"{project}:{site}",

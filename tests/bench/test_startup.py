@@ -1,4 +1,4 @@
-"""What commands cost at least: each stage is timed once, and the last figures are beside it."""
+"""The shortest time of each command: each stage is timed once and compared with the last figures."""
 
 import json
 from pathlib import Path

@@ -1,11 +1,11 @@
-"""Nothing silently wrong: bad params, files and surroundings, each refused by the command that meets them.
+"""Bad params, bad files and a bad environment: the command that finds one refuses it.
 
-Every case copies a small project whose pipeline has run up to a student, does harm to it, and runs a command.
-The command must fail with status 2, name culprit and remedy in three lines at most, and leave every file as
-it was: nothing half-written, no input touched.
+Every case copies a small project with a trained student, does harm to it, and runs a command. The command
+must fail with status 2 and name the cause and the fix in at most three lines. No file may change: no partly
+written file, no changed input.
 
-The commands run through `cli.main` in this process: a process of its own costs each case seconds of imports.
-A few are started for real.
+The commands run through `cli.main` in this process, because a new process takes seconds for imports. A few
+run as real commands.
 """
 
 import copy
@@ -58,7 +58,7 @@ TINY, SHAPES = Path("data/camvid"), Path("data/shapes")
 
 
 def small_params() -> dict[str, Any]:
-    """The shipped params with the miniature's recipe, and one recipe per reader, in as few words as hold."""
+    """The shipped params with the miniature's recipe, and the shortest valid recipe of each reader."""
     yaml = YAML(typ="safe", pure=True)
     raw = yaml.load((miniature.PROJECT / "params.yaml").read_text())
     lay_over(raw, {"run": miniature.RUN, "recipes": {"shapes": miniature.SHAPES}})
@@ -94,7 +94,7 @@ YOURS = {**PARAMS["recipes"]["mine"], "prepare": {"reader": "folder", "root": "d
 
 @pytest.fixture(scope="module")
 def bed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The project that every case starts from, and the tracking store that all share beside it."""
+    """The project that every case starts from, and beside it the tracking store that all cases share."""
     home = tmp_path_factory.mktemp("bed")
     project = home / "project"
     project.mkdir()
@@ -150,11 +150,11 @@ def project(bed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     isolate(monkeypatch, bed.parent)
     monkeypatch.chdir(tmp_path / "project")
     yield tmp_path / "project"
-    store.library().set_tracking_uri("")  # other tests have stores of their own
+    store.library().set_tracking_uri("")  # Other tests have their own stores.
 
 
 def snapshot(folder: Path) -> dict[str, object]:
-    """Every file below a folder, and what it holds."""
+    """Every file below a folder, and its content."""
     return {os.fsencode(path).decode(errors="backslashreplace"): content(path) for path in walk(folder)}
 
 
@@ -170,7 +170,7 @@ def content(path: Path) -> object:
     return (found.st_size, found.st_mtime_ns) if big else hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-# Harm. A linked file is replaced, never written to: its other names belong to the other cases.
+# Functions that do harm. They replace a linked file and never write to it: other cases share the file.
 
 
 def write(path: Path, data: bytes) -> None:
@@ -196,7 +196,7 @@ def text(path: Path | str, data: bytes) -> Harm:
 
 
 def cut(path: Path | str, share: float = 0.5) -> Harm:
-    """A file that breaks off."""
+    """A file that is cut off."""
 
     def harm() -> None:
         data = Path(path).read_bytes()
@@ -238,7 +238,7 @@ def image(path: Path, mode: str, size: tuple[int, int] = (40, 40), colour: Any =
 
 
 def bomb() -> bytes:
-    """A PNG whose header promises 60 000 × 60 000 pixels."""
+    """A PNG whose header declares 60 000 × 60 000 pixels."""
     header = b"IHDR" + struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
     return (
         b"\x89PNG\r\n\x1a\n"
@@ -264,7 +264,7 @@ def frames(path: Path, mode: str) -> Harm:
 
 
 def deep_image(path: Path, highest: int, size: tuple[int, int] = (40, 40)) -> None:
-    """A PNG of 16 bits, whatever its name."""
+    """A PNG with 16 bits, with any file name."""
     path.unlink()
     values = np.linspace(0, highest, size[0] * size[1]).astype(np.uint16)
     Image.fromarray(values.reshape(size)).save(path, "PNG")
@@ -320,7 +320,7 @@ def nothing() -> None: ...
 
 
 class Trap:
-    """Makes a file when it is unpickled."""
+    """Creates a file when it is unpickled."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return open, ("sprung", "w")
@@ -331,12 +331,12 @@ def trap(path: Path) -> Harm:
 
 
 def zipped_trap(path: Path) -> Harm:
-    """As `torch.save` packs it."""
+    """The file format of `torch.save`."""
     return lambda: torch.save({"state_dict": {"weight": Trap()}}, path)
 
 
 def trap_with_its_card(folder: Path) -> Harm:
-    """Weights whose card names the SHA-256 that they have."""
+    """Weights whose card contains their correct SHA-256."""
 
     def harm() -> None:
         trap(folder / paths.MODEL)()
@@ -355,7 +355,7 @@ def other_classes(folder: Path) -> Harm:
 
 
 def published(file: Path, **beside: Any) -> Harm:
-    """Weights in the layout of the AttnFD authors, and what their checkpoint holds beside them."""
+    """Weights in the layout of the AttnFD authors, and the other entries of their checkpoint."""
 
     def harm() -> None:
         ours = DeepLabV3Plus("mobilenetv2", 8).state_dict()
@@ -382,7 +382,7 @@ def backbone_without_numbers() -> None:
 
 
 def laughs(join: str) -> bytes:
-    """YAML of a few lines that stands for 9 ** 12 values; `join` puts nine aliases together."""
+    """A few lines of YAML that expand to 9 ** 12 values; `join` combines nine aliases."""
     lines = ["a0: &a0 {x: 1}"]
     for number in range(12):
         aliases = ",".join([f"*a{number}"] * 9)
@@ -422,7 +422,7 @@ def swapped() -> None:
 
 
 def not_utf8() -> None:
-    """A name that only bytes can spell."""
+    """A file name that is not valid UTF-8."""
     for folder, suffix in (("images", ".jpg"), ("masks", ".png")):
         source = next(iter((MINE / folder).glob(f"0{suffix}")))
         shutil.copy(source, os.path.join(os.fsencode(source.parent), b"caf\xe9" + suffix.encode()))
@@ -430,14 +430,14 @@ def not_utf8() -> None:
 
 
 def by_share() -> None:
-    """A recipe that splits by share, and no list beside it."""
+    """A recipe that splits by share, without a list file."""
     for name in ("train.txt", "val.txt"):
         (MINE / name).unlink()
     params(recipes={"mine": {"prepare": {"val": 0.5}}})()
 
 
 def masks_of(colour: Any, mode: str = "L") -> Harm:
-    """All masks of one value."""
+    """All masks have one value."""
 
     def harm() -> None:
         for path in MINE.glob("masks/*"):
@@ -470,7 +470,7 @@ def renamed(folder: str, suffix: str) -> Harm:
 
 
 def pretrained() -> None:
-    """A folder as `save_pretrained` writes it."""
+    """A folder that `save_pretrained` wrote."""
     save_file({"encoder.weight": torch.zeros(2)}, _made(Path("other")) / "model.safetensors")
     write(Path("other/config.json"), b"{}")
     teacher("other")()
@@ -512,7 +512,7 @@ PREDICT = "predict shapes/mobilenetv2/none/0 {} --out predictions"
 
 
 class Case(NamedTuple):
-    """A command, the harm that is done before it, what its message must hold, and its environment."""
+    """A command, the harm done before it, the words that its message must contain, and its environment."""
 
     command: str
     harm: Harm
@@ -1058,12 +1058,12 @@ MODEL_CASES = {
     "checkpoint has no numbers": Case(
         CHECK,
         both(teacher("nan"), no_numbers(Path("nan"))),
-        ("nan/model.safetensors: classifier.bias has values that are no numbers", "diverge"),
+        ("nan/model.safetensors: classifier.bias has values that are not finite", "diverge"),
     ),
     "weights have no numbers": Case(
         CHECK,
         both(params(recipes={"shapes": {"training": {"weights": "w.pth"}}}), backbone_without_numbers),
-        ("w.pth: features.0.0.weight has values that are no numbers",),
+        ("w.pth: features.0.0.weight has values that are not finite",),
     ),
     "weights are missing": Case(
         CHECK, params(recipes={"shapes": {"training": {"weights": "w.pth"}}}), ("w.pth: no such file", "none")
@@ -1225,7 +1225,7 @@ def test_a_folder_that_may_not_be_written(
 
 
 def test_the_bed_holds(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every refusal above is the harm's doing: without it the commands succeed."""
+    """Only the harm causes each refusal above: without it the commands succeed."""
     for command in (CHECK, FREEZE, OWN, READ_VOC):
         monkeypatch.setattr(sys, "argv", ["attnfd", *command.split()])
         with pytest.raises(SystemExit) as stopped:

@@ -1,4 +1,4 @@
-"""A network that cannot be made is refused by `attnfd check` in one line, before anything is trained."""
+"""`attnfd check` refuses a network that cannot be built, in one line, before anything is trained."""
 
 import json
 import sys
@@ -63,7 +63,7 @@ SMP = {"network": "smp", "architecture": "Segformer", "encoder": "mit_b0"}
 
 @pytest.fixture
 def own(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project with a file of networks, and none of another project's in memory."""
+    """A project with a file of networks; modules of another project's networks are not loaded."""
     monkeypatch.syspath_prepend(str(project))
     for name in [name for name in sys.modules if name.partition(".")[0] == "networks"]:
         monkeypatch.delitem(sys.modules, name)
@@ -76,7 +76,7 @@ def own(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def refused(
     command: str, words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The command writes nothing but one line with these words."""
+    """The command writes only one line, which contains these words."""
     before = snapshot(Path.cwd())
     monkeypatch.setattr(sys, "argv", ["attnfd", *command.split()])
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
@@ -123,14 +123,14 @@ def starting_from(weights: str) -> dict[str, Any]:
         ),
         (MINE | {"build": "networks.mine:ends"}, ("ends(8) raises SystemExit: 3; fix the function",)),
         (MINE | {"build": "networks.mine:a_list"}, ("returns list; allowed: an nn.Module",)),
-        (MINE | {"build": "networks.mine:one_more"}, ("logits of 9 classes; allowed: the 8",)),
+        (MINE | {"build": "networks.mine:one_more"}, ("logits of 9 classes; allowed: 8, the number",)),
         (
             MINE | {"build": "networks.mine:images_only", "taps": {}},
-            ("network: gives Tensor; allowed: logits",),
+            ("network: returns Tensor; allowed: logits",),
         ),
         (
             MINE | {"taps": {"backbone": "flat"}},
-            ("taps.backbone: flat gives [1, 4]; allowed: a module that",),
+            ("taps.backbone: flat returns [1, 4]; allowed: a module that returns a map",),
         ),
         (MINE | {"taps": {"backbone": "bdy"}}, ("taps.backbone: found no module 'bdy'; allowed: names bel",)),
         (SMP | {"architecture": "Segfomer"}, ("architecture: unknown name 'Segfomer'; did you mean 'Segf",)),
@@ -199,7 +199,7 @@ def test_weights_of_another_network(
 def test_no_hub_is_reachable(
     network: dict[str, Any], own: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Before the teacher is trained, not when the student is made."""
+    """The error comes before the teacher is trained, not when the student is built."""
     pytest.importorskip("segmentation_models_pytorch")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(own.parent / "hub"))
@@ -249,7 +249,7 @@ def test_a_class_map_that_does_not_fit(
 def test_networks_that_fit_are_accepted(
     own: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Every refusal above is of what was changed there."""
+    """Only the changes cause each refusal above."""
     monkeypatch.setenv("COLUMNS", "300")
     theirs = [*map(str, range(9))]
     checkpoint.save("elsewhere", DeepLabV3Plus("mobilenetv2", 9), {"classes": theirs})

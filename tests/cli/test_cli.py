@@ -1,4 +1,4 @@
-"""The command line: instant help, examples in it, and bad input refused in a line before anything runs."""
+"""The command line: fast help with examples; bad input is refused in one line before anything runs."""
 
 import io
 import platform
@@ -27,7 +27,7 @@ COMMANDS = (
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A miniature project as working directory, with nothing of the outer environment in it."""
+    """A miniature project as working directory, independent of the outer environment."""
     for key in ("DVC_ROOT", "MLFLOW_TRACKING_URI", "ATTNFD_DEVICE", "ATTNFD_CAMVID_ROOT"):
         monkeypatch.delenv(key, raising=False)
     (tmp_path / "params.yaml").write_bytes((miniature.PROJECT / "params.yaml").read_bytes())
@@ -260,7 +260,7 @@ def test_check_names_what_does_not_hold(refused: Refused, changes: dict, words: 
     message = refused("check", changes=changes)
     for word in words:
         assert word in message
-    assert all(line.startswith("error: ") for line in message.splitlines())  # A line for each problem.
+    assert all(line.startswith("error: ") for line in message.splitlines())  # one line per problem
 
 
 def test_weights_of_another_network(refused: Refused, project: Path) -> None:

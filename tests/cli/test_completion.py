@@ -1,4 +1,4 @@
-"""Completion, as a shell asks for it: by typer's own protocol, in a process of its own."""
+"""Shell completion, by typer's own protocol, in a separate process."""
 
 import subprocess
 import sys
@@ -36,7 +36,7 @@ def write(file: Path) -> None:
 
 
 def complete(folder: Path, line: str) -> list[str]:
-    """What bash is offered for the last word of a line."""
+    """The completions that bash gets for the last word of a line."""
     words = line.split(" ")
     done = subprocess.run(
         [sys.executable, "-c", ASKED],

@@ -1,4 +1,4 @@
-"""The first line of a stage: its cell's place is that in DVC's own order; and the last one of `ablate`."""
+"""The first line of a stage: the position of its cell in DVC's order. And the last line of `ablate`."""
 
 from pathlib import Path
 from types import SimpleNamespace

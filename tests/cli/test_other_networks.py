@@ -1,4 +1,4 @@
-"""Networks of other kinds are tried before a training: made with their classes, their layers, no download."""
+"""Other kinds of networks are built with their classes before a training, without a download."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ UNET = SEGFORMER | {"architecture": "Unet", "encoder": "resnet18"}
 
 
 def params_of(student: dict[str, Any], *, weights: str = "none", methods: list[str]) -> Params:
-    """The shipped params with one student of another kind, on shapes."""
+    """The shipped params with one student of another kind, on the dataset shapes."""
     raw = dict(load_params(PARAMS).raw)
     raw["students"] = {**raw["students"], "other": student}
     raw["run"] = {**raw["run"], "datasets": ["shapes"], "students": ["other"], "methods": methods}
@@ -27,7 +27,7 @@ def params_of(student: dict[str, Any], *, weights: str = "none", methods: list[s
 
 
 def teacher_of(network: dict[str, Any]) -> Params:
-    """The shipped params with a teacher of another kind, on shapes."""
+    """The shipped params with a teacher of another kind, on the dataset shapes."""
     raw = dict(load_params(PARAMS).raw)
     raw["run"] = {**raw["run"], "datasets": ["shapes"]}
     raw["train_teacher"] = {**raw["train_teacher"], **network}

@@ -1,4 +1,4 @@
-"""params.yaml: what holds is merged from the general to the particular, what does not is named."""
+"""params.yaml: valid sections are merged from general to specific, invalid ones are named."""
 
 import copy
 import re
@@ -19,7 +19,7 @@ SHIPPED = YAML(typ="safe", pure=True).load((Path(__file__).parents[2] / "params.
 
 
 def changed(path: str, value: Any) -> dict[str, Any]:
-    """The shipped params with the value at a dotted path replaced; `...` takes it away."""
+    """The shipped params with the value at a dotted path replaced; `...` removes it."""
     raw = copy.deepcopy(SHIPPED)
     *parents, last = path.split(".")
     node = raw

@@ -10,7 +10,7 @@ COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}
 
 
 def png16(pixels: np.ndarray) -> bytes:
-    """A PNG of pixels (H, W) or (H, W, 1 to 4): grey, grey and alpha, RGB, RGBA."""
+    """A PNG with pixels (H, W) or (H, W, 1 to 4): grey, grey and alpha, RGB, RGBA."""
     height, width = pixels.shape[:2]
     channels = pixels.size // (height * width)
     header = struct.pack(">IIBBBBB", width, height, 16, COLOUR_TYPES[channels], 0, 0, 0)
@@ -24,7 +24,7 @@ def _chunk(kind: bytes, data: bytes) -> bytes:
 
 
 def tiff16(pixels: np.ndarray, *, planes: bool = False, order: str = "<") -> bytes:
-    """A TIFF of pixels (H, W, C), a strip for all of them; with `planes`, a strip per channel."""
+    """A TIFF with pixels (H, W, C) in one strip; with `planes`, one strip per channel."""
     height, width, channels = pixels.shape
     strips = list(np.moveaxis(pixels, 2, 0)) if planes else [pixels]
     data = [strip.astype(f"{order}u2").tobytes() for strip in strips]

@@ -1,4 +1,4 @@
-"""Scaling of more than 8 bits to 8."""
+"""Scaling of images with more than 8 bits to 8 bits."""
 
 from io import BytesIO
 

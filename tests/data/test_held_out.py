@@ -1,4 +1,4 @@
-"""The dataset of a trial: training images alone, some of them to score on."""
+"""The dataset of a trial: only training images, some of them for the score."""
 
 from pathlib import Path
 
@@ -23,12 +23,12 @@ def test_no_image_that_is_reported_or_that_chooses_an_epoch_is_in_it(prepared: P
     assert (len(train), len(val)) == (9, 3)
     assert train | val == set(prepared.split("train")["id"])
     assert trial.split("test").empty
-    assert len(prepared.split("val")) == 3  # The dataset itself is as it was.
+    assert len(prepared.split("val")) == 3  # The dataset itself does not change.
 
 
 def test_unlabelled_images_are_in_it_but_for_those_that_validate(prepared: Prepared) -> None:
     plain = prepared.held_out(["train"], 0.25, seed=0)
-    bare = prepared.index["split"] == "test"  # as if they had no masks
+    bare = prepared.index["split"] == "test"  # treated as if they had no masks
     twins = [plain.split(name)["image_sha256"].iloc[0] for name in ("val", "train")]
     prepared.index.loc[bare, "image_sha256"] = twins
     trial = prepared.held_out(["train"], 0.25, seed=0, unlabelled=["test"])

@@ -143,7 +143,7 @@ def bands(*alpha: int, mode: str = "RGBA") -> Image.Image:
 
 
 def four_bands() -> BytesIO:
-    """A TIFF of red, green, blue and a fourth band that is no transparency."""
+    """A TIFF with red, green, blue and a fourth band that is not transparency."""
     file = BytesIO()
     info = TiffImagePlugin.ImageFileDirectory_v2()
     info[338] = 0
@@ -196,7 +196,7 @@ def test_a_file_of_another_format_is_refused_whatever_its_name(
     program.write_text(f"#!/bin/sh\ntouch {started}\n")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    monkeypatch.setattr("PIL.EpsImagePlugin.gs_binary", None)  # "not looked for yet"
+    monkeypatch.setattr("PIL.EpsImagePlugin.gs_binary", None)  # Pillow's value for "not yet looked for".
     for name in ("eps.png", "eps.eps"):
         eps = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 40 40\n%%EndComments\nshowpage\n%%EOF\n"
         (tmp_path / name).write_bytes(eps)

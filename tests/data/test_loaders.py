@@ -1,4 +1,4 @@
-"""Loaders: what they yield, in which order, and that it depends on seed and epoch alone."""
+"""Loaders: their batches, the order, and that the order depends only on seed and epoch."""
 
 import pickle
 from pathlib import Path
@@ -197,7 +197,7 @@ def test_several_splits_are_read_together(prepared: Prepared) -> None:
 def test_a_last_batch_without_statistics_in_each_process_is_left_out(
     sync_bn: bool, sizes: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of 10 images in batches of 4, two processes get 2, 2 and 1 each."""
+    """With 10 images in batches of 4, two processes get 2, 2 and 1 images each."""
     monkeypatch.setattr(processes, "count", lambda: 2)
     monkeypatch.setattr(processes, "rank", lambda: 1)
     least = loaders._least(training(batch_size=4, sync_bn=sync_bn), 10, "tiny")

@@ -46,7 +46,7 @@ def test_mask_stays_on_its_image() -> None:
     for factor in (0.5, 0.7, 1.3, 1.6, 2.0):
         side = round(32 * factor)
         scaled, labels = augmented(image, mask, crop=(side, side), scale=(factor, factor), flip=0.0)
-        # Areas to the right of the edge, in pixels of the original width.
+        # Areas to the right of the edge, in pixels at the original width.
         of_image = float(scaled.float().mean() / 255 * 32)
         of_mask = float(labels.float().mean() * 32)
         assert abs(of_image - (32 - edge)) < 0.1
@@ -77,11 +77,13 @@ def test_scale_is_relative_to_the_original_size() -> None:
 def test_any_image_gives_a_crop(
     size: tuple[int, int], crop: tuple[int, int], scale: tuple[float, float]
 ) -> None:
-    image = torch.full((*size, 3), 7, dtype=torch.uint8).permute(2, 0, 1)  # laid out as decoded
+    image = torch.full((*size, 3), 7, dtype=torch.uint8).permute(
+        2, 0, 1
+    )  # the memory layout of a decoded image
     image, mask = augmented(image, torch.full(size, 3, dtype=torch.uint8), crop=crop, scale=scale)
     assert image.shape == (3, *crop)
     assert mask.shape == crop
-    # A constant image stays constant: no padding leaks into it, nor the other way round.
+    # A constant image stays constant: image and padding do not mix.
     inside = mask == 3
     assert inside.any()
     assert (image[:, inside] == 7).all()
@@ -117,14 +119,14 @@ def test_colours_and_blur_change_the_image_alone_and_draw_nothing_where_they_are
     plain = augment(image, mask, training(jitter=0, blur=0))
     assert torch.equal(plain[0], results["off"][0])
     assert torch.equal(torch.rand(1), results["off"][2])
-    # A blur takes differences between neighbours away, and keeps the mean.
+    # A blur reduces differences between neighbours and keeps the mean.
     blurred, sharp = (results[name][0].float() for name in ("blur", "off"))
     assert blurred.diff(dim=2).abs().mean() < 0.5 * sharp.diff(dim=2).abs().mean()
     assert torch.allclose(blurred.mean((1, 2)), sharp.mean((1, 2)), atol=6)
 
 
 def test_scale_from_the_short_side_is_relative_to_the_crop() -> None:
-    """At factor 1 the short side of every image becomes that of the crop, and all of it is in the crop."""
+    """At factor 1 the short side of every image becomes the crop's short side."""
     for height, width in ((30, 40), (90, 60)):
         image = torch.arange(height * width, dtype=torch.float).view(1, height, width).expand(3, -1, -1)
         image, mask = (
@@ -133,7 +135,7 @@ def test_scale_from_the_short_side_is_relative_to_the_crop() -> None:
         )
         given = training(crop=(20, 20), scale=(1.0, 1.0), scale_from="short_side", flip=0.0)
         _, crop = augment(image, mask, given)
-        assert (crop == 1).all()  # No padding: the short side is 20, the other one longer.
+        assert (crop == 1).all()  # No padding: the short side is 20 and the other side is longer.
         wide = training(crop=(20, 200), scale=(1.0, 1.0), scale_from="short_side", flip=0.0)
         _, crop = augment(image, mask, wide)
         assert crop.eq(1).any(0).sum() == round(width * 20 / min(height, width))

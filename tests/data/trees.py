@@ -1,4 +1,4 @@
-"""Tiny CamVid trees on disk, and the params that name them."""
+"""Tiny CamVid trees on disk, and params for them."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,7 +19,7 @@ SIZES = ((12, 16), (9, 7), (12, 16), (5, 20), (9, 7))
 
 
 def camvid_tree(root: Path, sizes: Mapping[str, tuple[tuple[int, int], ...]], seed: int = 0) -> Path:
-    """Random images with random masks (labels 0 to 11) of the given sizes, a list file per split."""
+    """Random images and masks (labels 0 to 11) of the given sizes, and a list file per split."""
     rng = np.random.default_rng(seed)
     for split, listed in sizes.items():
         lines = []
@@ -57,7 +57,7 @@ def prepared_tree(root: Path, sizes: Mapping[str, tuple[tuple[int, int], ...]]) 
 
 
 def training(**changes: Any) -> Training:
-    """Settings of a training, also those that `params.yaml` may not have, such as crops of a few pixels."""
+    """Settings of a training, also those that `params.yaml` does not allow, such as crops of a few pixels."""
     settings: dict[str, Any] = {
         "splits": ("train",), "epochs": 1, "batch_size": 2,
         "scale_from": "original", "jitter": 0, "blur": 0,

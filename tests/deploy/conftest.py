@@ -1,4 +1,4 @@
-"""A model whose answers are plain to see, and a real one."""
+"""A model whose predictions are easy to check, and a real one."""
 
 from pathlib import Path
 
@@ -41,7 +41,7 @@ def colours(monkeypatch: pytest.MonkeyPatch) -> Model:
 
 
 def network(seed: int = 0, classes: int = 3) -> DeepLabV3Plus:
-    """With BN statistics of noise, so that the classes vary over an image."""
+    """BN has random statistics, so that the classes vary over an image."""
     torch.manual_seed(seed)
     made = DeepLabV3Plus("mobilenetv2", classes=classes)
     with torch.no_grad():

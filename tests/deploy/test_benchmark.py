@@ -35,7 +35,7 @@ def test_cost_by_hand() -> None:
     assert found.p50_ms == pytest.approx(3)
     assert found.p95_ms == pytest.approx(4.8)  # between the 4th and the 5th, at 0.95 · 4 = 3.8
     assert found.images_per_second == pytest.approx(2000)
-    assert found.parameters == 5_811_427  # 5 816 053 at 21 classes, less 18 · (256 + 1)
+    assert found.parameters == 5_811_427  # 5 816 053 parameters with 21 classes, minus 18 · (256 + 1)
     assert (found.macs, found.miou) == (7, 0.5)
 
 

@@ -1,4 +1,4 @@
-"""Exports answer as the network does, on every size; each file is written once for the module."""
+"""Exports compute the same as the network for every image size. Each file is written once for the module."""
 
 import json
 from collections.abc import Callable
@@ -52,7 +52,7 @@ def exported(
 
 @pytest.fixture(scope="module")
 def answer(exported: Path) -> Callable[[np.ndarray], np.ndarray]:
-    """What a product gets, that knows nothing of this package."""
+    """The view of a product that does not use this package."""
     if exported.suffix == ".onnx":
         import onnxruntime
 
@@ -227,7 +227,7 @@ def test_forms_of_a_file(name: str, kind: str, model: Model, photos: str, tmp_pa
 
 
 def test_what_tensorrt_wants_of_a_graph(exported: Path) -> None:
-    """It takes bytes that a cast reads, and makes them of floats; other reasons are named."""
+    """TensorRT accepts uint8 inputs if a cast to float reads them. Any other problem is named."""
     if exported.suffix != ".onnx":
         pytest.skip("no graph of ONNX")
     import onnx

@@ -80,7 +80,7 @@ def test_images_of_any_size_and_mode_keep_their_size(colours: Model) -> None:
 
 def test_exif_orientation_is_followed(colours: Model) -> None:
     exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned clockwise by a quarter
+    exif[0x0112] = 6  # stored turned; show it rotated by 90° clockwise
     run(colours, write("a.png", exif=exif))
     with Image.open("out/classes/a.png") as image:
         np.testing.assert_array_equal(np.array(image), np.rot90(MAP, -1))
@@ -299,7 +299,7 @@ def test_a_deep_image_that_would_turn_black_is_refused(
     colours: Model, caplog: pytest.LogCaptureFixture
 ) -> None:
     write("a.tif", np.arange(256, dtype=np.int32).reshape(16, 16))
-    write("b.png", np.zeros((4, 4, 3), dtype=np.uint8))  # as black as it is
+    write("b.png", np.zeros((4, 4, 3), dtype=np.uint8))  # a valid image that is all black
     with pytest.raises(UserError, match=r"1 of 2 images cannot be read, a\.tif"):
         run(colours, "a.tif", "b.png")
     assert "a.tif: cannot be read (values 0 to 255 become one grey level); left out" in warnings(caplog)
@@ -332,7 +332,7 @@ def test_large_images_are_segmented_in_tiles(colours: Model, capsys: pytest.Capt
 CITYSCAPES = LEGEND.model_copy(
     update={
         "dataset": "cityscapes",
-        "classes": Cityscapes.classes[::-1],  # in an order of one's own
+        "classes": Cityscapes.classes[::-1],  # another order than the reader's
         "palette": Cityscapes.palette[::-1],
     }
 )
@@ -371,7 +371,7 @@ def test_probabilities_are_written_of_every_image(colours: Model) -> None:
         assert found["classes"].tolist() == ["red", "green", "blue"]
         given = found["probabilities"]
     assert given.dtype == np.float16
-    # The logits are the channels, 0 or 255, as the network gets them.
+    # The logits are the channels, 0 or 255, as the network receives them.
     logits = (PIXELS / 255 - LEGEND.mean) / LEGEND.std
     expected = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
     np.testing.assert_allclose(given, expected.transpose(2, 0, 1), atol=1e-3)
@@ -400,7 +400,7 @@ def test_the_command_averages_views(options: str, folder: Path, monkeypatch: pyt
     pixels = np.random.default_rng(0).integers(0, 256, (64, 80, 3), dtype=np.uint8)
     write("in/a.png", pixels)
     write("in/b.png", pixels[:40, :44])
-    # Options may be before the arguments, after them, and between.
+    # Options can be before, after and between the arguments.
     words = ["model", *OPTIONS[options], "--probabilities", "in"]
     assert command(monkeypatch, *words, "--out", "out") == 0
     flip, scales = options != "scales", {"flip": (1,), "all": (0.5, 1, 1.5), "tiles": (0.75, 1)}
@@ -421,7 +421,7 @@ def test_the_command_averages_views(options: str, folder: Path, monkeypatch: pyt
 
 
 def views_by_hand(net: DeepLabV3Plus, image: np.ndarray, flip: bool, scales: Sequence[float]) -> np.ndarray:
-    """Mean of the probabilities of resized and mirrored images, in float64, one after another."""
+    """Mean probabilities of resized and mirrored images, in float64, one view after another."""
     whole = torch.from_numpy(image).permute(2, 0, 1)[None].double().div(255)
     whole = (whole - torch.tensor(LEGEND.mean)[:, None, None]) / torch.tensor(LEGEND.std)[:, None, None]
     size, found = whole.shape[-2:], []
@@ -449,7 +449,9 @@ def test_the_command_writes_label_ids(folder: Path, monkeypatch: pytest.MonkeyPa
         names = found["classes"][found["probabilities"].argmax(0)]
     ids = dict(zip(Cityscapes.classes, Cityscapes.ids, strict=True))
     assert set(np.unique(given)) <= set(Cityscapes.ids)
-    assert (np.vectorize(ids.get)(names) == given).mean() > 0.95  # elsewhere float16 makes two equal
+    assert (
+        np.vectorize(ids.get)(names) == given
+    ).mean() > 0.95  # At the other pixels two classes are equal in float16.
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""A model on one image, as a notebook has it."""
+"""A model on one image, as you use it in a notebook."""
 
 from io import BytesIO
 from pathlib import Path
@@ -14,7 +14,7 @@ from attnfd.deploy.source import Model
 from attnfd.errors import UserError
 from tests.deploy.conftest import LEGEND, Colours
 
-# Red, green and green, blue: the class of a pixel is its strongest channel.
+# Red, green, and green, blue: the class of a pixel is its strongest channel.
 RGB = np.array([[[250, 0, 0], [0, 250, 0]], [[0, 240, 9], [0, 0, 250]]], dtype=np.uint8)
 CLASSES = [[0, 1], [1, 2]]
 
@@ -51,7 +51,7 @@ def test_overlay_areas_and_what_a_notebook_shows(colours: Model) -> None:
     found = colours.predict(RGB)
     assert np.array(found.class_map()).tolist() == CLASSES
     overlay = np.array(found.overlay())
-    assert overlay[0, 0].tolist() == [225, 0, 0]  # halfway from (250, 0, 0) to (200, 0, 0)
+    assert overlay[0, 0].tolist() == [225, 0, 0]  # the middle between (250, 0, 0) and (200, 0, 0)
     areas = found.areas()
     assert areas["class"].tolist() == ["red", "green", "blue"]
     assert areas["pixels"].tolist() == [1, 2, 1]
@@ -64,7 +64,7 @@ def test_overlay_areas_and_what_a_notebook_shows(colours: Model) -> None:
 
 def test_a_photo_is_turned_as_it_is_seen(colours: Model) -> None:
     exif = Image.Exif()
-    exif[0x0112] = 6  # seen after a quarter turn to the right
+    exif[0x0112] = 6  # the image is shown rotated by 90° clockwise
     with Image.open(png(Image.fromarray(RGB), exif=exif)) as stored:
         assert colours.predict(stored).classes.tolist() == np.rot90(CLASSES, -1).tolist()
 

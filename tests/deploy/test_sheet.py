@@ -1,4 +1,4 @@
-"""Legends and contact sheets of any images, numbers of classes and names."""
+"""Legends and contact sheets for any images, any number of classes and any names."""
 
 from pathlib import Path
 
@@ -45,7 +45,7 @@ def test_the_legend_is_below_the_overlay_and_has_the_classes_in_it(size: tuple[i
     strip = picture.crop((0, height, picture.width, picture.height))
     shown = colours(strip) & set(LEGEND.palette)
     assert shown == ({RED} if size == (1, 1) else {RED, GREEN})
-    # Names beside the squares: dark letters, and none that runs into the edge.
+    # Names beside the squares: dark letters, and no name is cut off at the edge.
     assert (0, 0, 0) in colours(strip) or np.array(strip).min() < 60
     assert colours(strip.crop((strip.width - 1, 0, strip.width, strip.height))) == {(255, 255, 255)}
 
@@ -93,7 +93,7 @@ def test_a_sheet_has_its_images_in_order_and_one_legend() -> None:
     paths = [Path(f"{number}.png") for number in range(7)]
     made = ContactSheet(paths)
     for number, path in reversed(list(enumerate(paths))):
-        if number != 3:  # It could not be read.
+        if number != 3:  # This image could not be read.
             made.add(
                 path, Prediction(np.full((2, 4), number % 3, np.uint8), np.zeros((2, 4, 3), np.uint8), LEGEND)
             )

@@ -153,7 +153,7 @@ def run_id(project: Path) -> str:
         patch.chdir(project)
         for name in ("DVC_ROOT", "MLFLOW_TRACKING_URI"):
             patch.delenv(name, raising=False)
-        from attnfd.tracking import runs  # MLflow may be missing
+        from attnfd.tracking import runs  # imported here, because MLflow may be missing
 
         with runs.open_run(CELL, {}, Checkpoints(Path("none"))) as run:
             run.trained(checkpoint.fingerprint(CELL.model))

@@ -1,4 +1,4 @@
-"""What a model answers of several views of an image, with networks whose answers are worked out by hand."""
+"""Predictions from several views of an image, with networks whose outputs were calculated by hand."""
 
 import resource
 from collections.abc import Callable, Iterator
@@ -22,7 +22,7 @@ TWO = LEGEND.model_copy(update={"classes": ("no", "yes"), "palette": ((0, 0, 0),
 
 
 class Says(nn.Module):
-    """Two classes; the probability of the second is what a function says of the images."""
+    """Two classes; a function of the images gives the probability of the second class."""
 
     def __init__(self, says: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
@@ -37,19 +37,19 @@ class Says(nn.Module):
 
 
 def halves(left: float, right: float) -> Says:
-    """It says the same of the left and the right half, whatever the image shows."""
+    """Constant probabilities for the left and the right half, for any image."""
     return Says(lambda images: torch.tensor([left, right]).repeat_interleave(images.shape[-1] // 2))
 
 
 def each_pixel() -> Says:
-    """It says of a pixel what only depends on that pixel."""
+    """A probability that depends only on the pixel itself."""
     return Says(lambda images: images.sum(1).sigmoid())
 
 
 def yes(
     net: nn.Module, images: Tensor, views: Views, tiles: Tiles | None = None
 ) -> tuple[list[list[int]], np.ndarray]:
-    """Classes of the first image, and the probabilities of the second class."""
+    """Classes of the first image, and probabilities of the second class."""
     classes, shares = segment(views.of(net), images, tiles, probabilities=True)
     assert shares is not None
     assert (classes.dtype, shares.dtype) == (np.uint8, np.float16)
@@ -86,7 +86,7 @@ def test_what_only_depends_on_the_pixel_is_as_without_flip() -> None:
 
 
 def test_scales_average_probabilities_and_no_logits() -> None:
-    # Of the logits, 2.2, 2.2 and -4.6, the mean is negative.
+    # The logits 2.2, 2.2 and -4.6 have a negative mean.
     by_width = {6: 0.9, 8: 0.9, 16: 0.01}
     net = Says(lambda images: torch.tensor(by_width[images.shape[-1]]))
     classes, found = yes(net, blank(4, 8), Views(scales=(0.75, 1, 2)))
@@ -99,18 +99,18 @@ def test_both_at_once_are_the_mean_of_all() -> None:
     by_width = {4: halves(0.8, 0.1), 8: halves(0.5, 0.2)}
     net = Says(lambda images: by_width[images.shape[-1]].says(images))
     _, found = yes(net, blank(2, 4), Views(flip=True, scales=(1, 2)))
-    # The outermost columns have no other half beside them.
+    # The outer columns are not next to the other half.
     np.testing.assert_allclose(found[:, [0, 3]], (0.8 + 0.1 + 0.5 + 0.2) / 4, atol=1e-3)
 
 
 def test_logits_of_a_view_are_resized_to_the_images_own_size() -> None:
     mean, deviation = (torch.tensor(values)[:, None, None] for values in (MEAN, STD))
-    net = Says(lambda images: (images * deviation + mean)[:, 0].sigmoid())  # of 0 to 1
+    net = Says(lambda images: (images * deviation + mean)[:, 0].sigmoid())  # values from 0 to 1
     images = blank(2, 4)
     images[..., 2:] = 255
     _, found = yes(net, images, Views(scales=(1, 0.5)))
-    # Half as wide, a column is the mean of those around it with the weights 3, 3 and 1: 1/7 and 6/7. Wide
-    # again, the inner columns are a quarter and three quarters of the way between them.
+    # At half the width, a column is the mean of its neighbours with weights 3, 3 and 1: 1/7 and 6/7. At full
+    # width again, the inner columns are a quarter and three quarters of the way between them.
     logits = np.array([[0, 0, 1, 1], [1 / 7, 9 / 28, 19 / 28, 6 / 7]])
     np.testing.assert_allclose(found, np.tile((1 / (1 + np.exp(-logits))).mean(0), (2, 1)), atol=1e-3)
 
@@ -141,7 +141,7 @@ def test_probabilities_of_tiles_that_overlap_by_hand() -> None:
     net = Says(lambda images: torch.tensor(next(calls)))
     _, shares = segment(net, blank(1, 60), Tiles(size=32, overlap=4), probabilities=True)
     assert shares is not None
-    # Tiles begin at 0 and 28. In the columns 28 to 31 the weights are 4, 3, 2, 1 and 1, 2, 3, 4 fifths.
+    # Tiles start at 0 and 28. In columns 28 to 31 their weights are 4, 3, 2, 1 and 1, 2, 3, 4 fifths.
     first, second = np.log(0.9 / 0.1), np.log(0.2 / 0.8)
     between = 1 / (1 + np.exp(-(np.array([4, 3, 2, 1]) * first + np.array([1, 2, 3, 4]) * second) / 5))
     expected = [0.9] * 28 + between.tolist() + [0.2] * 28
@@ -155,7 +155,7 @@ def test_memory_with_views_and_probabilities_is_bounded_as_it_was_said() -> None
     assert said > memory(network(), 3, tiles, *size, probabilities=True) > memory(network(), 3, tiles, *size)
     line = describe(net, 3, tiles, [size], probabilities=True)
     assert f"about {said / 2**30:.1f} GiB of memory are needed" in line
-    segment(net, blank(320, 330), tiles, probabilities=True)  # what libraries take once
+    segment(net, blank(320, 330), tiles, probabilities=True)  # memory that libraries allocate once
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     segment(net, blank(*size), tiles, probabilities=True)
     assert 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) < said
@@ -203,7 +203,7 @@ def test_other_options_say_what_to_pass(options: dict[str, Any], message: str) -
 
 
 def noting(read: Callable[[], object]) -> tuple[Says, list[object]]:
-    """A network, and what was read in each of its calls."""
+    """A network, and the values that `read` returned in each of its calls."""
     found: list[object] = []
 
     def says(images: Tensor) -> Tensor:
@@ -223,7 +223,7 @@ def test_a_network_computes_in_eval_mode_and_keeps_its_own() -> None:
 
 @pytest.fixture
 def settings() -> Iterator[None]:
-    """What float32 is here, and at the end what it was."""
+    """Restores the float32 settings at the end."""
     before = allowed()
     yield
     backends: Any = torch.backends

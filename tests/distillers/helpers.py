@@ -1,4 +1,4 @@
-"""What the tests of the methods share: their settings, and networks small enough to train in a test."""
+"""Helpers of the methods' tests: their settings, and networks small enough to train in a test."""
 
 from collections.abc import Collection
 from pathlib import Path
@@ -21,19 +21,19 @@ CLASSES = 3
 
 
 def build(name: str, student: NetInfo, teacher: NetInfo, **changes: Any) -> Distiller:
-    """The method with the settings of `params.yaml`, some of them changed."""
+    """The method with the settings of `params.yaml` and these changes."""
     kind = discovery.component("distillers", name)
     settings = load_params(PARAMS).method(name, "shapes").model_dump(mode="json") | changes
     return kind(student, teacher, validate(kind.Config, settings, name))
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:
-    """Standard normal float64."""
+    """Standard normal values in float64."""
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 class TinyNet(nn.Module):
-    """Six convolutions in a row with the taps of DeepLabV3+; stages 1-3 at strides 2, 4, 4, then `stride`.
+    """Six convolutions with the taps of DeepLabV3+; stages 1-3 have strides 2, 4, 4, the others `stride`.
 
     With `attention`, it has the `refined` taps and the margins of a frozen teacher.
     """
@@ -73,7 +73,7 @@ def tiny_student(stride: int = 4) -> TinyNet:
 
 
 def tiny_teacher() -> TinyNet:
-    """Frozen, with the BN statistics of `batch`: with untrained ones, its logits would hardly vary."""
+    """A frozen teacher with the BN statistics of `batch`: with initial ones, its logits would hardly vary."""
     net = TinyNet(9, attention=True)
     for module in net.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -83,7 +83,7 @@ def tiny_teacher() -> TinyNet:
 
 
 def batch(images: int = 3, size: int = 16) -> tuple[Tensor, Tensor]:
-    """Normalised images (B, 3, H, W) and labels (B, H, W): blocks of every class, and a column of void."""
+    """Normalised images (B, 3, H, W), and labels (B, H, W): blocks of every class, and a column of void."""
     generator = torch.Generator().manual_seed(7)
     blocks = torch.randint(CLASSES, (images, 4, 4), generator=generator)
     target = blocks.repeat_interleave(size // 4, 1).repeat_interleave(size // 4, 2)

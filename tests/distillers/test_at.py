@@ -13,7 +13,7 @@ STUDENT, TEACHER = random(2, 3, 2, 4, seed=1), random(2, 5, 2, 4, seed=2)
 
 
 def attention(features: NDArray) -> list[float]:
-    """Of one image, flattened."""
+    """The attention map of one image, flattened."""
     channels, height, width = features.shape
     energy = [
         sum(features[c, y, x] ** 2 for c in range(channels)) / channels

@@ -67,7 +67,7 @@ def test_zero_for_equal_features() -> None:
 
 @pytest.mark.parametrize(("normalize", "expected"), [("channel", 1), ("sample", 1), ("batch", 1 / B)])
 def test_a_zero_vector_stays_zero(normalize: Normalize, expected: float) -> None:
-    """‖0 − t̂‖² = 1, and both zero: 0; the gradient is finite."""
+    """‖0 − t̂‖² = 1; if both are zero, the loss is 0. The gradient is finite."""
     zeros = torch.zeros(SHAPE, dtype=torch.float64, requires_grad=True)
     loss = attnfd_loss(zeros, TEACHER, normalize=normalize)
     assert loss.item() == pytest.approx(expected)
@@ -78,7 +78,7 @@ def test_a_zero_vector_stays_zero(normalize: Normalize, expected: float) -> None
 
 @pytest.mark.parametrize("normalize", ["channel", "sample", "batch"])
 def test_float32_is_exact_enough_near_the_minimum(normalize: Normalize) -> None:
-    """The written-out square subtracts numbers near 1: what is left must still lead to the teacher."""
+    """The expanded square subtracts numbers near 1. The difference must still lead to the teacher."""
     teacher = random(2, 64, 5, 5, seed=3)
     student = teacher + 0.01 * random(2, 64, 5, 5, seed=4)
     losses, grads = [], []
@@ -157,7 +157,7 @@ def test_gates_without_weights_refine_the_raw_teacher(point: str, channel: bool,
 
 
 def test_every_layer_has_its_own_point() -> None:
-    """As in the released code; a layer that is not named is before its ReLU."""
+    """As in the released code; a layer that is not named uses its map before the ReLU."""
     points = {"encoder": "post_relu", "decoder": "post_relu"}
     distiller = attnfd(point=points, teacher_point=points, teacher_attention="parameter_free")
     wanted = {Tap("backbone", "pre_relu"), Tap("encoder", "post_relu"), Tap("decoder", "post_relu")}
@@ -225,7 +225,7 @@ def test_a_norm_over_the_channels_cancels_spatial_gates(normalize: Normalize, co
 
 
 def test_place_of_the_connector() -> None:
-    """Attention before the connector gates the student's 4 channels, after it the teacher's 6."""
+    """Attention before the connector has the student's 4 channels; after it, the teacher's 6."""
     for place, channels in (("before_attention", 6), ("after_attention", 4)):
         attention = NO_ATTENTION | {"channel": True, "reduction": 2}
         distiller = attnfd(layers=["encoder"], connector=place, attention=attention)

@@ -1,4 +1,4 @@
-"""CIRKD: its terms against loops, its queues against deques, its memory against what it was shown."""
+"""CIRKD: its terms compared with loops, its queues with deques, its memory with its inputs."""
 
 import io
 import time
@@ -45,7 +45,7 @@ def distiller(**changes: Any) -> CIRKD:
 
 
 def step(seed: int, images: int = 2, size: int = 6) -> tuple[Output, Output, Tensor]:
-    """Outputs of a student and a teacher, and labels of four times the size of the features."""
+    """Outputs of a student and a teacher, and labels with four times the side of the features."""
     generator = torch.Generator().manual_seed(seed)
     student, teacher = (
         Output(
@@ -148,13 +148,13 @@ def test_pool_averages_what_is_valid() -> None:
 
 
 def contents(queues: Queues, k: int) -> Tensor:
-    """The queue of class k, oldest first."""
+    """The queue of class k, the oldest first."""
     size, start, count = queues.items.shape[1], int(queues.pointer[k]), int(queues.filled[k])
     return queues.items[k, [(start - count + i) % size for i in range(count)]]
 
 
 def sampled(queues: Queues, count: int) -> Tensor:
-    """What a draw knows."""
+    """The real embeddings of a sample."""
     items, known = queues.sample(count)
     return items[known]
 
@@ -163,7 +163,7 @@ def test_queues_are_deques() -> None:
     queues, model = Queues(CLASSES, 7, 2), [deque[float](maxlen=7) for _ in range(CLASSES)]
     generator = np.random.default_rng(0)
     for start in range(0, 2000, 100):
-        classes = generator.integers(CLASSES, size=generator.integers(0, 30))  # at times more than fit
+        classes = generator.integers(CLASSES, size=generator.integers(0, 30))  # sometimes more than fit
         values = start + np.arange(len(classes))
         queues.push(torch.tensor(values).view(-1, 1).expand(-1, 2).float(), torch.tensor(classes))
         for k, value in zip(classes, values, strict=True):
@@ -183,12 +183,12 @@ def test_samples_are_balanced_without_replacement_and_of_what_is_there() -> None
         assert len(drawn) == len(set(drawn)) == 4 + 3
         assert len([value for value in drawn if value < 9]) == 4
         seen |= set(drawn)
-    assert seen == {2, 3, 4, 5, 6, 7, 8, 9, 10, 11}  # of class 0, the oldest two gave way
+    assert seen == {2, 3, 4, 5, 6, 7, 8, 9, 10, 11}  # the two oldest of class 0 were replaced
     assert sorted(sampled(queues, 99)[:, 0].tolist()) == sorted(seen)
 
 
 def labelled(images: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Unit embeddings (B, N, C) and labels (B, N) with void among them."""
+    """Unit embeddings (B, N, C) and labels (B, N), some of them void."""
     generator = torch.Generator().manual_seed(seed)
     embeddings = torch.randn(images, 20, 5, generator=generator, dtype=torch.float64)
     return F.normalize(embeddings, dim=2), torch.tensor([0, 1, 255])[
@@ -264,8 +264,10 @@ def test_the_projector_is_two_convolutions_of_single_pixels() -> None:
 
 
 def test_memory_terms_relate_the_pixels_to_what_is_remembered() -> None:
-    """More is drawn than the queues hold, so that every key takes part."""
-    torch.manual_seed(4)  # With some projectors all channels of a pixel are 0, which has no direction.
+    """The sample is larger than the queues, so every key takes part."""
+    torch.manual_seed(
+        4
+    )  # With some projectors all channels of a pixel are 0, and such a vector has no direction.
     method = distiller(pixel_samples=999, region_samples=999)
     method(*step(0), 0)
     held = method.eval().memories["encoder"]
@@ -383,7 +385,7 @@ def test_saved_and_loaded_it_continues() -> None:
 
 @pytest.mark.slow
 def test_remembering_costs_less_than_the_student() -> None:
-    """At the paper's sizes, on a batch of the size that 129 × 129 images have at output stride 16."""
+    """The paper's sizes, with features as large as those of 129 × 129 images at output stride 16."""
     torch.manual_seed(0)
     classes, images = 21, torch.randn(2, 3, 129, 129)
     net = DeepLabV3Plus("resnet18", classes)

@@ -1,4 +1,4 @@
-"""What must hold for every method there is, found by its file."""
+"""Properties of every method, found by its file."""
 
 import io
 from collections.abc import Callable
@@ -30,7 +30,7 @@ every_method = pytest.mark.parametrize("name", METHODS)
 
 
 class Cell:
-    """Student, frozen teacher and method, and one batch."""
+    """Student, frozen teacher and method, and a batch."""
 
     def __init__(
         self, name: str, *, seed: int = 0, stride: int = 4, images: int = 3, void: bool = False
@@ -55,7 +55,7 @@ class Cell:
         return {"ce": cross_entropy(student, self.target), **terms}
 
     def train(self, steps: int, without: str = "") -> list[float]:
-        """Losses of SGD on the batch, relative to the first: the weights of the methods are far apart."""
+        """Losses of SGD on the batch, divided by the first one: the weights of the methods differ much."""
         optimizer = torch.optim.SGD(self.parts.parameters(), lr=0.01, momentum=0.9)
         losses: list[float] = []
         for _ in range(steps):
@@ -71,7 +71,7 @@ class Cell:
 def forward(
     student: nn.Module, teacher: nn.Module, distiller: Distiller, images: Tensor
 ) -> tuple[Output, Output]:
-    """What the training loop gives to a distiller: only the taps and logits that it asks for."""
+    """A distiller's inputs in the training loop: only the taps and logits that it reads."""
     with torch.no_grad():
         taught = teacher(images, taps=distiller.teacher_taps, logits=distiller.teacher_logits)
     return student(images, taps=distiller.student_taps), taught
@@ -116,7 +116,7 @@ def test_a_factor_multiplies_its_terms_and_leaves_the_others(name: str, field: s
         cell = Cell(name)
         torch.manual_seed(0)
         cell.distiller = build(name, cell.student.info, cell.teacher.info, **{field: factor})
-        cell.terms()  # Fills what remembers.
+        cell.terms()  # Fills queues.
         torch.manual_seed(0)
         found.append({term: value.item() for term, value in cell.terms().items()})
     low, middle, high = found
@@ -204,7 +204,7 @@ def test_teacher_is_left_alone(name: str) -> None:
 @every_method
 def test_every_parameter_learns(name: str) -> None:
     cell = Cell(name)
-    cell.train(1)  # a queue may have to fill before its projector is used
+    cell.train(1)  # A queue may have to fill before its projector is used.
     cell.parts.zero_grad(set_to_none=True)
     total(cell.terms()).backward()
     idle = [key for key, grad in gradients(cell.parts).items() if grad is None or not grad.any()]
@@ -296,7 +296,7 @@ def test_a_loss_of_16_bit_features_is_computed_in_32(
 
 @cache
 def real_outputs(backbone: str) -> tuple[DeepLabV3Plus, Output, Tensor]:
-    """A network, every tap of it as a leaf of the graph, and the labels."""
+    """A network's output, in which every tap is a leaf of the graph, and the labels."""
     torch.manual_seed(0)
     attention = None
     if backbone == "teacher":

@@ -1,4 +1,4 @@
-"""CWD against its formula in loops, and what a spatial softmax does not see."""
+"""CWD compared with its formula in loops, and changes that a spatial softmax ignores."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""DIST against Pearson's formula in loops, and what a correlation does not see."""
+"""DIST compared with Pearson's formula in loops, and changes that a correlation ignores."""
 
 import numpy as np
 import pytest

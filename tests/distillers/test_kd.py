@@ -44,7 +44,7 @@ def test_zero_for_logits_that_differ_by_a_constant_per_pixel() -> None:
 
 
 def test_limit_of_high_temperature() -> None:
-    """Hinton et al. 2015, eq. 4: half the mean squared difference of centred logits, whatever T."""
+    """Hinton et al. 2015, eq. 4: half the mean squared difference of centred logits, for any T."""
     valid = TARGET != 255
     difference = (STUDENT - TEACHER).movedim(1, -1)[valid]
     expected = (difference - difference.mean(1, keepdim=True)).square().mean() / 2

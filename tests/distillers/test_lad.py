@@ -1,4 +1,4 @@
-"""LAD against its formula in loops; only directions count."""
+"""LAD compared with its formula in loops; only directions count."""
 
 from typing import get_args
 

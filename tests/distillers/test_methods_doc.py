@@ -1,6 +1,6 @@
-"""`docs/methods.md` describes every method that the README offers and every option of it, and no others.
+"""`docs/methods.md` describes exactly the methods that the README offers, and all their options.
 
-A method of your own needs no section there.
+Your own method needs no section there.
 """
 
 import re
@@ -20,7 +20,7 @@ METHODS = OFFERED[0].split(", ")
 
 
 def sections() -> dict[str, str]:
-    """Text below each heading that is a method's name; what comes before them is under ``."""
+    """The text below each heading with a method's name; the text before the first is under ``."""
     first, *parts = re.split(r"^## `(\w+)`$", PAGE.read_text(encoding="utf-8"), flags=re.MULTILINE)
     return {"": first, **dict(zip(parts[::2], parts[1::2], strict=True))}
 

@@ -1,4 +1,4 @@
-"""Overhaul against its formula in loops, and where it leaves the student free."""
+"""Overhaul compared with its formula in loops, and where it does not penalise the student."""
 
 from typing import Any
 
@@ -38,7 +38,7 @@ def test_values() -> None:
 
 
 def test_negative_responses_need_only_be_negative_enough() -> None:
-    """No penalty, and no pull, where s ≤ max(t, m) ≤ 0."""
+    """No penalty and no gradient where s ≤ max(t, m) ≤ 0."""
     teacher, margin = -random(1, 2, 3, 3).abs() - 0.1, torch.tensor([-0.5, -1.0]).double()
     wanted = torch.maximum(teacher, margin.view(2, 1, 1))
     student = (wanted - random(1, 2, 3, 3, seed=1).abs()).requires_grad_()

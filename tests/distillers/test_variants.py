@@ -1,4 +1,4 @@
-"""What must hold for every ablation that `params.yaml` names."""
+"""Properties of every ablation in `params.yaml`."""
 
 import itertools
 
@@ -27,7 +27,7 @@ def test_a_variant_takes_a_step(variant: str) -> None:
     images, target = batch()
     with torch.no_grad():
         taught = teacher(images, taps=distiller.teacher_taps, logits=distiller.teacher_logits)
-    # Late in the training, so that a decay shows.
+    # Late in the training, so that a decay has an effect.
     terms = distiller(student(images, taps=distiller.student_taps), taught, target, progress=0.9)
     assert all(term.isfinite() and term > 0 for term in terms.values())
     torch.stack(list(terms.values())).sum().backward()
@@ -45,7 +45,7 @@ def test_no_variant_equals_another_or_the_method() -> None:
 
 
 def test_every_combination_of_layers_is_trained_once() -> None:
-    """All but two, which are cells of `distill`: without any layer it is `none`, with all it is `attnfd`."""
+    """All subsets but two, which are cells of `distill`: no layer is `none`, all layers are `attnfd`."""
     layers = settings(None).layers
     wanted = {frozenset(some) for size in (1, 2) for some in itertools.combinations(layers, size)}
     rest = {"layers": layers}
@@ -59,6 +59,6 @@ def test_every_combination_of_layers_is_trained_once() -> None:
 
 
 def test_a_variant_has_a_name_of_its_own() -> None:
-    """Methods stand beside the variants in a table of the report; a dot would end a key of DVC."""
+    """Methods and variants are in one table of the report; and a key of DVC must not contain a dot."""
     assert not set(VARIANTS) & set(SHIPPED.raw["methods"])
     assert all(variant.isidentifier() for variant in VARIANTS)

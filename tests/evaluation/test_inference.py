@@ -1,4 +1,4 @@
-"""Confusion matrices over a split, with networks whose predictions are known."""
+"""Confusion matrices of a split, with networks whose predictions are known."""
 
 from types import SimpleNamespace
 
@@ -14,7 +14,7 @@ K = 3
 
 
 class Threshold(nn.Module):
-    """Class 0, 1 or 2 by the brightness of the red channel; dropout and BN tell the mode apart."""
+    """Class 0, 1 or 2 by the brightness of the red channel; dropout and BN differ between the modes."""
 
     def __init__(self):
         super().__init__()
@@ -33,7 +33,7 @@ class Threshold(nn.Module):
 
 
 def split():
-    """Five images of two sizes, in batches of one size and thus out of order, and their class maps."""
+    """Five images of two sizes, in batches of one size and so in another order, and their class maps."""
     generator = np.random.default_rng(0)
     sizes = [(6, 8), (4, 4), (6, 8), (4, 4), (6, 8)]
     truth = [generator.integers(0, K, size) for size in sizes]
@@ -81,7 +81,7 @@ def test_mode_comes_back_after_an_error():
 
 
 def test_resize_scores_at_the_short_side():
-    # Left half class 0, right half class 2, all labelled 0: half of the pixels are wrong at every size.
+    # Left half class 0, right half class 2, all labels 0: half of the pixels are wrong at every size.
     image = torch.zeros(1, 3, 8, 16, dtype=torch.uint8)
     image[..., 8:] = 200
     mask = torch.zeros(1, 8, 16, dtype=torch.uint8)

@@ -1,4 +1,4 @@
-"""Confusion matrix and scores, against scikit-learn and by hand."""
+"""Confusion matrix and scores, compared with scikit-learn and values calculated by hand."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from sklearn import metrics as sklearn
 from attnfd.evaluation.inference import confusion_matrices
 from attnfd.evaluation.metrics import collapsed, scores
 
-K = 5  # No power of two: sums and bits are not the same then.
+K = 5  # not a power of two: then sums and bit operations differ
 SHAPE = (3, 4, 5)
 predictions = hnp.arrays(np.int64, SHAPE, elements=st.integers(0, K - 1))
 targets = hnp.arrays(np.uint8, SHAPE, elements=st.sampled_from([*range(K), 255]))
@@ -91,7 +91,7 @@ def test_a_label_that_is_no_class_is_an_error(label):
     [
         ([[5, 0], [3, 0]], True),
         ([[5, 0], [2, 1]], False),
-        ([[5, 0], [0, 0]], False),  # nothing else was there to find
+        ([[5, 0], [0, 0]], False),  # there was no other class to find
         ([[0, 0], [0, 0]], False),
     ],
 )
@@ -118,7 +118,7 @@ def test_one_pixel_counts_whole_and_absent_classes_are_never_divided_by():
 
 
 def test_a_stray_pixel_of_a_class_that_the_split_lacks() -> None:
-    """It does not change which classes `miou` averages: those of the ground truth, for every network."""
+    """It does not change the classes that `miou` averages: those of the ground truth, for every network."""
     clean, stray = np.array([[4, 0, 0], [1, 3, 0], [0, 0, 0]]), np.array([[4, 0, 0], [1, 2, 1], [0, 0, 0]])
     assert scores(clean)["miou"] == scores(clean)["miou_predicted"] == pytest.approx((4 / 5 + 3 / 4) / 2)
     assert scores(stray)["miou"] == pytest.approx((4 / 5 + 2 / 4) / 2)

@@ -1,4 +1,4 @@
-"""Large images in tiles: where tiles are, what they answer beside the whole image, what memory they need."""
+"""Large images in tiles: positions of tiles, results compared with the whole image, and memory."""
 
 import itertools
 import resource
@@ -16,7 +16,7 @@ from attnfd.models.deeplab import DeepLabV3Plus
 
 
 class Local(nn.Module):
-    """Logits that see 2 pixels around."""
+    """Logits whose receptive field is 2 pixels in each direction."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ def test_an_image_that_fits_is_seen_whole(local: Local) -> None:
 
 @pytest.mark.parametrize("size", [(150, 190), (64, 200), (130, 30), (65, 65)])
 def test_tiles_answer_as_the_whole_image_does(local: Local, size: tuple[int, int]) -> None:
-    """A pixel of which every tile sees the 2 pixels around has the same logits in all of them."""
+    """If every tile contains the receptive field of a pixel, its logits are the same in all of them."""
     tiles = Tiles(size=64, overlap=16)
     pixels = image(*size)
     with torch.no_grad():
@@ -83,15 +83,15 @@ def test_tiles_answer_as_the_whole_image_does(local: Local, size: tuple[int, int
                 mask[start + 62 : start + 64] = True
     inner = ~(near[0][:, None] | near[1])
     top = whole.topk(2, dim=0).values
-    clear = (top[0] - top[1]) > 1e-4  # elsewhere rounding decides
+    clear = (top[0] - top[1]) > 1e-4  # elsewhere, rounding decides the class
     assert torch.equal(tiled[inner & clear].long(), whole.argmax(0)[inner & clear])
-    # At borders of tiles the weight of what lacks its surroundings is small.
+    # At the borders of a tile, where context is missing, its weight is small.
     assert (tiled.long() == whole.argmax(0))[clear].float().mean() > 0.98
 
 
 def test_blending_by_hand() -> None:
     class Place(nn.Module):
-        """The tile's number of calls votes for class 1 or 0, strong or weak."""
+        """A tile's number chooses class 1 or 0, and a high or low confidence."""
 
         calls = 0
 
@@ -103,7 +103,7 @@ def test_blending_by_hand() -> None:
             return SimpleNamespace(logits=logits)
 
     answer = classify_tiled(Place(), image(4, 60), Tiles(size=32, overlap=4))
-    # Tiles begin at 0 and 28. In the columns 28 to 31 the weights are 4, 3, 2, 1 and 1, 2, 3, 4 fifths.
+    # Tiles start at 0 and 28. In columns 28 to 31 their weights are 4, 3, 2, 1 and 1, 2, 3, 4 fifths.
     assert answer[0, 26:34].tolist() == [1, 1, 1, 0, 0, 0, 0, 0]
 
 
@@ -119,7 +119,7 @@ def test_memory_is_that_of_the_tile_and_a_row() -> None:
     model = DeepLabV3Plus("mobilenetv2", 21).eval()
     tiles = Tiles(size=256, overlap=64)
     needed = [memory(model, 21, tiles, *size) for size in ((256, 256), (2000, 1000), (20000, 1000))]
-    assert needed[0] < needed[1] < needed[2] < needed[1] * 2  # only the picture itself grows
+    assert needed[0] < needed[1] < needed[2] < needed[1] * 2  # only the image itself grows
     assert needed[1] < memory(model, 21, Tiles(size=1000, overlap=64), 2000, 1000) / 3
     line = describe(model, 21, tiles, [(100, 100), (1000, 700)])
     assert line.startswith("The largest image, 1000 × 700 pixels, becomes 20 tiles of 256 × 256")
@@ -130,7 +130,7 @@ def test_memory_is_bounded_as_it_was_said() -> None:
     model = DeepLabV3Plus("mobilenetv2", 21).eval()
     tiles = Tiles(size=320, overlap=64)
     with torch.no_grad():
-        classify_tiled(model, image(320, 330), tiles)  # what libraries take once
+        classify_tiled(model, image(320, 330), tiles)  # memory that libraries allocate once
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         classify_tiled(model, image(1300, 1300), tiles)
     grown = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)

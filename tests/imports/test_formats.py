@@ -1,4 +1,4 @@
-"""Every format in the layout that its tool writes, to the pixel, and every fault of it in a line."""
+"""Every format in its tool's layout is read exactly, and every fault gives one line."""
 # ruff: noqa: E501
 
 import json
@@ -91,7 +91,7 @@ def test_prepare_takes_what_was_imported(name: str, tmp_path: Path) -> None:
     report = import_export(kind, tmp_path / "export", Path("datasets/new"))
     recipe = YAML(typ="safe").load(report[report.index("  new:\n") :])["new"]
     if not Path("datasets/new/val.txt").read_text() or not tree.splits:
-        names = sorted(tree.masks)  # so small a tree has too few images to draw from
+        names = sorted(tree.masks)  # Such a small tree has too few images for a random split.
         Path("datasets/new/val.txt").write_text(f"{names[0]}\n")
         Path("datasets/new/train.txt").write_text("".join(f"{name}\n" for name in names[1:]))
     options = recipe["prepare"]
@@ -168,9 +168,9 @@ def test_overlaps_cuts_and_lost_objects_are_reported(tmp_path: Path) -> None:
 
 
 def test_a_mask_of_the_stored_image_is_turned_with_it(tmp_path: Path) -> None:
-    """COCO tools differ in whether sizes are those of the image as it is stored or as it is seen."""
+    """Some COCO tools write the size of the image as stored, others as shown."""
     exif = Image.Exif()
-    exif[0x0112] = 6  # seen turned by 90° clockwise
+    exif[0x0112] = 6  # the image is shown rotated by 90° clockwise
     for name in ("1", "2"):
         write(tmp_path / f"export/{name}.jpg", noise(name), exif=exif)
     trees.text(tmp_path / "export/all.json", trees.coco_json(["1.jpg", "2.jpg"]))
@@ -207,7 +207,7 @@ def edit(path: str, old: str, new: str) -> None:
 
 
 def edited(kind: str, tmp_path: Path, path: str, old: str, new: str) -> str:
-    """What is said of an export in whose file a text was replaced."""
+    """The message for an export in which a text of a file was replaced."""
     TREES[kind].make(tmp_path / "export")
     edit(path, old, new)
     with pytest.raises(UserError) as raised:
@@ -302,7 +302,7 @@ WRONG: list[object] = [None, "x", "", -1, 0.5, True, [], {}, [[1]], {"a": 1}]
 
 
 def places(content: object, at: tuple = ()) -> Iterator[tuple]:
-    """Where a value is in the content of a JSON file."""
+    """The paths of all values in the content of a JSON file."""
     inner = (
         content.items()
         if isinstance(content, dict)
@@ -316,7 +316,7 @@ def places(content: object, at: tuple = ()) -> Iterator[tuple]:
 
 
 def spoilt(content: object, rng: random.Random) -> object:
-    """The content with one value replaced or taken away."""
+    """The content with one value replaced or removed."""
     content = json.loads(json.dumps(content))
     *path, last = rng.choice(list(places(content)))
     inner: Any = content

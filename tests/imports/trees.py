@@ -1,6 +1,6 @@
-"""A small export of every format, in the layout that its tool writes, and the masks that must come out.
+"""A small export of every format, in its tool's layout, and the expected masks.
 
-Images have 6 rows and 8 columns. `.` is the class 0, `a` the first of the others, `b` the second, `x` void.
+Images have 6 rows and 8 columns. `.` is class 0, `a` the first of the other classes, `b` the second, `x` void.
 """
 # ruff: noqa: E501
 
@@ -27,7 +27,7 @@ INK = {".": 0, "a": 1, "b": 2, "x": 255}
 
 
 class Tree(NamedTuple):
-    """An export: how it is made, and the classes and masks (by name and split) that must come out of it."""
+    """An export: a function that writes it, and the expected classes and masks by name and split."""
 
     make: Callable[[Path], object]
     classes: dict[str, int]
@@ -58,7 +58,7 @@ def text(path: Path, content: Any) -> Path:
     return path
 
 
-# Polygons of COCO cover areas: columns 0 to 3 are x from 0 to 4.
+# Polygons of COCO have areas: columns 0 to 3 are x from 0 to 4.
 LEFT_AREA = [0, 0, 4, 0, 4, 6, 0, 6]
 SMALL_AREA = [2, 2, 6, 2, 6, 4, 2, 4]
 
@@ -85,14 +85,14 @@ def coco_json(names: list[str], **changes: Any) -> dict[str, Any]:
 
 
 def coco(root: Path) -> None:
-    """As Roboflow writes it: a JSON file beside the images of every split."""
+    """As Roboflow writes it: a JSON file in the image folder of every split."""
     images(root, "train/1.jpg", "train/2.jpg", "train/3.jpg", "valid/1.jpg")
     text(root / "train/_annotations.coco.json", coco_json(["1.jpg", "2.jpg", "3.jpg"]))
     text(root / "valid/_annotations.coco.json", coco_json(["1.jpg"]))
 
 
 def coco_official(root: Path) -> None:
-    """As COCO itself is published, with files of other tasks beside."""
+    """As COCO itself is published, with files of other tasks."""
     images(root, "train2017/1.jpg", "train2017/2.jpg", "val2017/1.jpg")
     text(root / "annotations/instances_train2017.json", coco_json(["1.jpg", "2.jpg"]))
     text(root / "annotations/instances_val2017.json", coco_json(["1.jpg"]))
@@ -145,7 +145,7 @@ def cvat(root: Path) -> None:
     text(root / "ImageSets/Segmentation/default.txt", "".join(f"{name}\n" for name in names))
     for name, drawing in zip(names, (BOTH, LEFT), strict=True):
         mask = coloured(drawing, colours)
-        # CVAT writes palette images as well as RGB.
+        # CVAT writes palette images or RGB images.
         write(root / f"SegmentationClass/{name}.png", mask if drawing is BOTH else mask.quantize(4))
         write(root / f"SegmentationObject/{name}.png", mask)
     images(root / "JPEGImages", *(f"{name}.jpg" for name in names), "frame_000002.jpg")
@@ -172,7 +172,7 @@ def labelstudio(root: Path) -> None:
     text(root / "project-1.json", tasks)
     images(root / "images", "3f2a9c1e-1.jpg", "2.jpg")
     soft = ink(LEFT) * np.uint8(255)
-    soft[:, 4] = 60  # the soft border of a brush
+    soft[:, 4] = 60  # the soft edge of a brush
     write(root / "task-12-annotation-3-by-1-tag-cat-0.png", picture(soft))
     write(root / "task-12-annotation-3-by-1-tag-big dog-0.png", picture((ink(BOTH) == 2) * 255))
     write(
@@ -211,7 +211,7 @@ def yolo_line(number: int, corners: list[int]) -> str:
 
 
 def yolo(root: Path) -> None:
-    """As Ultralytics and Roboflow write it; an empty label file is an image without an object."""
+    """As Ultralytics and Roboflow write it; an image with an empty label file has no object."""
     text(
         root / "data.yaml",
         "path: .\ntrain: ../train/images\nval: ../valid/images\nnc: 2\nnames: ['cat', 'dog']\n",
@@ -239,7 +239,7 @@ def yolo_cvat(root: Path) -> None:
 
 
 def voc(root: Path) -> None:
-    """VOC 2012 as most people have it, with SBD's masks and a list of two columns."""
+    """VOC 2012 as most people have it, with SBD's masks and a list with two columns."""
     home = root / "VOCdevkit/VOC2012"
     drawn = {"2007_000032": BOTH, "2008_000002": LEFT, "2007_000033": VOIDED}
     images(home / "JPEGImages", *(f"{name}.jpg" for name in drawn))
@@ -258,7 +258,7 @@ VOC_INK = {".": 0, "a": 8, "b": 12, "x": 255}
 
 
 def labelme_voc(root: Path) -> None:
-    """What labelme2voc writes."""
+    """The output of labelme2voc."""
     images(root / "JPEGImages", "1.jpg", "2.jpg")
     text(root / "class_names.txt", "_background_\ncat\ndog\n")
     for name, drawing in (("1", BOTH), ("2", VOIDED)):

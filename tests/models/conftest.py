@@ -20,7 +20,7 @@ def images() -> torch.Tensor:
 
 @pytest.fixture
 def trained(images: torch.Tensor) -> Callable[..., DeepLabV3Plus]:
-    """A network in eval mode as training leaves it: BN has scales, shifts and statistics of its own."""
+    """A network in eval mode after a simulated training: BN has random scales, shifts and statistics."""
 
     def make(name: str, classes: int = 4, attention: Attention | None = None) -> DeepLabV3Plus:
         torch.manual_seed(0)

@@ -34,7 +34,7 @@ def test_strides_and_channels(name, size):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_first_three_stages_are_torchvisions(name, tmp_path):
-    """Only the last stage is converted; the other outputs are those of the published network."""
+    """Only the last stage is converted; the other outputs are the same as those of the published network."""
     net = published(name).eval()
     torch.save(net.state_dict(), tmp_path / "weights.pth")
     backbone = backbones.build(name, str(tmp_path / "weights.pth")).eval()
@@ -78,7 +78,7 @@ def test_dilations(name, last_stage, dilations):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_output_stride_8(name):
-    """The last two stages keep the size of the second, and see the same weights."""
+    """The last two stages keep the size of the second, and have the same weights."""
     outputs = backbones.build(name, output_stride=8).eval()(torch.randn(1, 3, 64, 33))
     for stage, stride in zip(backbones.entry(name).stages, (4, 8, 8, 8), strict=True):
         assert outputs[stage.pre_relu].shape == (1, stage.channels, -(-64 // stride), -(-33 // stride))
@@ -132,7 +132,7 @@ def test_dilated_mobilenetv3_is_torchvisions():
     ],
 )
 def test_only_the_classifier_is_cut(name, count):
-    """Published sizes of the networks, less 1000 classes × (512, 1280 or 2048 + 1) and what is before."""
+    """Published parameter counts, minus the classifier of 1000 classes and the layer before it."""
     with torch.device("meta"):
         backbone = backbones.build(name)
     assert sum(p.numel() for p in backbone.parameters()) == count
@@ -155,7 +155,7 @@ def test_weights_from_a_file(name, suffix, tmp_path):
 
 
 def refuse(name, weights, message):
-    """Both the check before training and the building itself refuse, in one line."""
+    """Both the check before training and the build itself raise, in one line."""
     for function in (backbones.check_weights, backbones.build):
         with pytest.raises(UserError, match=message) as caught:
             function(name, weights)
@@ -194,7 +194,7 @@ def test_weights_of_another_shape(tmp_path):
 
 
 def test_training_checkpoint(tmp_path):
-    """A state dict among numbers, some of them NumPy's; without one it is refused."""
+    """A state dict next to numbers, some of them of NumPy; a file without a state dict is refused."""
     state, score = published("resnet18").state_dict(), np.float64(0.5)
     file = tmp_path / "checkpoint.pth.tar"
     torch.save({"state_dict": state, "epoch": 3, "best_pred": score}, file)
@@ -205,7 +205,7 @@ def test_training_checkpoint(tmp_path):
 
 
 def test_numpy_number_of_an_old_checkpoint(tmp_path):
-    """NumPy 1 had another name for what makes its numbers."""
+    """NumPy 1 had another name for the function that creates its numbers."""
     state = published("resnet18").state_dict()
     torch.save({"state_dict": state, "best_pred": np.float64(0.5)}, tmp_path / "new.pth")
     with zipfile.ZipFile(tmp_path / "new.pth") as new, zipfile.ZipFile(tmp_path / "old.pth", "w") as old:
@@ -256,7 +256,7 @@ def test_imagenet_out_of_reach(monkeypatch):
         raise urllib.error.URLError("no route to host")
 
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", offline)
-    refuse("resnet18", "imagenet", "cannot be fetched.*give a file, or `weights: none`")
+    refuse("resnet18", "imagenet", "cannot be downloaded.*give a file, or set `weights: none`")
 
 
 def test_imagenet_weights_are_the_published_ones(monkeypatch):
@@ -282,7 +282,7 @@ def test_activations_in_place_change_nothing(name):
         module.inplace = False
     images = torch.randn(2, 3, 33, 33)
     for network in (net, apart):
-        torch.manual_seed(1)  # EfficientNet leaves out blocks at random.
+        torch.manual_seed(1)  # EfficientNet drops random blocks.
         sum(feature.square().mean() for feature in network(images).values()).backward()
     for own, other in zip(net.parameters(), apart.parameters(), strict=True):
         assert torch.equal(own.grad, other.grad)

@@ -105,7 +105,7 @@ def test_parameter_count(C):
 
 def test_one_image_one_pixel_and_fewer_channels_than_the_reduction():
     cbam = CBAM(3).eval()
-    # One value between 3 → 1 and 1 → 3, each with a bias.
+    # One hidden value: 3 → 1 and 1 → 3, each with a bias.
     assert sum(p.numel() for p in CBAM(3, spatial=False).parameters()) == 3 + 1 + 3 + 3
     A = torch.randn(1, 3, 1, 1)
     assert cbam(A).shape == A.shape

@@ -19,7 +19,9 @@ def test_round_trip(name, frozen, trained, attention, images, tmp_path):
     model = freeze(model) if frozen else model
     checkpoint.save(tmp_path, model, {"classes": ["sky"], "seed": 3})
     loaded, card = checkpoint.load(tmp_path)
-    model.to(memory_format=torch.channels_last)  # As it is loaded: another layout gives other last digits.
+    model.to(
+        memory_format=torch.channels_last
+    )  # The layout after loading; another layout changes the last digits.
     assert card["frozen"] is frozen
     assert (card["classes"], card["seed"]) == (["sky"], 3)
     assert loaded.architecture == model.architecture

@@ -153,7 +153,7 @@ def test_tap_that_the_network_lacks(logits):
 
 
 def test_cross_entropy_trains_every_parameter():
-    """The CBAMs stand in the forward path, and no part is left out of it."""
+    """The CBAMs are in the forward path, and every part is used."""
     net = network("mobilenetv2", attention=ATTENTION).train()
     F.cross_entropy(net(images(size=65)).logits, torch.zeros(2, 65, 65, dtype=torch.long)).backward()
     for name, parameter in net.named_parameters():
@@ -162,7 +162,7 @@ def test_cross_entropy_trains_every_parameter():
 
 
 def test_attention_replaces_the_feature():
-    """With closed gates at the backbone, nothing of the image reaches the encoder."""
+    """If the gates of the backbone are closed, no information of the image reaches the encoder."""
     net = network("resnet18", attention=ATTENTION).eval()
     with torch.no_grad():
         net.attention["backbone"].spatial.bn.bias.fill_(-1e4)
@@ -179,7 +179,7 @@ def test_attention_without_weights_stands_beside_the_path():
     assert torch.equal(found.logits, plain(images()).logits)
     for layer in LAYERS:
         raw = plain(images(), [Tap(layer)]).taps[Tap(layer)]
-        # σ(mean + maximum) of a channel, then of a position.
+        # σ(mean + maximum), of each channel, then of each position.
         raw = raw * torch.sigmoid(raw.flatten(2).mean(2) + raw.flatten(2).amax(2))[:, :, None, None]
         expected = raw * torch.sigmoid(raw.mean(1) + raw.amax(1))[:, None]
         torch.testing.assert_close(found.taps[Tap(layer, "refined")], expected)
@@ -223,7 +223,7 @@ def test_dropout_zeroes_its_part_and_scales_the_rest(dtype):
     feature = torch.full((4, 64, 33, 33), 7.0, dtype=dtype, requires_grad=True)
     dropped = dropout(feature)
     zero = dropped == 0
-    assert zero.float().mean().item() == pytest.approx(0.3, abs=0.005)  # 5 deviations are 0.0043
+    assert zero.float().mean().item() == pytest.approx(0.3, abs=0.005)  # 5 standard deviations are 0.0043
     expected = torch.tensor(10.0, dtype=dtype)
     assert dropped[~zero].float().sub(expected.float()).abs().max() <= 10 * torch.finfo(dtype).eps
     dropped.sum().backward()
@@ -280,7 +280,7 @@ def test_joining_convolution_upsamples_joins_and_convolves(kernel, coarse, fine)
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_joining_convolution_loses_nothing_that_matters(dtype, layout):
-    """Rounded in other places, it is as near to the exact result as the same steps in turn."""
+    """It rounds at other places, but is as close to the exact result as the plain steps."""
     torch.manual_seed(0)
     conv = JoiningConv(96, 32, 3, padding=1, bias=False).to(memory_format=layout)
     maps = torch.randn(2, 64, 9, 9), torch.randn(2, 32, 33, 33)
@@ -296,7 +296,7 @@ def test_joining_convolution_loses_nothing_that_matters(dtype, layout):
 
 @pytest.mark.slow
 def test_export_fits_every_size():
-    """The shortcuts of the convolutions must not fix the image size of an exported network."""
+    """The kernels must not fix the image size of an exported network."""
     net = network("mobilenetv2").eval()
     dynamic = torch.export.Dim.DYNAMIC
     shapes = ({0: dynamic, 2: dynamic, 3: dynamic},)

@@ -1,4 +1,4 @@
-"""Backbones of timm: their features are timm's, whatever is changed around them."""
+"""Backbones of timm: their features are equal to timm's."""
 
 import copy
 import logging
@@ -23,11 +23,11 @@ from attnfd.models.taps import EARLY_LAYERS, Tap
 timm = pytest.importorskip("timm")
 
 FAMILIES = (
-    "tf_efficientnet_lite0",  # its own mean and deviation, padding as in TensorFlow
-    "resnet18",  # a ReLU behind each stage
-    "mobilenetv4_conv_small",  # activations inside its BNs
-    "convnext_atto",  # no BN, names of layers that timm changes
-    "repvgg_a0",  # BNs that no convolution stands before
+    "tf_efficientnet_lite0",  # another mean and deviation, TensorFlow's padding
+    "resnet18",  # a ReLU after each stage
+    "mobilenetv4_conv_small",  # activations inside the BNs
+    "convnext_atto",  # no BN; timm changes names of layers
+    "repvgg_a0",  # BNs that do not follow a convolution
 )
 CHECKPOINTS = Path(os.environ.get("TIMM_WEIGHTS", "weights"))
 FRAMES = Path(os.environ.get("ATTNFD_CAMVID_ROOT", "datasets/camvid"))
@@ -39,7 +39,7 @@ def _no_network() -> None:
 
 
 def settle(net: nn.Module, images: Tensor) -> None:
-    """BNs get weights and statistics of their own, as by a training."""
+    """Give BNs random weights and statistics, as after a training."""
     with torch.no_grad():
         for module in net.train().modules():
             if isinstance(module, nn.BatchNorm2d):
@@ -123,7 +123,7 @@ def test_margins_where_a_bn_gives_the_feature() -> None:
 
 
 def test_what_no_file_has_is_there_after_loading(images: Tensor, tmp_path: Path) -> None:
-    """timm keeps the filter of this network's blur out of its state dict."""
+    """timm does not store the filter of this network's blur in its state dict."""
     net = DeepLabV3Plus("timm:resnetblur18", 2).eval()
     checkpoint.save(tmp_path, net, {})
     found = checkpoint.load(tmp_path)[0](images).logits
@@ -186,7 +186,9 @@ def test_no_hub_in_reach(monkeypatch: pytest.MonkeyPatch) -> None:
         raise OSError("no route to host\nsecond line")
 
     monkeypatch.setattr("timm.create_model", offline)
-    refuse(lambda: from_timm.download("timm:resnet18"), "cannot be fetched .no route to host.; give a file")
+    refuse(
+        lambda: from_timm.download("timm:resnet18"), "cannot be downloaded .no route to host.; give a file"
+    )
 
 
 def test_without_timm(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -202,7 +204,7 @@ def test_without_timm(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 @pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "tf_efficientnet_lite2"])
 def test_real_weights_see_a_street(name: str) -> None:
-    """ImageNet's classes of a street on top of our features, and the features that timm itself computes."""
+    """The classes of a street among ImageNet's top 5, and features equal to timm's own."""
     file = CHECKPOINTS / f"{name}.safetensors"
     ours = backbones.build(f"timm:{name}", str(file), output_stride=16).eval()
     whole = timm.create_model(name)
@@ -219,7 +221,7 @@ def test_real_weights_see_a_street(name: str) -> None:
             for stage, feature in zip(ours.meta["stages"], expected, strict=True):
                 torch.testing.assert_close(features[stage.post_relu], feature, rtol=1e-3, atol=1e-3)
             top = whole.eval()((pixels / 255 - 0.5) / 0.5).softmax(1).topk(5).indices[0].tolist()
-            # At output stride 32 the classifier reads what it was trained on; the first stages are the same.
+            # At output stride 32 the classifier gets the features of its training. First stages are the same.
             first = whole.blocks[0:2](whole.bn1(whole.conv_stem((pixels / 255 - 0.5) / 0.5)))
         torch.testing.assert_close(features["stage1.pre_relu"], first, rtol=1e-3, atol=1e-3)
         assert set(top) & set(street), top
@@ -230,7 +232,7 @@ def test_weights_that_are_not_here_are_measured_and_not_fetched(monkeypatch: pyt
     found: dict[str, str] = {}
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda hub, file: found.get(file))
     monkeypatch.setattr(from_timm, "download", lambda name: pytest.fail("it was fetched"))
-    # 11 689 512 numbers of 4 bytes.
+    # 11 689 512 numbers with 4 bytes each.
     assert weights.check(start) == "imagenet: not on this disk yet, a download of 47 MB"
     found["model.safetensors"] = "there"
     assert weights.missing("timm:resnet18", "imagenet") is None

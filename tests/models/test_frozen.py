@@ -82,7 +82,7 @@ def test_margin_is_the_mean_of_the_negative_part(beta, gamma):
 
 
 def test_margin_at_the_limits():
-    """Far in the positive E → -γ²/β, far in the negative and for γ = 0 it is β."""
+    """For large positive β, E → -γ²/β. For large negative β, or for β < 0 and γ = 0, it is β."""
     beta = torch.tensor([1e4, -50.0, -1.5, 2.0, 0.0])
     gamma = torch.tensor([1.0, 1.0, 0.0, 0.0, 0.0])
     expected = torch.tensor([-1e-4, -50.0, -1.5, 0.0, 0.0])

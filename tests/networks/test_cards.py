@@ -1,4 +1,4 @@
-"""The card of a teacher of any kind says what its attention is, and what freezing could not fold."""
+"""The card of a teacher of any kind describes its attention, and the BNs that could not be folded."""
 
 from pathlib import Path
 from typing import Any
@@ -44,11 +44,11 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def frozen_card(settings: dict[str, Any], project: Path) -> dict[str, Any]:
-    """The card of the frozen teacher: a checkpoint of random weights, imported, fitted and frozen."""
+    """The card of a frozen teacher: a checkpoint with random weights that was imported, fitted and frozen."""
     torch.manual_seed(0)
     made = make_network(validate(NetworkConfig, settings, "teacher"), 8).train()
     with torch.no_grad():
-        made(torch.randn(4, 3, 33, 33))  # BN statistics that are not the initial ones
+        made(torch.randn(4, 3, 33, 33))  # other BN statistics than the initial ones
     if isinstance(made, Tapped):
         torch.save(made.net.state_dict(), "teacher.pth")
         file = "teacher.pth"
@@ -80,6 +80,6 @@ def test_all_of_a_known_network_is_fitted_and_folded(name: str, project: Path) -
 def test_what_an_object_gives_has_gates_without_weights_and_some_bns_stay(project: Path) -> None:
     card = frozen_card(ODD, project)
     assert card["attention"] == FITTED | {"backbone": "beside the path, without weights"}
-    # `late` follows a ReLU, and `last` a convolution that is a tap, too. Two of the folded ones are of gates.
+    # `late` follows a ReLU; `last` follows a convolution that is a tap. Two of the folded BNs are in gates.
     assert card["bns"] == {"folded": 3, "not_folded": ["net.late", "net.last"]}
     assert isinstance(checkpoint.load(paths.frozen("shapes"))[0].net.body.bn, nn.Identity)

@@ -1,4 +1,4 @@
-"""A logged model of any kind has the code that makes its network, and names the packages that it needs."""
+"""A logged model of any kind contains the code of its network and names the packages that it needs."""
 
 import json
 import os
@@ -62,7 +62,7 @@ def head(classes: int) -> nn.Module:
 
 
 def logged(settings: dict[str, Any], folder: Path, attention: Attention | None) -> tuple[dict[str, Any], str]:
-    """Write a frozen network as the store has it; returns its card and the name of the copied package."""
+    """Log a frozen network as the store does; return its card and the name of the copied package."""
     torch.manual_seed(0)
     made = make_network(validate(Student, settings, "s"), 3, attention=attention).eval()
     network = freeze(made).to(memory_format=torch.channels_last)
@@ -79,7 +79,7 @@ def logged(settings: dict[str, Any], folder: Path, attention: Attention | None) 
 
 
 def check_alone(folder: Path, package: str) -> None:
-    """Restore the network in a process that has only what was copied."""
+    """Restore the network in a process that has only the copied files."""
     env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {"PYTHONPATH": "."}
     command = [sys.executable, "-c", RESTORE.format(package=package)]
     done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
@@ -108,7 +108,7 @@ def test_a_logged_network_needs_no_project(
 
 
 def test_a_logged_network_of_your_own_has_your_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Files that import each other by a full name, relatively, from a package, and from this library."""
+    """Files that import each other by full names, relatively, from a package, and from this library."""
     pytest.importorskip("segmentation_models_pytorch")
     project = tmp_path / "project"
     (project / "networks/parts").mkdir(parents=True)

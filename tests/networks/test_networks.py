@@ -1,4 +1,4 @@
-"""What every kind of networks must do, with three teachers that people bring."""
+"""Requirements for every kind of network, with three teachers that users bring."""
 
 from pathlib import Path
 from typing import Any
@@ -68,7 +68,7 @@ def _networks_of_tests(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def needs(name: str) -> None:
-    """Skip the test where the library of this network is not installed."""
+    """Skip the test if the library of this network is not installed."""
     for package in (name, str(NETWORKS[name].get("network"))):
         if package in EXTRA:
             pytest.importorskip(EXTRA[package])
@@ -145,7 +145,7 @@ def test_channels_and_strides(name: str) -> None:
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_saved_model_predicts(name: str, images: Tensor, tmp_path: Path) -> None:
-    """An image of a size that no stride divides, and of one side below the stride."""
+    """An image whose sides are not multiples of the stride, and one with a side below the stride."""
     network = trained(name, images)
     checkpoint.save(
         tmp_path, network, LEGEND.model_copy(update={"classes": NAMES, "palette": PALETTE}).model_dump()
@@ -209,15 +209,15 @@ def parameters(name: str, classes: int) -> int:
 
 
 def test_published_number_of_parameters() -> None:
-    """Of DeepLabV3+ on the paper's backbones, see tests/models/test_deeplab.py."""
-    # Xie et al. 2021, SegFormer, table 1: B0 has 3.8 M with the 150 classes of ADE20K, 257 for each.
+    """For DeepLabV3+ on the paper's backbones, see tests/models/test_deeplab.py."""
+    # Xie et al. 2021, SegFormer, table 1: B0 has 3.8 M with the 150 classes of ADE20K, 257 for each class.
     assert round(parameters("segformer", 19) / 1e6, 1) == 3.7
     assert round(parameters("segformer", 150) / 1e6, 1) == 3.8
     assert parameters("segformer", 19) == 3_714_144 + 19 * 257
-    # torchvision publishes the number with an auxiliary head: 3 × 3 convolution, BN, and a classifier.
+    # torchvision's number includes an auxiliary head: 3 × 3 convolution, BN, and a classifier.
     published = torchvision.models.segmentation.DeepLabV3_ResNet50_Weights.DEFAULT.meta["num_params"]
     assert parameters("torchvision", 21) == published - (9 * 1024 * 256 + 2 * 256 + 21 * 257)
-    # Of smp's UPerNet, torchvision publishes the encoder: its ResNet-18 without 1000 classes.
+    # For smp's UPerNet only the encoder's number is published: torchvision's ResNet-18 without 1000 classes.
     published = torchvision.models.ResNet18_Weights.DEFAULT.meta["num_params"]
     encoder = make_network(config("upernet"), CLASSES).net.encoder
     assert sum(parameter.numel() for parameter in encoder.parameters()) == published - 1000 * 513
@@ -261,21 +261,24 @@ def test_two_networks_of_other_kinds_distil(images: Tensor) -> None:
         ({"build": f"{ZOO}:number"}, "has no function 'number'"),
         ({"build": f"{ZOO}:raises"}, r"raises\(5\) raises RuntimeError: no luck; fix the function"),
         ({"build": f"{ZOO}:returns_text"}, r"returns str; allowed: an nn\.Module"),
-        ({"build": f"{ZOO}:too_many"}, "gives logits of 6 classes; allowed: the 5 that it is asked for"),
+        (
+            {"build": f"{ZOO}:too_many"},
+            "returns logits of 6 classes; allowed: 5, the number of classes that it was built for",
+        ),
         ({"build": f"{ZOO}:needs_another_size"}, "cannot segment an image of 64 × 64 pixels"),
-        ({"build": f"{ZOO}:gives_features"}, "network: gives Tensor; allowed: logits"),
+        ({"build": f"{ZOO}:gives_features"}, "network: returns Tensor; allowed: logits"),
         (
             {"taps": {"backbone": "body.2"}},
             r"taps\.backbone: found no module 'body\.2'; allowed: names below bod",
         ),
         (
             {"taps": {"encoder": "flat"}},
-            r"taps\.encoder: flat gives \[1, 4\]; allowed: .* map \(B, C, H, W\)",
+            r"taps\.encoder: flat returns \[1, 4\]; allowed: .* map \(B, C, H, W\)",
         ),
         ({"taps": {"encoder": "unused"}}, r"taps\.encoder: unused does not run in a forward pass"),
         (
             {"build": f"{ZOO}:overwriting", "taps": {"encoder": "body"}},
-            "what body gives is overwritten later",
+            "the output of body is overwritten later",
         ),
     ],
 )
@@ -355,7 +358,7 @@ def test_synchronised_bns_keep_their_activation() -> None:
 
 @pytest.mark.parametrize("name", ["upernet", "torchvision"])
 def test_an_imported_teacher_computes_what_it_computed(name: str, images: Tensor, tmp_path: Path) -> None:
-    """New attention changes no bit of its logits, and learns from there."""
+    """New attention does not change a bit of the logits, and it learns."""
     plain = trained(name, images)
     torch.save({"state_dict": plain.net.state_dict()}, tmp_path / "teacher.pth")
     shipped = dict(load_params(PARAMS).raw["training"]) | dict(load_params(PARAMS).raw["train_teacher"])
@@ -384,7 +387,7 @@ def test_an_imported_teacher_computes_what_it_computed(name: str, images: Tensor
 
 @pytest.mark.parametrize("name", [name for name in NETWORKS if name != "upernet"])
 def test_exported_answers_as_the_network(name: str, images: Tensor, tmp_path: Path) -> None:
-    """At sizes that it was not exported at, none of which a stride divides."""
+    """Other sizes than at the export; their sides are not multiples of the stride."""
     pytest.importorskip("onnxruntime")
     network = trained(name, images)
     file = tmp_path / "network.onnx"

@@ -1,4 +1,4 @@
-"""Networks of others, for tests: what a user would write to use them."""
+"""Other libraries' networks, for tests: the code that a user would write."""
 
 from types import SimpleNamespace
 
@@ -31,7 +31,7 @@ def hugging_face_segformer(classes: int) -> nn.Module:
 
 
 class Tiny(nn.Module):
-    """Two convolutions with what a network can do wrong around them."""
+    """Two convolutions, with possible faults around them."""
 
     def __init__(self, classes: int) -> None:
         super().__init__()
@@ -84,7 +84,7 @@ number = 3
 
 
 class Body(nn.Module):
-    """Its map is in an object, as those of transformers are."""
+    """Its map is in an object, like the maps of transformers."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -96,7 +96,7 @@ class Body(nn.Module):
 
 
 class Odd(nn.Module):
-    """One BN that follows a convolution alone, and two that do not."""
+    """One BN that follows only a convolution, and two that do not."""
 
     def __init__(self, classes: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The list files of CamVid."""
+"""The split lists of CamVid."""
 
 from pathlib import Path
 

@@ -47,7 +47,7 @@ def test_label_ids_are_read_and_all_else_is_left_alone(root: Path) -> None:
     ]
     row = found.split("val").iloc[0]
     assert row["mask"] == "gtFine/val/munster/munster_000002_000019_gtFine_labelIds.png"
-    # The values 0 to 33, then 0 to 13 again: ids 7, 8, 11, 12 and 13 occur twice, the other 14 classes once.
+    # Values 0 to 33, then 0 to 13 again: ids 7, 8, 11, 12 and 13 occur twice, the other 14 classes once.
     assert [row[name] for name in ("road", "sidewalk", "building", "wall", "fence")] == [2] * 5
     assert [row[name] for name in Cityscapes.classes[5:]] == [1] * 14
     assert row["void"] == 48 - 10 - 14

@@ -32,7 +32,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def prepared(root: Path, **options: Any) -> Prepared:
-    if "val" in options:  # Lists and a share are two ways to split.
+    if "val" in options:  # A list and a share are two ways to split.
         for name in ("train.txt", "val.txt"):
             (root / name).unlink(missing_ok=True)
     prepare(tasks.of(params_of("folder", root=str(root), **options), "mine"))
@@ -48,7 +48,7 @@ def coloured(indices: list[list[int]]) -> Image.Image:
 
 
 def paint(root: Path, masks: list[Image.Image]) -> None:
-    """Replace the tree's images by as many of 2×3 pixels as there are masks."""
+    """Replace the tree's images by images of 2×3 pixels, one for each mask."""
     for path in [*root.glob("images/*"), *root.glob("masks/*")]:
         path.unlink()
     for number, mask in enumerate(masks):
@@ -180,7 +180,7 @@ def test_a_third_part_tests(root: Path) -> None:
     parts = [set(ids(found, split)) for split in ("train", "val", "test")]
     assert [len(part) for part in parts] == [2, 2, 2]
     assert set().union(*parts) == set("012345")
-    assert parts[1] == set(ids(prepared(root, val=0.34), "val"))  # It does not depend on the other share.
+    assert parts[1] == set(ids(prepared(root, val=0.34), "val"))  # Not changed by the share of test.
 
 
 def test_a_list_of_test_images_is_read(root: Path) -> None:
@@ -199,7 +199,7 @@ def test_a_list_of_no_test_images_is_refused(root: Path) -> None:
 def test_rare_classes_are_shared_out_evenly() -> None:
     present = np.zeros((200, 4), dtype=bool)
     present[:, 0] = True
-    present[:20, 1] = True  # a tenth has class 1, and half of these class 2
+    present[:20, 1] = True  # a tenth has class 1; half of that tenth also has class 2
     present[:10, 2] = True
     present[195:, 3] = True
     for seed in range(5):
@@ -436,14 +436,14 @@ def test_blue_and_black_alone_are_still_colours(tmp_path: Path) -> None:
 
 
 def more(folder: Path, *names: str) -> None:
-    """Further images with masks, in `folder`/images and `folder`/masks."""
+    """Additional images with masks, in `folder`/images and `folder`/masks."""
     for name in names:
         write(folder / f"images/{name}.png", noise(name))
         write(folder / f"masks/{name}.png", Image.fromarray(np.repeat(np.uint8([0, 10]), 24).reshape(6, 8)))
 
 
 def warnings() -> list[str]:
-    """What the last `prepared` warned of files that it did not read."""
+    """The warnings of the last `prepared` about files that it did not read."""
     return [line for line in read_warnings(paths.prepared("mine")) if line.startswith(("Files", "Masks"))]
 
 

@@ -1,4 +1,4 @@
-"""Published classes put together or left out, and several values of a mask in one class."""
+"""Published classes merged or left out, and several values of a mask in one class."""
 # ruff: noqa: E501
 
 from pathlib import Path
@@ -55,7 +55,7 @@ def test_every_reader_of_published_classes_takes_groups() -> None:
 
 
 def test_voc_as_two_classes_to_the_pixel() -> None:
-    TREES["voc"](Path("tree"))  # its masks show the classes 1, 2 and 3
+    TREES["voc"](Path("tree"))  # the masks contain classes 1, 2 and 3
     found = prepared("voc", classes={"other": "rest", "bird_or_bicycle": ["bird", "bicycle"]})
     assert found.card.classes == ("other", "bird_or_bicycle")
     assert found.card.palette == (Voc.palette[0], Voc.palette[3])
@@ -77,7 +77,7 @@ def test_cityscapes_in_its_seven_categories() -> None:
     found = prepared("cityscapes", classes=SEVEN)
     assert found.card.classes == tuple(SEVEN)
     assert found.card.splits["val"].pixels == {
-        # Ids 0 to 33 once, and 0 to 13 once more; 9, 10, 14 to 16, 18, 29 and 30 are no classes.
+        # Ids 0 to 33 once, and 0 to 13 once more; 9, 10, 14 to 16, 18, 29 and 30 are not classes.
         "flat": 4, "construction": 6, "object": 3, "nature": 2, "sky": 1, "human": 2, "vehicle": 6,
     }  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""What every reader of attnfd/readers/ keeps to."""
+"""Requirements for every reader of attnfd/readers/."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -35,7 +35,7 @@ def opened(tmp_path: Path) -> Opener:
 
 
 def in_colours(reader: Reader) -> bool:
-    """Whether the labels are the colours of a mask rather than numbers."""
+    """Whether the labels are colours of a mask instead of numbers."""
     return max(reader.labels) >= COLOUR
 
 

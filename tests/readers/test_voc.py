@@ -42,7 +42,7 @@ def test_white_lines_are_void_and_palette_indices_are_classes(root: Path) -> Non
     assert {name: split.images for name, split in found.card.splits.items()} == {"train": 2, "val": 1}
     row = found.split("val").iloc[0]
     assert row["image"] == "VOCdevkit/VOC2012/JPEGImages/2007_000033.jpg"
-    # A box of 4×5 pixels with a line of one around it: 2×3 of them are the object.
+    # A box of 4×5 pixels with a border of 1 pixel: the 2×3 pixels inside are the object.
     assert (row["void"], row["bird"], row["background"]) == (14, 6, 28)
 
 

@@ -1,4 +1,4 @@
-"""Small trees in the exact layout in which each dataset is published."""
+"""Small trees, exactly in the published layout of each dataset."""
 
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ WHITE_LINED = [0, 0, 0, 128, 0, 0, 0, 128, 0]
 
 
 def noise(name: str, size: tuple[int, int] = (6, 8)) -> Image.Image:
-    """An image of its own for every name."""
+    """A different image for each name."""
     rng = np.random.default_rng(list(name.encode()))
     return Image.fromarray(rng.integers(0, 256, (*size, 3), dtype=np.uint8))
 
@@ -26,7 +26,7 @@ def write(path: Path, image: Image.Image, **options: Any) -> None:
 
 
 def voc_mask(values: np.ndarray) -> Image.Image:
-    """A palette image as VOC has them."""
+    """A palette image like those of VOC."""
     mask = Image.fromarray(values.astype(np.uint8)).convert("P")
     mask.frombytes(values.astype(np.uint8).tobytes())
     mask.putpalette(WHITE_LINED + [0] * (3 * 252) + [255, 255, 255])
@@ -34,7 +34,7 @@ def voc_mask(values: np.ndarray) -> Image.Image:
 
 
 def lined(value: int) -> np.ndarray:
-    """An object (6, 8) of a class on background, with void around it."""
+    """An object (6, 8) of a class on the background, with void around it."""
     values = np.zeros((6, 8), dtype=np.uint8)
     values[1:5, 1:6] = 255
     values[2:4, 2:5] = value
@@ -61,7 +61,7 @@ def voc_tree(root: Path) -> Path:
 
 
 def sbd_tree(root: Path) -> Path:
-    """SBD beside VOC: one image of VOC's train, one of its val, and two more."""
+    """SBD beside VOC: one image of VOC's train split, one of its val split, and two others."""
     home = root / "benchmark_RELEASE/dataset"
     splits = {"train": ["2008_000002", "2007_000032"], "val": ["2007_000033", "2008_000001"]}
     for folder in ("cls", "inst", "img"):
@@ -76,7 +76,7 @@ def sbd_tree(root: Path) -> Path:
 
 
 def sbd_mask(path: Path, values: np.ndarray) -> None:
-    """`GTcls` as released: a struct with the segmentation, the boundaries and the classes that occur."""
+    """`GTcls` as released: a struct with segmentation, boundaries and the classes that occur."""
     boundaries = np.empty((20, 1), dtype=object)
     boundaries[:] = [[csc_array(values.shape)] for _ in range(20)]
     struct = {"Boundaries": boundaries, "Segmentation": values.astype(np.uint8), "CategoriesPresent": [[15]]}
@@ -84,7 +84,7 @@ def sbd_mask(path: Path, values: np.ndarray) -> None:
 
 
 def cityscapes_tree(root: Path) -> Path:
-    """Two cities to train on and one to validate, with everything that lies beside the label ids."""
+    """Two cities for training and one for validation, with all the files that are next to the label ids."""
     for split, city, frame in (
         ("train", "aachen", "000000_000019"),
         ("train", "zurich", "000001_000019"),
@@ -101,7 +101,7 @@ def cityscapes_tree(root: Path) -> Path:
 
 
 def folder_tree(root: Path) -> Path:
-    """Images of several formats, index masks, a class card, and lists of the splits."""
+    """Images in several formats, index masks, a class card, and lists of the splits."""
     for number in range(6):
         write(root / f"images/{number}.jpg", noise(str(number)))
         values = np.full((6, 8), 10 * (number % 3), dtype=np.uint8)

@@ -1,4 +1,4 @@
-"""A dataset of four images and the results of cells that never trained, below the working directory."""
+"""A dataset of four images, and results of cells that never trained, below the working directory."""
 
 import hashlib
 import json
@@ -64,7 +64,7 @@ def params(
 
 
 def dataset(sizes: Sequence[tuple[int, int]] = (SIZE,) * 4) -> Prepared:
-    """Image `i` is grey of level 10·i, and its mask is class 1 left of the diagonal, void in one corner."""
+    """Image `i` has the grey level 10·i. Its mask is class 1 left of the diagonal, and void in one corner."""
     folder = paths.prepared("tiny")
     (folder / "val").mkdir(parents=True)
     rows = []
@@ -89,7 +89,7 @@ def dataset(sizes: Sequence[tuple[int, int]] = (SIZE,) * 4) -> Prepared:
 
 
 def card(images: int = 4, sha256: str = "") -> Card:
-    """One split, of which an eighth is void and a hundredth of a per mille the class square."""
+    """One split: an eighth is void, and 10 of a million pixels are of the class square."""
     split = Split(
         images=images, height=(1, 99), width=(1, 99), void=125_000,
         pixels=dict.fromkeys(CLASSES, 0) | dict(zip(CLASSES, (874_990, 10), strict=False)),
@@ -103,8 +103,8 @@ def card(images: int = 4, sha256: str = "") -> Card:
 def write(cell: Cell, miou: float, *, collapsed: bool = False, split: str = "val") -> None:
     """Results and history of a cell; its mean class accuracy is 0.1 above the mIoU.
 
-    On `val` it has 0.05 less if it is scored on another split. All its images are alike, and so are the two
-    classes that occur: their IoU is the mIoU. On the images that are kept it predicts class 1.
+    If it is scored on another split, its mIoU on `val` is 0.05 lower. All its images have the same score, and
+    so have the two classes that occur: their IoU is the mIoU. On the kept images it predicts class 1.
     """
     cell.results.mkdir(parents=True, exist_ok=True)
     cell.model.mkdir(parents=True, exist_ok=True)
@@ -136,7 +136,7 @@ def write(cell: Cell, miou: float, *, collapsed: bool = False, split: str = "val
 def results(
     settings: Any, mious: Mapping[str, float], collapsed: Sequence[str] = (), split: str = "val"
 ) -> list[Cell]:
-    """Results of every cell that the axes name, by the cell's name."""
+    """Results of every cell of the axes, by the cell's name."""
     cells = Cell.all(settings.run, "tiny")
     assert {cell.name for cell in cells} == set(mious)
     for cell in cells:

@@ -1,4 +1,4 @@
-"""Charts, read back from what was drawn; the numbers are worked out by hand."""
+"""Charts: the drawn values are read back and compared with values calculated by hand."""
 
 import numpy as np
 import pandas as pd
@@ -27,7 +27,7 @@ NAMES = Names({"resnet18": "ResNet-18", "mobilenetv2": "MobileNetV2"},
 
 
 def dots(axes):
-    """Score of a chart's dots by their label."""
+    """Scores of a chart's dots by their label."""
     labels = [label.get_text() for label in axes.get_yticklabels()]
     points = [line for line in axes.lines if line.get_marker() == "o"]
     return {labels[int(line.get_ydata()[0])]: float(line.get_xdata()[0]) for line in points}
@@ -39,7 +39,7 @@ def bands(axes):
 
 
 def beside(axes):
-    """The numbers in three columns beside a chart."""
+    """The numbers in the three columns beside a chart."""
     texts = [text.get_text() for text in axes.texts]
     return [texts[start : start + 3] for start in range(0, len(texts), 3)]
 
@@ -58,7 +58,7 @@ def test_comparison_has_a_dot_per_method_the_best_on_top_and_the_interval_of_its
     assert bands(resnet) == [pytest.approx((67, 72)), pytest.approx((55, 61))]
     assert dots(mobile) == {"KD": 50}
     assert not bands(mobile)
-    assert not resnet.texts  # the table has the numbers
+    assert not resnet.texts  # the table contains the numbers
     lines = {line.get_label(): line.get_xdata()[0] for line in resnet.lines}
     assert lines["no distillation"] == pytest.approx(60)
     assert lines["teacher"] == pytest.approx(80)
@@ -138,14 +138,16 @@ def test_curves_are_means_over_the_seeds_with_their_range():
     assert ce.get_title(loc="left") == "ResNet-18: loss"
     drawn = {line.get_label(): line.get_xydata().tolist() for line in miou.lines}
     assert drawn["no distillation"] == [pytest.approx([2, 30])]
-    assert drawn["AttnFD"] == [pytest.approx([2, 60])]  # the ablation is left out
+    assert drawn["AttnFD"] == [pytest.approx([2, 60])]  # the ablation is not drawn
     assert drawn["other methods"] == [pytest.approx([2, 10])]
     bands = [band.get_paths()[0].vertices[:, 1] for band in miou.collections]
     assert [(low.min(), low.max()) for low in bands] == [pytest.approx((20, 40))]  # one seed has no range
     labels = [line.get_label() for line in ce.lines]
-    assert labels[:4] == ["other methods", "no distillation", "KD", "AttnFD"]  # the last on top
+    assert labels[:4] == ["other methods", "no distillation", "KD", "AttnFD"]  # the last one is on top
     (term,) = (line for line in ce.lines if line.get_linestyle() == ":")
-    assert term.get_xydata().tolist() == [pytest.approx([2, 0.5])]  # what AttnFD adds to cross-entropy
+    assert term.get_xydata().tolist() == [
+        pytest.approx([2, 0.5])
+    ]  # the term that AttnFD adds to cross-entropy
     assert ce.lines[0].get_color() == style.PALE
     assert set(legend(figure)) == {"teacher", "other methods", "no distillation", "KD", "AttnFD"}
 
@@ -186,14 +188,14 @@ def test_twenty_one_classes_of_two_students_stay_readable(methods):
     width, height = figure.get_size_inches()
     assert width <= 7.5
     a_row = height / len(names) / (1 if methods == 2 else 2)
-    assert a_row > 7.5 / 72  # higher than its letters
+    assert a_row > 7.5 / 72  # higher than its text
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()][:2] == ["class 0", "class 1"]
 
 
 def test_gains_are_differences_of_equal_seeds_sorted():
     (axes,) = figures.gains(PER_CLASS, NAMES).axes
     assert axes.get_title(loc="left") == "ResNet-18"
-    # car: 10 and 30 points; road: -20 and 0; bus has nothing to be compared with.
+    # car: 10 and 30 points; road: -20 and 0; bus has no other score to compare with.
     assert [label.get_text() for label in axes.get_yticklabels()] == ["car", "road"]
     gained, lost = axes.patches[:2], axes.patches[2:]
     assert [bar.get_width() for bar in gained] == pytest.approx([20, 0])

@@ -1,4 +1,4 @@
-"""Which cells and images the figures of a report show, and what their captions say."""
+"""The cells and images that the figures of a report show, and their captions."""
 
 import numpy as np
 import pandas as pd
@@ -46,7 +46,7 @@ def test_the_runner_up_is_the_best_method_beside_attnfd():
     of_a = ("a", "none", 0.3), ("a", "kd", 0.4), ("a", "attnfd", 0.5)
     assert runners_up(teacher, *of_a, ("b", "none", 0.2), ("b", "kd", 0.1)) == {"a": "kd", "b": "none"}
     assert runners_up(teacher, ("a", "attnfd", 0.5)) == {}
-    assert runners_up(teacher, ("a", "kd", 0.4), ("a", "at", 0.4)) == {"a": "kd"}  # of equals the first
+    assert runners_up(teacher, ("a", "kd", 0.4), ("a", "at", 0.4)) == {"a": "kd"}  # the first of equal scores
 
 
 def test_every_figure_has_a_caption_and_stands_in_order():

@@ -68,10 +68,10 @@ def test_findings_of_three_seeds():
     assert [kind for kind, _ in found] == ["better", "not significant", "note", *LAYERS_THAT_RAN]
     assert found[0][1].startswith("ResNet-18: AttnFD is better than no distillation by +10.00 mIoU (")
     assert found[0][1].endswith("3 seeds, 4 images).")
-    # kd has 70.67 on average; attnfd wins with one seed only.
+    # kd has 70.67 on average; attnfd is better with only one seed.
     expected = "ResNet-18: AttnFD does not differ significantly from KD (the best other method): +1.33 mIoU"
     assert found[1][1].startswith(expected)
-    # kd − none: 0.11, 0.11, 0.04, a deviation of 0.04, so that 0.087 is within 4.30 · 0.04 / √3 = 0.10.
+    # kd − none: 0.11, 0.11, 0.04, deviation 0.04; so 0.087 is less than 4.30 · 0.04 / √3 = 0.10.
     assert found[2][1] == "ResNet-18, compared with no distillation: better: AttnFD; not significant: KD."
 
 
@@ -155,10 +155,10 @@ def test_equal_steps_and_equal_time_are_two_tables():
     assert columns(steps)["Δ"] == ["", "", "+10.00"]
     assert columns(time)["student"] == ["ResNet-101", "MobileNetV2", "MobileNetV2"]
     assert columns(time)["Δ"] == ["", "", "−5.00"]
-    # Two epochs of one step: four images in batches of eight.
+    # Two epochs with one step each: four images in batches of eight.
     assert columns(steps)["hours"] == ["", "0.50", "1.00"]
     assert columns(time)["hours"] == ["", "1.00", "1.00"]
-    assert "epochs" not in columns(time)  # here all have two
+    assert "epochs" not in columns(time)  # all have two
     texts = [sentence for _, sentence in findings(described)]
     assert any(text.startswith("MobileNetV2: AttnFD differs from no distillation by −5.00") for text in texts)
     assert any("without validations" in note for note in section(described, "Notes").text)
@@ -194,7 +194,7 @@ TIMED = {
 
 
 def timed():
-    """MobileNetV2 is trained in equal time, from the images of val."""
+    """MobileNetV2 is trained in equal time and evaluated on images of val."""
     settings = synthetic.params(methods=["none", "attnfd"], students=["resnet18", "mobilenetv2"])
     own = {"resnet18": {}, "mobilenetv2": {"tiny": {"none": 2}}}
     settings.student = lambda key: Student(backbone=key, dropout=(0.5, 0.1), epochs=own[key])
@@ -221,7 +221,7 @@ def test_one_seed_is_warned_of():
     table = columns(section(described, "Comparison").tables[0])
     assert table["mIoU"] == ["80.00", "60.00", "55.00", "70.00"]
     assert table["Δ"] == ["", "", "−5.00", "+10.00"]
-    assert table["95 % interval"][3] == "[+10.00, +10.00]"  # all images are alike
+    assert table["95 % interval"][3] == "[+10.00, +10.00]"  # all images are equal
     assert not {"verdict", "seeds"} & set(table)
 
 
@@ -423,7 +423,7 @@ FILES = {
 
 
 class Reader(HTMLParser):
-    """What a browser would show: tables, and every attribute that could load something."""
+    """The content that a browser shows: tables, and every attribute that could load a file."""
 
     def __init__(self):
         super().__init__()
@@ -453,7 +453,7 @@ def test_html_has_everything_in_it_and_escapes_names():
     reader.feed(text)
     assert not reader.open
     assert reader.rows == [["name", "50 %", "on"], *CELLS]
-    # Title twice, subtitle, contents, finding, heading, text, a value, and two captions, which links precede.
+    # Title twice, subtitle, contents, finding, heading, text, a value, and two captions that follow links.
     assert [text.strip() for text in reader.text].count(NASTY) == 10
     loading = [value for _, key, value in reader.attributes if key in ("src", "href", "srcset")]
     offered = [value for tag, key, value in reader.attributes if (tag, key) == ("a", "download")]
@@ -496,7 +496,7 @@ COMMANDS = {
 
 
 def check_latex(text, columns):
-    """What LaTeX would stumble over: environments, braces, dollars, unknown commands, columns of a row."""
+    """Faults that stop LaTeX: environments, braces, dollars, unknown commands, columns of a row."""
     text = re.sub(r"(?m)^%.*\n|(?<={)%$", "", text)
     opened = []
     for kind, name in re.findall(r"\\(begin|end){(\w+\*?)}", text):
@@ -580,7 +580,7 @@ def test_markdown_and_html_show_the_same_cells():
     reader.feed(html.write(described, {}))
     lines = [line for line in markdown.write(described).splitlines() if re.match(r"\| (?!:--|--:)", line)]
     cells = [[line.replace("*", "").strip() for line in line.split("|")[1:-1]] for line in lines]
-    # What is the first column in Markdown is a line above its rows in HTML.
+    # The first column in Markdown is a line above its rows in HTML.
     heads = {"ResNet-18", "ResNet-101"}
     texts = [[re.sub(r"\\(.)", r"\1", cell) for cell in row] for row in cells]
     headed = [

@@ -1,4 +1,4 @@
-"""The paper's numbers stand beside the right rows."""
+"""The paper's numbers are in the right rows."""
 
 import itertools
 from types import SimpleNamespace
@@ -89,7 +89,9 @@ def test_the_paper_s_training_is_that_of_its_recipes(dataset):
     printed = table[table["paper"] != ""]
     assert len(printed) == 11
     assert list(printed["teacher"]) == list(printed["paper"])
-    assert list(printed["students"])[1:] == list(printed["paper"])[1:]  # the first is the teacher's backbone
+    assert (
+        list(printed["students"])[1:] == list(printed["paper"])[1:]
+    )  # the first row is the teacher's backbone
 
 
 def test_what_ships_has_a_title():

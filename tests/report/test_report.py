@@ -1,4 +1,4 @@
-"""The report stage, on results that are known."""
+"""The report stage, with known results."""
 
 import json
 import re
@@ -95,7 +95,7 @@ def test_a_page_follows_the_mode_of_the_browser():
     assert not re.search("|".join(vector.THEMED), drawn)
     assert set(re.findall(r"var\((--[a-z]+)\)", drawn)) <= set(re.findall(r"(--[a-z]+):", page))
     ids = re.findall(r' id="([^"]*)"', page)
-    assert len(ids) == len(set(ids))  # parts of one figure are not those of another
+    assert len(ids) == len(set(ids))  # the parts of different figures have different ids
 
 
 def test_the_metrics_are_one_number_per_student_and_method():
@@ -144,7 +144,7 @@ def test_equal_results_give_equal_bytes(monkeypatch):
     report(tasks.of(settings, "tiny"))
     first = contents()
     now = time.time()
-    monkeypatch.setattr(time, "time", lambda: now + 1e6)  # of the files' dates
+    monkeypatch.setattr(time, "time", lambda: now + 1e6)  # changes the dates of the files
     monkeypatch.setenv("MPLBACKEND", "svg")
     with style.matplotlib.rc_context({"font.size": 30, "axes.facecolor": "red"}):
         report(tasks.of(settings, "tiny"))

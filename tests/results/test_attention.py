@@ -16,7 +16,7 @@ def unit(*shape: int) -> torch.Tensor:
 
 
 def test_the_components_and_their_scale_are_the_teachers() -> None:
-    """Against the eigenvectors of the covariance of the teacher's vectors, up to the sign of each."""
+    """Compared with the eigenvectors of the covariance of the teacher's vectors, except for their signs."""
     teacher, student = unit(2, 8, 9, 10), unit(2, 8, 9, 10)
     found = components({"encoder": Pair(student, teacher)})
     assert set(found) == {"teacher/encoder/components", "student/encoder/components"}
@@ -31,7 +31,7 @@ def test_the_components_and_their_scale_are_the_teachers() -> None:
         assert colours.shape == (2, 9, 10, 3)
         for channel in range(3):
             errors = [np.abs(colours[..., channel] - want).max() for want in _signs(expected[..., channel])]
-            assert min(errors) < 12, (name, channel, errors)  # The solver is randomized.
+            assert min(errors) < 12, (name, channel, errors)  # The solver is random.
 
 
 def _signs(levels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,4 +1,4 @@
-"""Pictures: colours and shares by hand, and what the figures show."""
+"""Pictures: colours and shares calculated by hand, and the content of the figures."""
 
 import numpy as np
 import pandas as pd
@@ -10,7 +10,7 @@ from tests.report import synthetic
 
 
 def cells(axes):
-    """What stands in the cells of a matrix, by row and column."""
+    """The text in the cells of a matrix, by row and column."""
     return {(text.get_position()[1], text.get_position()[0]): text.get_text() for text in axes.texts}
 
 
@@ -81,7 +81,7 @@ def test_attention_has_a_row_per_image_and_layer_and_a_column_per_network_and_ki
 def test_brightness_spans_each_map_between_its_percentiles():
     energies = np.stack([np.arange(101.0).reshape(1, 101), 1000 + 10 * np.arange(101.0).reshape(1, 101)])
     low, high = pictures.brightness(energies)[:, 0].astype(int)
-    assert low[[0, 2, 50, 98, 100]].tolist() == [0, 0, 128, 255, 255]  # 50 lies in the middle of 2 and 98
+    assert low[[0, 2, 50, 98, 100]].tolist() == [0, 0, 128, 255, 255]  # 50 is the middle between 2 and 98
     np.testing.assert_array_equal(low, high)
 
 
@@ -133,7 +133,7 @@ def test_png_bytes_do_not_depend_on_the_machine(tmp_path):
 def test_a_saved_picture_keeps_the_colours_of_the_classes(tmp_path):
     shown = examples.read(synthetic.dataset(), ["image1"])
     noise = np.random.default_rng(0).integers(0, 256, shown.images.shape, dtype=np.uint8)
-    shown = shown._replace(images=noise)  # the photograph takes most of the 256 colours
+    shown = shown._replace(images=noise)  # the photograph uses most of the 256 colours
     pred = np.full_like(shown.targets, 2)
     figure = pictures.overlays(shown, {"p": pred}, synthetic.CLASSES, synthetic.PALETTE)
     style.save(figure, tmp_path / "a.png")
@@ -172,7 +172,7 @@ def test_confusion_of_many_classes_is_small_and_without_numbers(tmp_path):
 
 def test_a_legend_names_the_largest_of_many_classes():
     targets = np.repeat(np.arange(100, dtype=np.uint8), 4).reshape(1, 20, 20)
-    targets[0, 0, :4] = 99  # now of 8 pixels, and class 0 of none
+    targets[0, 0, :4] = 99  # now of 8 pixels, and no pixel of class 0
     shown = examples.Examples(["a"], np.zeros((1, 20, 20, 3), dtype=np.uint8), targets)
     figure = pictures.overlays(shown, {"p": targets}, MANY, [(0, 0, 0)] * 254)
     names = [text.get_text() for text in figure.legends[0].get_texts()]
@@ -184,9 +184,11 @@ def test_a_legend_names_the_largest_of_many_classes():
 
 def test_names_of_classes_are_drawn_as_they_are(tmp_path):
     names = ("$\\frac", "_background_", "50 % R&D #1 $a$")
-    plain = ["$\\frac", "background", "50 % R&D #1 $a$"]  # spaces in place of underscores, nothing else
+    plain = ["$\\frac", "background", "50 % R&D #1 $a$"]  # only underscores become spaces
     figure = pictures.confusion({"": np.eye(3, dtype=int)}, names)
-    style.save(figure, tmp_path / "confusion.png")  # dollar signs are no formula, which could be wrong
+    style.save(
+        figure, tmp_path / "confusion.png"
+    )  # dollar signs do not start a formula, which could be invalid
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == plain
     shown = examples.read(synthetic.dataset(), ["image0"])
     overlays = pictures.overlays(shown, {"p": shown.targets * 0}, names, synthetic.PALETTE)

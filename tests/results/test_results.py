@@ -1,4 +1,4 @@
-"""The folder that an evaluation leaves."""
+"""The folder that an evaluation writes."""
 
 import json
 import zipfile
@@ -50,7 +50,7 @@ def test_results_are_of_the_test_split_and_val_is_beside_them(prepared):
     divided = replace(prepared, card=card.model_copy(update={"splits": splits}), index=rows)
     whole, found = (evaluate(given, folder).metrics for given, folder in ((prepared, "a"), (divided, "b")))
     assert (found["split"], found["images"], whole["images"]) == ("test", 1, 4)
-    assert found["val"]["miou"] == pytest.approx(whole["miou"])  # The images are alike.
+    assert found["val"]["miou"] == pytest.approx(whole["miou"])  # The images are equal.
     with np.load("b/confusion.npz") as stored:
         assert list(stored["ids"]) == [rows.loc[first, "id"]]
 
@@ -124,7 +124,7 @@ def test_equal_results_give_equal_bytes(prepared):
     assert len(names) == 6
     for name in names:
         assert Path("first", name).read_bytes() == Path("second", name).read_bytes(), name
-    for name in ("confusion.npz", "predictions.npz"):  # a zip holds the time of its files
+    for name in ("confusion.npz", "predictions.npz"):  # a zip contains the time of its files
         with zipfile.ZipFile(Path("first", name)) as archive:
             assert {file.date_time for file in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
 

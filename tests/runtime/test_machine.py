@@ -1,4 +1,4 @@
-"""Settings of the machine."""
+"""The machine's settings."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A training in two processes: what it computes is what one process computes."""
+"""A training in two processes computes the same as a training in one process."""
 
 import json
 import sys
@@ -19,7 +19,7 @@ TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--np
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Of `tests/training/together.py`: what one process found, and what each of two did."""
+    """The results of `tests/training/together.py` in one process, and in each of two processes."""
     folder = tmp_path_factory.mktemp("together")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -61,7 +61,7 @@ def test_bn_takes_bfloat16(found: Any) -> None:
 def test_no_image_is_counted_twice_or_left_out(found: Any) -> None:
     one, two = found
     pixels = 3 * 12 * 16 + 2 * 9 * 7
-    assert 0.8 * pixels < one["confusion"].sum() < pixels  # Without those that are void.
+    assert 0.8 * pixels < one["confusion"].sum() < pixels  # without void pixels
     for process in two:
         assert torch.equal(process["confusion"], one["confusion"])
 
@@ -105,10 +105,10 @@ def test_cells_by_torchrun_are_cells_like_others(tmp_path: Path, method: str) ->
     assert miniature.run(folder, "dvc", "repro", f"evaluate@shapes-mobilenetv2-{method}-0").returncode == 0
     results = folder / f"results/shapes/mobilenetv2/{method}/0/metrics.json"
     history = pd.read_csv(folder / f"models/shapes/mobilenetv2/{method}/0/history.csv")
-    # What the processes found together in float32 is what one finds afterwards.
+    # The float32 score of two processes is the same as that of a later evaluation in one process.
     assert json.loads(results.read_text())["miou"] == pytest.approx(history["miou"].max(), abs=1e-12)
     listed = miniature.run(folder, sys.executable, "-c", RUNS)
-    assert listed.stdout.split() == ["teacher", f"mobilenetv2-{method}-0"]  # One run, not two.
+    assert listed.stdout.split() == ["teacher", f"mobilenetv2-{method}-0"]  # one run, not two
 
 
 RUNS = """

@@ -1,4 +1,4 @@
-"""Every test has a working directory of its own, where nothing names another folder."""
+"""Every test has its own working directory, and no variable names another folder."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What `prepare` warns of, and of what it does not."""
+"""The cases in which `prepare` warns, and those in which it does not."""
 
 import io
 from collections.abc import Callable
@@ -31,7 +31,7 @@ def test_classes_that_a_split_lacks(tmp_path: Path) -> None:
 
 def test_more_void_than_not(tmp_path: Path) -> None:
     masks = {name: mask(0, 1, 255, 255, 255) for name in NAMES}
-    masks |= {name: mask(0, 1, 255, 255) for name in ("8", "9")}  # half is not more than half
+    masks |= {name: mask(0, 1, 255, 255) for name in ("8", "9")}  # a half is not more than a half
     root = folder(tmp_path / "void", masks, val=["8", "9"])
     assert prepared(root, classes=TWO)[1] == [
         "Of the pixels of the split train, 60.00 % are void: they count nowhere."
@@ -39,7 +39,7 @@ def test_more_void_than_not(tmp_path: Path) -> None:
 
 
 def dark(name: str) -> Image.Image:
-    """What 12 bits in a file of 16 become: levels from 0 to 15."""
+    """Images of 12 bits in a file of 16 bits: levels from 0 to 15."""
     return Image.fromarray(np.asarray(scene(name)) >> 4)
 
 

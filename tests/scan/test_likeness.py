@@ -1,4 +1,4 @@
-"""Which images look alike."""
+"""Finding images that look alike."""
 
 import numpy as np
 import pytest

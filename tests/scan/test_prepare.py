@@ -212,7 +212,7 @@ def test_a_reader_s_root_serves_recipes_of_one_folder_only(monkeypatch: pytest.M
     assert dataset_root(apart, "b", Path("data/b")) == Path("/nas/yours")
     with pytest.raises(UserError, match="the recipes a, c read different folders; set ATTNFD_ROOT_A for a"):
         dataset_root(apart, "a", Path("data/a"))
-    monkeypatch.setenv("ATTNFD_ROOT_C", "/nas/theirs")  # The reader's own serves a alone now.
+    monkeypatch.setenv("ATTNFD_ROOT_C", "/nas/theirs")  # The reader's own variable is now for a only.
     assert dataset_root(apart, "a", Path("data/a")) == Path("/nas/mine")
 
 

@@ -1,4 +1,4 @@
-"""The table and the warnings as a user sees them."""
+"""The table and the warnings that a user sees."""
 
 import io
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What cannot train is refused by `prepare`, with the cause that the masks make likely."""
+"""`prepare` refuses data that cannot train, and names the cause that the masks suggest."""
 
 import re
 from pathlib import Path
@@ -32,7 +32,7 @@ def test_objects_of_255_are_not_taken_for_void(tmp_path: Path) -> None:
 
 
 def test_names_that_are_shifted_against_the_values(tmp_path: Path) -> None:
-    # As in a list of names that begins with one for void.
+    # as if a list of names started with a name for void
     names = ["ignore", "ground", "cat", "dog"]
     root = folder(tmp_path / "shifted", {str(number): mask(0, 1, 2, 255) for number in range(10)})
     message = refused(root, classes={name: value for value, name in enumerate(names)}, val=0.2)

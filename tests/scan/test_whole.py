@@ -1,4 +1,4 @@
-"""What shows only over all files of a dataset, from the folder to the card and to all who read its images."""
+"""Faults that only all files of a dataset show, from the folder to the card and every user of its images."""
 
 from pathlib import Path
 from typing import Any
@@ -57,7 +57,7 @@ def two_classes(size: tuple[int, int]) -> Image.Image:
 
 
 def said(word: str) -> str:
-    """What the last `prepared` warned of with this word in it."""
+    """The warnings of the last `prepared` that contain this word."""
     return "\n".join(line for line in read_warnings(paths.prepared("mine")) if word in line)
 
 
@@ -75,7 +75,7 @@ def indexed(mask: np.ndarray, *colours: tuple[int, int, int]) -> Image.Image:
 
 
 def deep(root: Path, highest: int, *, kind: str = "PNG", mode: type = np.uint16) -> list[np.ndarray]:
-    """Replace the images by grey ones of 16 or 32 bits with values from 0 to `highest`."""
+    """Replace the images by grey ones with 16 or 32 bits and values from 0 to `highest`."""
     rng = np.random.default_rng(highest)
     pixels = []
     for number in range(6):
@@ -175,7 +175,7 @@ def test_auto_takes_the_fewest_bits_for_all_values(root: Path, highest: int, bit
 
 
 def assert_same_everywhere(found: Prepared, expected: list[np.ndarray]) -> None:
-    """Training, evaluation, pictures and what uses a model see the same."""
+    """Training, evaluation, pictures and users of a model get the same images."""
     depth = legend(found.card).depth
     for split in ("train", "val"):
         rows, images = found.split(split), Segmentation(found, split)
@@ -334,7 +334,7 @@ def orient(
 
 
 def test_a_mask_that_fits_before_and_after_is_worth_a_look(root: Path) -> None:
-    orient(root, 0, 6)  # the size says that the mask is upright
+    orient(root, 0, 6)  # by its size, the mask is upright
     orient(root, 1, 1)
     orient(root, 2, 3, mask=True)
     prepared(root)

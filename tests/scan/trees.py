@@ -1,4 +1,4 @@
-"""Folders of images and masks that hold what a test says."""
+"""Folders of images and masks with the content that a test needs."""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -17,14 +17,14 @@ from tests.readers.trees import write
 
 
 def scene(name: str) -> Image.Image:
-    """A picture of a few soft areas, different for every name."""
+    """A picture of a few soft areas, different for each name."""
     rng = np.random.default_rng(list(name.encode()))
     rough = Image.fromarray(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8))
     return rough.resize((160, 120), Image.Resampling.BICUBIC)
 
 
 def mask(*values: int, size: tuple[int, int] = (120, 160)) -> NDArray[np.uint8]:
-    """Stripes of these values, as equal in width as they can be."""
+    """Stripes of these values, with widths as equal as possible."""
     stripes = np.arange(size[1]) * len(values) // size[1]
     return np.array(values, dtype=np.uint8)[stripes][None].repeat(size[0], 0)
 
@@ -35,7 +35,7 @@ def folder(
     images: Callable[[str], Image.Image] = scene,
     val: Iterable[str] = (),
 ) -> Path:
-    """`images/<name>.png` and `masks/<name>.png`; with lists if there is a name in `val`."""
+    """`images/<name>.png` and `masks/<name>.png`; with list files if `val` has names."""
     for name, values in masks.items():
         image = images(name)
         write(root / f"images/{name}.png", image)
@@ -47,6 +47,6 @@ def folder(
 
 
 def prepared(root: Path, **options: Any) -> tuple[Prepared, list[str]]:
-    """The folder as dataset `mine`, and what `prepare` warned of."""
+    """Prepare the folder as dataset `mine`; return it with the warnings of `prepare`."""
     prepare(tasks.of(params_of("folder", root=str(root), **options), "mine"))
     return Prepared.load(paths.prepared("mine"), root), read_warnings(paths.prepared("mine"))

@@ -1,4 +1,4 @@
-"""Downloads, from a server on this machine: resumed, verified, and unpacked inside their folder only."""
+"""Downloads from a server on this machine: resumed, verified, and unpacked only inside their folder."""
 
 import hashlib
 import io
@@ -15,7 +15,7 @@ from attnfd.sources import fetch
 
 
 class Server(ThreadingHTTPServer):
-    """Serves `content` at any path; it can break off, know no ranges, or refuse."""
+    """Serves `content` at any path; it can stop early, ignore ranges, or refuse."""
 
     content = b""
     breaks_at: int | None = None
@@ -77,7 +77,7 @@ def tar(*members: tuple[str, bytes], mode: str = "w", link: tuple[str, str] | No
 
 
 def publish(server: Server, monkeypatch: pytest.MonkeyPatch, content: bytes, md5: str | None = None) -> None:
-    """Make `content` the archive of VOC."""
+    """Use `content` as the archive of VOC."""
     server.content = content
     archive = fetch.Archive(
         url=server.url,

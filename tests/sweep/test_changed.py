@@ -1,4 +1,4 @@
-"""Other values for params: any YAML, new keys, and only where they are meant."""
+"""Changed values of params: any YAML, new keys, and no other change in the file."""
 
 import pytest
 

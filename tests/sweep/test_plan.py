@@ -1,4 +1,4 @@
-"""The cost model: time by work, from the nearest training that was measured, marked if it is another."""
+"""The cost model: time by work, from the most similar measured training; marked if it is another one."""
 
 import io
 
@@ -25,12 +25,16 @@ ATTNFD = Measured(student("attnfd"), seconds=300, work=10, here=True)
 @pytest.mark.parametrize(
     ("cell", "work", "expected"),
     [
-        (student("none", seed=7), 10, Expected(100, measured=True)),  # Any seed costs the same.
+        (student("none", seed=7), 10, Expected(100, measured=True)),  # Seeds do not change the time.
         (student("none", seed=7), 25, Expected(250, measured=True)),  # 2.5 times the work.
-        (student("attnfd", stage="ablate"), 10, Expected(300, measured=False)),  # Its method, as distill.
+        (
+            student("attnfd", stage="ablate"),
+            10,
+            Expected(300, measured=False),
+        ),  # The method's time in distill.
         (student("kd"), 10, Expected(200, measured=False)),  # No kd: the mean of none and attnfd.
         (student("kd", network="mobilenetv2"), 10, Expected(200, measured=False)),
-        (TEACHER, 10, None),  # Students are no measure for a teacher.
+        (TEACHER, 10, None),  # Students do not predict a teacher's time.
         (Cell(stage="distill", dataset="voc", student="resnet18", method="none"), 10, None),
     ],
 )

@@ -1,4 +1,4 @@
-"""Many cells at once: what `dvc repro` would have left, failures for themselves, and no work done twice."""
+"""Many cells at once: the same result as `dvc repro`, independent failures, and no work done twice."""
 
 import io
 import os
@@ -23,7 +23,7 @@ from attnfd.sweep.graph import BusyError, Graph
 from attnfd.sweep.walk import Outcome
 from tests import miniature
 
-# Draws `a`; halves it twice, in a cell for each half; joins the halves.
+# Write `a`; halve it twice, in one cell for each half; join the halves.
 STAGES = {
     "first": {
         "cmd": "echo first >> ran; cat seed.txt > a",
@@ -44,7 +44,7 @@ EVERYTHING = {"first", "half@x", "half@y", "join"}
 
 
 class Threads:
-    """An engine for tests: Ray takes longer to start than all that is run here."""
+    """An engine for tests, because starting Ray takes longer than all these commands."""
 
     def __init__(self, jobs: int, run: Callable[[Task], str] | None = None) -> None:
         self.jobs = jobs
@@ -67,7 +67,7 @@ class Threads:
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A repository of four quick cells as working directory."""
+    """A repository with four fast cells as working directory."""
     for key in ("DVC_ROOT", "DVC_STAGE"):
         monkeypatch.delenv(key, raising=False)
     monkeypatch.chdir(make(tmp_path / "swept"))
@@ -90,7 +90,7 @@ def sweep(engine: Threads | None = None, students_per_teacher: int = 1) -> Outco
 
 
 def ran(folder: Path) -> list[str]:
-    """Commands that ran since the last call."""
+    """The commands that ran since the last call."""
     file = folder / "ran"
     lines = file.read_text().split() if file.exists() else []
     file.unlink(missing_ok=True)
@@ -137,17 +137,17 @@ def test_only_what_is_stale_runs(project: Path) -> None:
     ran(project)
     miniature.change(project, {"factor": {"x": 2}})
     outcome = sweep()
-    # What half@x wrote is what it had written, and so join is up to date.
+    # half@x wrote the same content as before, so join is up to date.
     assert (outcome.ran, set(outcome.fresh)) == (["half@x"], EVERYTHING - {"half@x"})
     assert ran(project) == ["half-x"]
     miniature.change(project, {"factor": {"x": 1}})
-    assert sweep().ran == []  # In the run-cache.
+    assert sweep().ran == []  # From the run-cache.
     assert not ran(project)
     assert_clean(project)
 
 
 def test_a_failure_stops_its_dependents_and_nothing_else(project: Path) -> None:
-    (project / "seed.txt").write_text("x1\n")  # Nothing for half@y to find.
+    (project / "seed.txt").write_text("x1\n")  # half@y then has no input.
     outcome = sweep()
     assert set(outcome.ran) == {"first", "half@x"}
     assert list(outcome.failed) == ["half@y"]
@@ -187,7 +187,7 @@ def test_goes_on_where_it_was_interrupted(project: Path) -> None:
     assert_clean(project)
 
 
-# Students of two seeds. The command fails for the one that params name, as that of attnfd does.
+# Students with two seeds. The command fails for the student that params name, like that of attnfd.
 CLASS = {
     "distill": {
         "matrix": {"student": ["a", "b", "c"], "seed": [0, 1]},
@@ -258,7 +258,9 @@ def test_one_of_those_that_share_a_command_fails_alone(school: Path) -> None:
 
 
 def test_nothing_is_recorded_of_a_command_that_was_killed(school: Path) -> None:
-    (school / "params.yaml").write_text("fails: all\n")  # After their outs were written, but perhaps not all.
+    (school / "params.yaml").write_text(
+        "fails: all\n"
+    )  # Killed after it wrote its outs, which may be incomplete.
     outcome = sweep(Threads(1), 9)
     assert not outcome.ran
     assert len(outcome.failed) == 6
@@ -288,7 +290,7 @@ def test_dvc_keeps_off_a_cell_that_runs(project: Path) -> None:
 
 @contextmanager
 def reproducing(project: Path) -> Iterator[subprocess.Popen]:
-    """`dvc repro` on its way, in the command of `first`."""
+    """A running `dvc repro`, in the command of `first`."""
     dvc = YAML().load(project / "dvc.yaml")
     dvc["stages"]["first"]["cmd"] = f"echo first >> ran; sleep {SLOW}; cat seed.txt > a"
     YAML().dump(dvc, project / "dvc.yaml")
@@ -309,7 +311,7 @@ def test_beside_dvc_repro_it_is_refused_by_name_and_time(project: Path) -> None:
         wanted = rf"another run is at work here: dvc repro \(process {process.pid}, since {minute}\); wait"
         with pytest.raises(BusyError, match=wanted):
             Graph().check_alone()
-        with pytest.raises(BusyError, match=wanted):  # As `attnfd plan` does.
+        with pytest.raises(BusyError, match=wanted):  # like `attnfd plan`
             Graph().changes("first")
         outcome = sweep()
         assert list(outcome.failed) == ["first"]
@@ -326,7 +328,12 @@ def test_beside_dvc_repro_it_waits_if_asked(project: Path) -> None:
         outcome = walk.sweep(Graph(), Threads(2), console, wait=True)
         assert process.wait() == 0
     assert not outcome.failed
-    assert sorted(ran(project)) == ["first", "half-x", "half-y", "join"]  # Each once, by one of the two.
+    assert sorted(ran(project)) == [
+        "first",
+        "half-x",
+        "half-y",
+        "join",
+    ]  # Each command ran once, in one of the two.
     said = [line for line in console.file.getvalue().splitlines() if "waiting" in line]
     assert re.match(rf"waiting for another run: dvc repro \(process {process.pid}, since ", said[0])
     assert len(said) == len(set(said))
@@ -381,7 +388,7 @@ def test_only_what_ran_before_with_the_same_params_is_in_the_run_cache(project: 
     graph = Graph()
     assert not graph.is_cached("half@x")
     assert plan.reasons(graph) == {"half@x": "factor.x", "join": "after half@x"}
-    assert graph.changes("half@x") == ["factor.x"]  # Looking it up has changed nothing.
+    assert graph.changes("half@x") == ["factor.x"]  # Looking it up did not change anything.
     assert sweep(Threads(2)).ran == ["half@x"]
 
     miniature.change(project, {"factor": {"x": 1}})
@@ -402,7 +409,7 @@ def test_other_params_are_looked_at_without_writing_them(project: Path) -> None:
     assert ((project / "params.yaml").read_bytes(), (project / "dvc.lock").read_bytes()) == before
     assert plan.reasons(Graph()) == {}
 
-    # What ran with such a value is in the run-cache.
+    # A cell with such a value is in the run-cache.
     miniature.change(project, {"factor": {"x": 7}})
     sweep()
     miniature.change(project, {"factor": {"x": 1}})
@@ -457,7 +464,7 @@ def test_students_beside_one_teacher_leave_what_dvc_repro_leaves(tmp_path: Path)
         miniature.change(
             folder, {"run": {"methods": ["none", "cirkd", "attnfd"], "ablate": {"variants": ["b", "e"]}}}
         )
-        # As many threads as Ray gives the only job: with another number the last digits would differ.
+        # As many threads as Ray gives a single job: another number would change the last digits.
         done = miniature.run(folder, *command, OMP_NUM_THREADS=str(os.cpu_count()))
         assert done.returncode == 0, done.stdout + done.stderr
     assert (apart / "dvc.lock").read_bytes() == (beside / "dvc.lock").read_bytes()
@@ -468,7 +475,7 @@ def test_students_beside_one_teacher_leave_what_dvc_repro_leaves(tmp_path: Path)
 
 @pytest.mark.slow
 def test_shares_of_gpus_on_two_nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ray is told that each node has a GPU, and hands out shares of it; no task uses it."""
+    """Ray believes that each node has a GPU and assigns shares of it; no task uses it."""
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     monkeypatch.setenv("RAY_AUTH_TOKEN", "0123456789abcdef" * 4)
     from ray.cluster_utils import Cluster
@@ -484,7 +491,7 @@ def test_shares_of_gpus_on_two_nodes(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def run_tasks(address: str, share: float | None, folder: Path, *, tasks: int) -> int:
-    """How many ran at once at most; as many as the engine wants to, each beside a GPU."""
+    """The most tasks that ran at the same time; the engine may run any number, each with a share of a GPU."""
     engine = Ray(jobs=None, gpus=share, address=address)
     command = "echo + $CUDA_VISIBLE_DEVICES >> ../order; sleep 3; echo - >> ../order"
     for number in range(tasks):

@@ -1,4 +1,4 @@
-"""The networks of the models' tests."""
+"""The networks of the model tests."""
 
 from tests.models.conftest import attention, images, trained
 

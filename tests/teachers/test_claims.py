@@ -1,4 +1,4 @@
-"""What the file of a teacher says is compared with what the teacher is here."""
+"""What a teacher's file says about it is compared with the values measured here."""
 
 import json
 from pathlib import Path
@@ -84,7 +84,7 @@ def test_without_a_claim_the_score_is_told(
 ) -> None:
     claims.compare(saved(tmp_path / "teacher.pth", **beside), CLASSES, 0.75, 16)
     (line,) = said(caplog)
-    assert "the teacher has mIoU 75.0 % here, and its file names no score" in line
+    assert "the teacher has mIoU 75.0 % here, and its file contains no score" in line
 
 
 def test_the_card_of_ours_names_score_and_classes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -94,5 +94,5 @@ def test_the_card_of_ours_names_score_and_classes(tmp_path: Path, caplog: pytest
     assert not caplog.records
     claims.compare(tmp_path / paths.MODEL, ("sea", "sky"), 0.25, 16)
     classes, score = said(caplog)
-    assert "class 0 of the teacher is 'sky', that of the dataset is 'sea'" in classes
+    assert "class 0 is 'sky' in the teacher and 'sea' in the dataset" in classes
     assert "mIoU 25.0 % here, but 50.0 % according to its file" in score

@@ -1,4 +1,4 @@
-"""A teacher that knows other classes teaches the dataset's: several as one, some dropped."""
+"""A teacher with other classes teaches the dataset's: several are merged into one, some are dropped."""
 
 import math
 from pathlib import Path
@@ -47,13 +47,13 @@ def settings(file: Path, **changes: Any) -> TrainTeacher:
 
 
 def of_19() -> Tensor:
-    """Logits of one pixel, whose probabilities are 1 to 19 parts of 190."""
+    """Logits of one pixel with the probabilities 1/190 to 19/190."""
     return (torch.arange(1.0, 20) / 190).log().view(1, 19, 1, 1) + 5
 
 
 def test_probabilities_of_several_are_added() -> None:
     merged = merge_classes(of_19(), NUMBERS).flatten()
-    # Parts 1 + 2 + 10, 11, and 14 + 16 of 190; the others are dropped.
+    # In 190ths: 1 + 2 + 10, 11, and 14 + 16. The other classes are dropped.
     expected = torch.tensor([13 / 190, 11 / 190, 30 / 190]).log()
     torch.testing.assert_close(merged, expected, rtol=1e-6, atol=1e-6)
     assert merge_classes(of_19(), None).shape == (1, 19, 1, 1)
@@ -70,7 +70,7 @@ def test_logits_of_16_bits_are_added_in_32() -> None:
 
 
 def test_the_methods_on_logits_see_the_classes_of_the_dataset() -> None:
-    """KD of a student that is sure of nothing, by hand."""
+    """KD of a student with uniform probabilities, by hand."""
     taught = Output(merge_classes(of_19(), NUMBERS), {})
     student = Output(torch.zeros(1, 3, 1, 1), {})
     info = DeepLabV3Plus("mobilenetv2", 3).info
@@ -82,7 +82,7 @@ def test_the_methods_on_logits_see_the_classes_of_the_dataset() -> None:
 
 
 class Cityscapes(nn.Module):
-    """A pixel is of the class that its red value names; no weights but one."""
+    """The red value of a pixel is its class; the network has only one weight."""
 
     def __init__(self, classes: int) -> None:
         super().__init__()
@@ -108,7 +108,7 @@ def test_evaluation_is_of_the_classes_of_the_dataset(by_red: TrainTeacher) -> No
     check_teacher(by_red, 3, DATASET)
     model = import_teacher(by_red, 3, DATASET).model
     assert model.info.classes == 3
-    # Road, terrain, sky, car, bus, and at the end a building, whose nearest kept classes are road's kind.
+    # Road, terrain, sky, car, bus, and last a building: the closest classes that are kept map to road's.
     red = torch.tensor([[0, 9, 10, 13], [15, 1, 10, 2]], dtype=torch.uint8)
     images = torch.stack([red, torch.zeros_like(red), torch.zeros_like(red)])[None]
     masks = torch.tensor([[[0, 0, 1, 2], [2, 0, 0, 0]]], dtype=torch.uint8)
@@ -117,7 +117,7 @@ def test_evaluation_is_of_the_classes_of_the_dataset(by_red: TrainTeacher) -> No
 
 
 def test_a_mapped_teacher_is_frozen_saved_and_loaded(tmp_path: Path) -> None:
-    """Its features are those of the network, whatever its logits are of."""
+    """Its features are those of the network, whatever its logits are."""
     torch.manual_seed(0)
     plain = DeepLabV3Plus("resnet18", 19, attention=Attention()).eval()
     checkpoint.save(tmp_path, plain, {"classes": CITYSCAPES})
@@ -172,11 +172,14 @@ def test_a_map_that_does_not_fit_is_refused(changes: dict[str, Any], message: st
 def test_a_card_that_names_other_classes_is_refused(tmp_path: Path) -> None:
     model = DeepLabV3Plus("resnet18", 19)
     checkpoint.save(tmp_path, model, {"classes": ["void", *CITYSCAPES[1:]]})
-    with pytest.raises(UserError, match=r"model\.safetensors: has the classes void, sidewalk, .*; name them"):
+    with pytest.raises(
+        UserError,
+        match=r"model\.safetensors: has the classes void, sidewalk, .*; use these names in train_teacher",
+    ):
         check_teacher(settings(tmp_path), 3, DATASET)
     model.architecture = model.architecture.model_copy(update={"class_map": NUMBERS})
     checkpoint.save(tmp_path, model, {"classes": CITYSCAPES})
-    with pytest.raises(UserError, match=r"class_map: .*model\.safetensors has one already"):
+    with pytest.raises(UserError, match=r"class_map: .*model\.safetensors already has a class map"):
         check_teacher(settings(tmp_path), 3, DATASET)
 
 

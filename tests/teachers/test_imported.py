@@ -1,4 +1,4 @@
-"""Teachers from elsewhere compute here what they computed there; what is not a teacher is refused."""
+"""Imported teachers compute the same as where they were trained; other files are refused."""
 
 import json
 from collections.abc import Callable
@@ -36,7 +36,7 @@ def conv_bn(conv: str, channels: int, out: int, size: int, rate: int = 1) -> dic
 
 
 def cbam(channels: int) -> nn.Module:
-    """The keys of the published module; nothing in the published forward path calls it."""
+    """The keys of the published module; the published forward path does not call it."""
     linear = nn.Linear(channels, channels // 16), nn.Linear(channels // 16, channels)
     channel, spatial = nn.Module(), nn.Module()
     channel.mlp = nn.Sequential(nn.Flatten(), linear[0], nn.ReLU(), linear[1])
@@ -47,7 +47,7 @@ def cbam(channels: int) -> nn.Module:
 
 
 class Published(nn.Module):
-    """The published network by its keys, after the description of its parts in the docs."""
+    """The published network with its keys, built from the description in the docs."""
 
     def __init__(self, name: str, *, attention: bool) -> None:
         super().__init__()
@@ -99,7 +99,7 @@ def resize(feature: Tensor, like: Tensor) -> Tensor:
 
 
 def published(name: str = "resnet18", *, attention: bool = True) -> Published:
-    """In eval mode as training leaves it: BN has scales, shifts and statistics of its own."""
+    """In eval mode after a simulated training: BN has random scales, shifts and statistics."""
     torch.manual_seed(3)
     net = Published(name, attention=attention).train()
     with torch.no_grad():
@@ -141,7 +141,7 @@ def test_same_logits_as_the_published_network(
     check_teacher(settings(file, backbone=name))
     model, new_attention = import_teacher(settings(file, backbone=name), CLASSES)
     assert new_attention
-    wide = images(33, 321)  # 21 positions at stride 16: more than the largest rate
+    wide = images(33, 321)  # 21 positions at stride 16, more than the largest rate
     with torch.no_grad():
         expected, found = net.double()(wide.double()), model.double()(wide.double()).logits
     assert expected.std() > 0.05
@@ -155,7 +155,7 @@ def file(tmp_path: Path) -> Path:
 
 
 def test_new_attention_changes_no_bit(file: Path) -> None:
-    """Neither a CBAM in the path, which starts as the identity, nor gates without weights beside it."""
+    """Both a CBAM in the path, which starts as the identity, and gates without weights keep every bit."""
     torch.manual_seed(0)
     learned = import_teacher(settings(file), CLASSES).model
     free = import_teacher(settings(file, attention=FREE), CLASSES).model
@@ -232,7 +232,7 @@ def test_other_classes_are_refused(file: Path) -> None:
             {"backbone.conv1.weight": torch.zeros(64, 1, 7, 7)},
             r"\(shape: backbone\.conv1\.weight \(64, 1, 7, 7\) instead of \(64, 3, 7, 7\)\)",
         ),
-        ({"decoder.last_conv.8.bias": None}, r"no decoder\.last_conv\.8\.bias in it; allowed: a folder"),
+        ({"decoder.last_conv.8.bias": None}, r"contains no decoder\.last_conv\.8\.bias; allowed: a folder"),
     ],
 )
 def test_what_does_not_match_is_listed(changes: dict[str, Tensor | None], message: str, file: Path) -> None:

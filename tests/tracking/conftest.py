@@ -1,4 +1,4 @@
-"""One store for all tests of a process, as MLflow takes seconds to create one."""
+"""One store for all tests of a process, because MLflow takes seconds to create one."""
 
 from importlib.util import find_spec
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a logged model takes for images, and how it refuses the rest."""
+"""The inputs that a logged model accepts as images, and its messages for other inputs."""
 
 import json
 from typing import Any
@@ -23,7 +23,7 @@ def test_whole_numbers_of_any_type_are_images(given: np.ndarray) -> None:
 
 
 def changed(value: Any) -> np.ndarray:
-    """As JSON brings it, with one other value."""
+    """An image as decoded JSON, with one other value."""
     image = IMAGE.astype(object)
     image[1, 2, 3, 0] = value
     return image

@@ -1,4 +1,4 @@
-"""Names of classes as keys of a real store: each has a key of its own, and is read back."""
+"""Class names as keys of a real store: each has a separate key and can be read again."""
 
 import unicodedata
 from functools import partial
@@ -30,7 +30,7 @@ names = st.one_of(st.sampled_from(AWKWARD), st.text(max_size=12), st.text("aAxX_
 
 
 def logged(classes: list[str]) -> tuple[dict[str, float], dict[str, str]]:
-    """Metrics and params of a run that logged these classes, as the store has them."""
+    """Metrics and params of a run that logged these classes, as stored."""
     from mlflow.entities import Metric, Param
 
     client, experiment = tracking_store.connect("keys")
@@ -47,7 +47,7 @@ def logged(classes: list[str]) -> tuple[dict[str, float], dict[str, str]]:
 
 
 def folded(key: str) -> str:
-    """A key in a store that ignores case, accents, and spaces at the end."""
+    """The key in a store that ignores case, accents and trailing spaces."""
     plain = unicodedata.normalize("NFKD", key.casefold())
     return "".join(letter for letter in plain if not unicodedata.combining(letter)).casefold().rstrip()
 

@@ -37,7 +37,7 @@ def train() -> str:
 
 @pytest.fixture
 def moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path, str]:
-    """Where a project was and is, and its run."""
+    """The old and the new folder of a project, and its run."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     old, new = tmp_path / "old place", tmp_path / "new"
     old.mkdir()
@@ -57,10 +57,10 @@ print(Path(client.download_artifacts(sys.argv[1], "training/history.csv")).read_
 
 
 def history(run: str) -> str:
-    """A file of a run, read by a new process: MLflow remembers addresses."""
+    """Read a file of a run in a new process, because MLflow caches addresses."""
     root = str(Path(runs.__file__).parents[2])
     command = [sys.executable, "-c", READ, run]
-    # MLflow also puts the address of the store into the environment.
+    # MLflow also sets the address of the store in the environment.
     kept = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
     return subprocess.check_output(command, text=True, env={**kept, "PYTHONPATH": root})
 
@@ -158,7 +158,7 @@ def test_a_database_without_its_files_keeps_their_addresses(
 
 
 def register(miou: float) -> str:
-    """Train the cell, and register it as the best one of its project; returns its run."""
+    """Train the cell and register it as the best one of its project; return its run."""
     write_card(CELL.dataset)
     test_summary.write([CELL], {CELL.name: miou})
     run = test_summary.train(CELL)
@@ -185,7 +185,7 @@ def test_two_projects_on_one_server_have_experiments_and_models_of_their_own(
             assert [one.info.run_id for one in client.search_runs([experiment.experiment_id])] == [run]
             assert experiment.tags[views.VERSION] == views.version()
             assert client.get_model_version_by_alias(f"{project}.toy", "best").run_id == run
-        # An evaluation leaves the run's end, and so its duration, as it was.
+        # An evaluation does not change the run's end, and so not its duration.
         before = client.get_run(found["cars"]).info.end_time
         runs.Run(client, found["cars"], CELL, again="", resumed=True, ended=before).close("FINISHED")
         assert client.get_run(found["cars"]).info.end_time == before

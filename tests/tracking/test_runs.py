@@ -1,4 +1,4 @@
-"""Runs of models. Every test has a cell of its own."""
+"""Runs of models. Every test has its own cell."""
 
 import hashlib
 import itertools
@@ -43,7 +43,7 @@ SEEDS = itertools.count()
 
 @pytest.fixture
 def cell() -> Cell:
-    """A cell that no other test uses, whose training has left its files."""
+    """A cell that no other test uses, with the files of its training."""
     cell = Cell(stage="distill", dataset="toy", student="r18", method="kd", seed=next(SEEDS))
     write_outs(cell)
     return cell
@@ -59,7 +59,7 @@ def write_outs(cell: Cell) -> None:
 
 
 def write_card(dataset: str) -> Card:
-    """What `prepare` has counted of a dataset of two splits."""
+    """The card of a dataset with two splits, as `prepare` writes it."""
     pixels = {"sky": 30, "a.b": 10}
     splits = {
         name: Split(images=images, height=(4, 4), width=(5, 5), void=20 * images - 40, pixels=pixels)
@@ -231,7 +231,7 @@ class TestRun:
 def test_evaluated_model_predicts_images_of_any_size(cell: Cell) -> None:
     torch.manual_seed(0)
     network = DeepLabV3Plus("mobilenetv2", classes=3)
-    with torch.no_grad():  # BN statistics of noise, so that the classes vary over an image
+    with torch.no_grad():  # random BN statistics, so that the classes vary over an image
         for _ in range(5):
             network(torch.randn(2, 3, 64, 64))
     checkpoint.save(cell.model, network.eval(), {})
@@ -275,7 +275,7 @@ def test_evaluated_model_predicts_images_of_any_size(cell: Cell) -> None:
             scores = network(normal).logits
             given = loaded(torch.from_numpy(batch))
         best = scores.topk(2, dim=1)
-        # Ties apart, which rounding may break either way.
+        # Except for ties, which rounding decides.
         sure = (best.values[:, 0] - best.values[:, 1]).numpy() > 1e-4
         assert sure.mean() > 0.9
         assert len(np.unique(best.indices[:, 0])) > 1
@@ -448,7 +448,7 @@ class TestStoreOutOfReach:
 
 @contextmanager
 def serving(port: int) -> Iterator[int]:
-    """MLflow's own server, on the store of this file."""
+    """MLflow's own server with the store of this file."""
     from mlflow.server import app
     from werkzeug.serving import make_server
 
@@ -468,7 +468,7 @@ class TestServerLost:
     def server(
         self, store: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> Iterator[Callable[[], None]]:
-        """Lets tracking use a server; calling it takes the server away."""
+        """Let tracking use a server; a call of the result stops the server."""
         settings = {"FILE_STORE": store, "ARTIFACT_ROOT": "mlflow-artifacts:/", "SERVE_ARTIFACTS": "true"}
         for key, value in (settings | {"ARTIFACT_DESTINATION": str(tmp_path / "files")}).items():
             monkeypatch.setenv(f"_MLFLOW_SERVER_{key}", value)
@@ -476,7 +476,7 @@ class TestServerLost:
         logging.getLogger("werkzeug").setLevel(logging.ERROR)
         with ExitStack() as running:
             self.port = running.enter_context(serving(0))
-            # With its first request a server points its own process, here ours, at the store behind it.
+            # At its first request, a server sets the tracking URI of its process (here ours) to its store.
             mlflow.MlflowClient(f"http://127.0.0.1:{self.port}").search_experiments()
             monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:{PASSWORD}@127.0.0.1:{self.port}")
             yield running.close
@@ -531,7 +531,7 @@ class TestServerLost:
         again = ExitStack()
         with runs.open_run(cell, {}, FRESH) as run:
             server()
-            run.metrics({"step/loss": 1.0}, 1)  # From here on the store is left alone.
+            run.metrics({"step/loss": 1.0}, 1)  # From here on nothing is sent to the store.
             again.enter_context(serving(self.port))
             run.trained(checkpoint.fingerprint(cell.model))
         with again, runs.resume_run(cell, {}) as resumed:

@@ -1,4 +1,4 @@
-"""A real MLflow server that is stopped in the middle of a real training, and started again."""
+"""A real MLflow server that stops in the middle of a real training and starts again."""
 
 import json
 import subprocess
@@ -46,7 +46,7 @@ def server(uri: str, tmp_path: Path) -> Server:
 
 
 def start(project: Path, uri: str) -> "subprocess.Popen[str]":
-    """A training whose first steps the server holds."""
+    """A training whose first steps are on the server."""
     training = subprocess.Popen(
         [*PYTHON, "distill", *CELL],
         cwd=project,
@@ -61,7 +61,7 @@ def start(project: Path, uri: str) -> "subprocess.Popen[str]":
 
 
 def runs(uri: str) -> list[Run]:
-    """The newest first."""
+    """All runs, the newest first."""
     client = mlflow.MlflowClient(uri)
     experiments = client.search_experiments(filter_string="name LIKE '%/shapes'")
     return client.search_runs([found.experiment_id for found in experiments]) if experiments else []
@@ -82,7 +82,7 @@ def steps(uri: str, run: Run, curve: str) -> list[int]:
 def test_a_server_that_comes_back_has_all(project: Path, server: Server, uri: str) -> None:
     with server():
         training = start(project, uri)
-    time.sleep(12)  # The next metrics are sent after five seconds at most.
+    time.sleep(12)  # The next metrics are sent within five seconds.
     with server():
         assert training.poll() is None, "it ended before the server was back"
         _, errors = training.communicate()

@@ -1,4 +1,4 @@
-"""A registered model behind a real HTTP server, asked as docs/serve.md says."""
+"""A registered model behind a real HTTP server, with the requests of docs/serve.md."""
 
 import json
 import re
@@ -33,14 +33,14 @@ mlflow = tracking_store.library()
 
 
 def shown(language: str, word: str) -> str:
-    """The one code block of the page that holds a word."""
+    """The only code block of the page that contains a word."""
     (block,) = [code for code in re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL) if word in code]
     return block
 
 
 @pytest.fixture
 def network() -> DeepLabV3Plus:
-    """Classes vary over an image, by BN statistics of noise."""
+    """A model with random BN statistics, so that the classes vary over an image."""
     torch.manual_seed(0)
     network = DeepLabV3Plus("mobilenetv2", classes=3)
     with torch.no_grad():
@@ -51,7 +51,7 @@ def network() -> DeepLabV3Plus:
 
 @pytest.fixture
 def server(network: DeepLabV3Plus, store: str, tmp_path: Path) -> Iterator[int]:
-    """Port of `mlflow models serve` on the registered model attnfd-shapes, alias `best`."""
+    """The port of `mlflow models serve` for the registered model attnfd-shapes, alias `best`."""
     cell = Cell(stage="distill", dataset="served", student="tiny", method="none", seed=0)
     checkpoint.save(cell.model, network, {})
     with runs.open_run(cell, {}, FRESH) as run:
@@ -59,7 +59,7 @@ def server(network: DeepLabV3Plus, store: str, tmp_path: Path) -> Iterator[int]:
     client = mlflow.MlflowClient()
     experiment = client.get_run(run.id).info.experiment_id
     (model,) = client.search_logged_models([experiment], f"source_run_id = '{run.id}'")
-    with suppress(mlflow.MlflowException):  # The other test has made it.
+    with suppress(mlflow.MlflowException):  # The other test has created it.
         client.create_registered_model("attnfd-shapes")
     version = client.create_model_version("attnfd-shapes", model.model_uri, model_id=model.model_id)
     client.set_registered_model_alias("attnfd-shapes", "best", version.version)
@@ -80,7 +80,7 @@ def test_served_student_answers_with_a_class_map(server: int, network: DeepLabV3
     normal = torch.from_numpy(((image[None] / 255 - mean) / std).transpose(0, 3, 1, 2)).float()
     with torch.no_grad():
         best = network(normal).logits.topk(2, dim=1)
-    # Ties apart, which rounding may break either way.
+    # Except for ties, which rounding decides.
     sure = (best.values[0, 0] - best.values[0, 1]).numpy() > 1e-4
     assert sure.mean() > 0.9
     assert len(np.unique(best.indices[0, 0])) > 1

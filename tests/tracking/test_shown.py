@@ -1,4 +1,4 @@
-"""What MLflow's pages show: datasets, pictures, saved views, means over seeds, and `attnfd ui` itself."""
+"""MLflow's pages: datasets, pictures, saved views, means over seeds, and `attnfd ui` itself."""
 
 import base64
 import json
@@ -82,7 +82,7 @@ def test_pictures_are_where_the_charts_and_the_comparison_look(monkeypatch: pyte
 
 
 def saved(experiment: str) -> dict[str, dict[str, Any]]:
-    """States of an experiment's saved views by their names, as a page unpacks them."""
+    """The states of an experiment's saved views by name, decoded as a page does."""
     tags = mlflow.MlflowClient().get_experiment(experiment).tags
     found = [json.loads(value) for key, value in tags.items() if key.startswith("mlflow.sharedViewState.")]
     packed = {view["name"]: view["state"].removeprefix("deflate;") for view in found}
@@ -145,7 +145,7 @@ class TestViews:
 
 
 def trained(dataset: str) -> list[Cell]:
-    """Cells of two methods, an ablation and two seeds, and their teacher, with a run each."""
+    """Cells of two methods, an ablation and two seeds, and their teacher; each has a run."""
     chosen = Cell.all(axes(seeds=(0, 1), students=("resnet18",), ablate={"variants": ["b"]}), dataset)
     write(chosen, {"resnet18-kd-0": 0.5, "resnet18-kd-1": 0.75})
     for cell in chosen:
@@ -154,7 +154,7 @@ def trained(dataset: str) -> list[Cell]:
 
 
 def group(uri: str, chosen: list[Cell], start: float) -> None:
-    """A process of its own that groups the cells at a moment."""
+    """A separate process that groups the cells at a given time."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", uri)
         client, experiment = store.connect(chosen[0].dataset)

@@ -1,4 +1,4 @@
-"""Models of the store that students start from."""
+"""Students start from models of the store."""
 
 from pathlib import Path
 
@@ -31,7 +31,7 @@ def student(weights: str | None) -> Student:
 
 @pytest.fixture
 def logged(cell: Cell) -> tuple[str, str]:
-    """A model in the store, by its run and as a registered one, whose files are gone from the disk."""
+    """A model in the store, by its run and as a registered model; its files are deleted from the disk."""
     torch.manual_seed(0)
     checkpoint.save(cell.model, DeepLabV3Plus("mobilenetv2", classes=3).eval(), {"classes": ["a", "b", "c"]})
     weights = checkpoint.fingerprint(cell.model)

@@ -1,4 +1,4 @@
-"""Where the store is, what is shown of its address, and the server of its pages."""
+"""The address of the store, how it is shown, and the server of its pages."""
 
 import os
 import socket

@@ -1,4 +1,4 @@
-"""What a report leaves in the store: a run with its files, costs, and registered students."""
+"""What a report logs to the store: a run with its files, costs, and registered students."""
 
 import itertools
 import json
@@ -34,7 +34,7 @@ def axes(**changed: Any) -> Run:
 
 @pytest.fixture
 def dataset() -> str:
-    """A data set that no other test uses, with the files of a report."""
+    """A dataset that no other test uses, with the files of a report."""
     name = next(DATASETS)
     folders = paths.prepared(name), paths.report(name) / "tables", paths.summary(name).parent
     for folder in folders:
@@ -48,7 +48,7 @@ def dataset() -> str:
 
 
 def write(chosen: list[Cell], mious: Mapping[str, float]) -> None:
-    """Outs of the cells; 0.1 mIoU for those not named, and weights that are called like the cell."""
+    """Outs of the cells; mIoU is 0.1 if it is not given, and the weights are the cell's name."""
     for cell in chosen:
         synthetic.write(cell, mious.get(cell.name, 0.1))
         set_weights(cell, cell.name)
@@ -60,7 +60,7 @@ def set_weights(cell: Cell, sha256: str) -> None:
 
 
 def train(cell: Cell, seconds: tuple[float, ...] = (), **peaks: float) -> str:
-    """The run of a training with these seconds per step, one of an epoch, and of its model."""
+    """The run of a training with these seconds per step, one value per epoch, and of its model."""
     with runs.open_run(cell, {}, FRESH) as run:
         for epoch, value in enumerate(seconds, start=1):
             pace = {"speed/seconds_per_step": value, "speed/images_per_second": 8 / value}
@@ -159,7 +159,7 @@ class TestCosts:
     def test_are_means_of_the_newest_runs(self, table: Any) -> None:
         rows = {(row["student"], row["method"], row["variant"]): row for row in table.to_dict("records")}
         none, kd = rows["resnet18", "none", ""], rows["resnet18", "kd", ""]
-        # Medians of the epochs are 1 and 3; 8 images a step.
+        # The medians over the epochs are 1 and 3; a step has 8 images.
         expected = {"seeds": 2, "runs": 2, "seconds_per_step": 2, "vs_none": 1, "peak_memory_mib": 900}
         expected |= {"images_per_second": (8 + 8 / 3) / 2, "training_seconds": (105 + 30) / 2}
         assert {key: none[key] for key in expected} == pytest.approx(expected)

@@ -1,4 +1,4 @@
-"""Trainings of a command: a run for each, and the failure of one is its own."""
+"""Trainings of a command: each has a run, and a failure concerns only its own run."""
 
 import itertools
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ SEEDS = itertools.count(1000)
 
 @pytest.fixture
 def cells(monkeypatch: pytest.MonkeyPatch) -> list[Cell]:
-    """Three cells of a seed that no other test uses; their inputs are not what this is about."""
+    """Three cells with a seed that no other test uses; this does not test their inputs."""
 
     def checkpoints(params: Params, cell: Cell, start: str | None = None) -> Checkpoints:
         kept = Checkpoints(Path("checkpoints", cell.name))
@@ -57,7 +57,7 @@ def tasks_of(cells: Sequence[Cell]) -> list[Task]:
 
 
 def status(cell: Cell) -> tuple[str, bool, float]:
-    """How a cell's run ended, whether it names a model, and the loss that it has."""
+    """The status of a cell's run, whether it names a model, and its loss."""
     (run,) = mlflow.search_runs(
         search_all_experiments=True,
         filter_string=f"tags.seed = '{cell.seed}' and tags.method = '{cell.method}'",
@@ -91,7 +91,7 @@ def test_each_has_a_run_and_one_that_fails_fails_alone(cells: list[Cell]) -> Non
         ("FAILED", False, 1.0),
         ("FINISHED", True, 2.0),
     ]
-    # What failed goes on from where it was; what is complete keeps nothing.
+    # A failed training keeps its checkpoints to resume; a complete one does not.
     assert [Path("checkpoints", cell.name).exists() for cell in cells] == [False, True, False]
 
 

@@ -1,7 +1,7 @@
-"""A step by DDP in one process, see test_gpu.py.
+"""A step with DDP in one process, see test_gpu.py.
 
-`torchrun --nproc-per-node 1 tests/training/ddp.py DEVICE FILE`: FILE gets the gradients of a step by itself,
-and of one whose outputs are gathered as if there were two processes; on a GPU by NCCL.
+`torchrun --nproc-per-node 1 tests/training/ddp.py DEVICE FILE`: FILE gets the gradients of a step without
+DDP, and of a step whose outputs are gathered as if there were two processes; on a GPU with NCCL.
 """
 
 import sys
@@ -23,7 +23,7 @@ def gradients(fabric: Fabric, *, together: bool) -> dict[str, Tensor]:
     objective.to(fabric.device)
     called: nn.Module = objective
     if together:
-        processes.count = lambda: 2  # Which group they are in is torch's to know: it has one process.
+        processes.count = lambda: 2  # Only torch knows the group; it has one process.
         if fabric.device.type == "cuda":
             processes.synchronise_bn(objective.model)
             assert any(isinstance(module, nn.SyncBatchNorm) for module in objective.model.modules())

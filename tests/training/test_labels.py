@@ -54,7 +54,7 @@ def test_weights_and_hard_pixels_by_hand() -> None:
 
 def test_dice_by_hand() -> None:
     logits, target = batch()
-    target[target == 2] = 1  # a class that does not occur takes no part
+    target[target == 2] = 1  # a class that does not occur has no term
     valid = target != 255
     terms = []
     for k in range(2):
@@ -75,7 +75,7 @@ def test_balanced_weights_are_those_of_the_card() -> None:
 
 
 class PixelNet(nn.Module):
-    """Logits of every pixel by itself."""
+    """A network that classifies every pixel alone."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -98,7 +98,7 @@ class PixelNet(nn.Module):
     ],
 )
 def test_a_class_of_a_thousandth_of_the_pixels(settings: dict[str, Any], found: bool) -> None:
-    """Its values differ, but its pixels are too few to move plain training before its steps are over."""
+    """Its values differ, but it has so few pixels that plain training does not learn it in these steps."""
     generator = torch.Generator().manual_seed(0)
     target = torch.zeros(4, 100, 100, dtype=torch.long)
     target.view(-1)[torch.randperm(target.numel(), generator=generator)[:40]] = 1

@@ -1,4 +1,4 @@
-"""What a training shows: epoch, loss, mIoU and minutes; without a terminal a few plain lines."""
+"""The progress of a training: epoch, loss, mIoU and minutes; without a terminal a few plain lines."""
 
 import io
 
@@ -36,9 +36,11 @@ def test_on_a_terminal_the_line_fits_80_columns() -> None:
 
 def test_the_time_left_is_that_of_the_steps_to_come() -> None:
     bar = Bar(alone=True, console=Console(file=io.StringIO(), force_terminal=False))
-    task = bar.add("x", steps=100, done=40)  # Resumed: 40 steps were taken by another process.
+    task = bar.add("x", steps=100, done=40)  # Resumed: another process took 40 steps.
     bar._live.tasks[0].start_time = 0.0
     bar._live.tasks[0]._get_time = lambda: 300.0
     for _ in range(30):
         bar.advance(task)
-    assert progress.TimeLeft().render(bar._live.tasks[0]).plain == "· 5 min left"  # 30 steps in 5, 30 to go
+    assert (
+        progress.TimeLeft().render(bar._live.tasks[0]).plain == "· 5 min left"
+    )  # 30 steps in 5 min, and 30 steps are left

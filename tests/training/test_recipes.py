@@ -1,4 +1,4 @@
-"""What transformers need of a training; none of it changes the paper's."""
+"""Options of a training that transformers need; they do not change the paper's training."""
 
 import signal
 from pathlib import Path
@@ -87,7 +87,7 @@ def test_warmup_rises_to_the_schedule() -> None:
 
 
 def gradients(prepared: Prepared, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> list[Tensor]:
-    """The gradient of all weights together at each update, in steps that move nothing."""
+    """The gradients of all weights as one vector at each update; the steps do not change the weights."""
     seen: list[Tensor] = []
 
     def stepping(state: TrainState) -> Any:
@@ -111,7 +111,7 @@ def gradients(prepared: Prepared, monkeypatch: pytest.MonkeyPatch, **changes: An
 
 def test_gradients_are_averaged_and_clipped(prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
     one, two, three = gradients(prepared, monkeypatch)
-    # The last update of the epoch has one step alone.
+    # The last update of the epoch has only one step.
     both, last = gradients(prepared, monkeypatch, accumulate=2)
     torch.testing.assert_close(both, (one + two) / 2, rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(last, three, rtol=1e-4, atol=1e-6)

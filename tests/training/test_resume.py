@@ -1,4 +1,4 @@
-"""Trainings that are stopped in the middle, and go on as if they had not been."""
+"""Trainings that stop in the middle and resume give the same result as without a stop."""
 
 import os
 import resource
@@ -42,7 +42,7 @@ def prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Prepared:
 
 
 def objective(method: str) -> Objective:
-    """A student beside a teacher, or the teacher itself; every call gives the same weights."""
+    """A student with a teacher, or the teacher itself; every call gives the same weights."""
     torch.manual_seed(0)
     if method == "teacher":
         return Objective(DeepLabV3Plus("mobilenetv2", classes=11, attention=ATTENTION))
@@ -61,7 +61,7 @@ def fit(trained: Objective, prepared: Prepared, log: Curves, folder: str) -> pd.
 
 
 def after_step(number: int, do: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have something happen right after a training's step."""
+    """Call `do` right after this step of a training."""
     step = TrainState.step
 
     def stepping(self: TrainState, *batch: torch.Tensor) -> None:
@@ -77,14 +77,14 @@ def same_weights(one: Objective, other: Objective) -> bool:
     return all(torch.equal(value, state[name]) for name, value in one.state_dict().items())
 
 
-# Nine steps in three epochs; CIRKD has queues, and draws from them.
+# Nine steps in three epochs. CIRKD has queues and draws random samples from them.
 @pytest.mark.parametrize(("method", "step"), [("teacher", 5), ("attnfd", 4), ("cirkd", 8), ("cirkd", 6)])
 def test_a_stopped_training_goes_on_bit_by_bit(
     method: str, step: int, prepared: Prepared, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = objective(method)
     expected = fit(whole, prepared, Curves(), "whole")
-    torch.manual_seed(99)  # what happens to the generators elsewhere does not matter
+    torch.manual_seed(99)  # other uses of the generators must not matter
 
     log = Curves()
     with monkeypatch.context() as patched:
@@ -107,7 +107,7 @@ def test_a_killed_training_goes_on_from_its_last_epoch(
     prepared: Prepared, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Killed(BaseException):
-        """Like a kill: nothing can be done about it."""
+        """Like a kill: the training cannot react."""
 
     def kill() -> None:
         raise Killed
@@ -181,7 +181,7 @@ class TestCheckpoints:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
         try:
-            with pytest.raises(UserError, match=r"000000002.pt: cannot be written .* make room"):
+            with pytest.raises(UserError, match=r"000000002.pt: cannot be written .* free some space"):
                 checkpoints.save({"weights": torch.ones(1_000_000)}, 2)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
@@ -201,7 +201,7 @@ class TestCheckpoints:
 
 @pytest.fixture
 def listening() -> Iterator[None]:
-    """SIGINT as in a terminal; a background job of a shell inherits that it is ignored."""
+    """Allow SIGINT as in a terminal: a background job of a shell inherits that it is ignored."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)

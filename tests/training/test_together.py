@@ -1,4 +1,4 @@
-"""Several students beside one teacher: what each would have become alone, for one forward pass of a batch."""
+"""Several students with one teacher: each result is as if trained alone, with one teacher pass per batch."""
 
 import os
 import signal
@@ -55,7 +55,7 @@ class Teacher:
 
 
 def trainees(teacher: Teacher, *methods: str) -> list[Trainee]:
-    """Students of these methods, from one seed; several share the teacher."""
+    """Students of these methods with the same seed; several share the teacher."""
     params = load_params(PROJECT / "params.yaml")
     found = []
     for name in methods:
@@ -91,7 +91,7 @@ def assert_same(one: Trainee, other: Trainee) -> None:
 
 
 def after_step(number: int, title: str, do: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have something happen right after a step of one of the trainings."""
+    """Call `do` right after a step of one of the trainings."""
     step = TrainState.step
 
     def stepping(self: TrainState, *batch: Tensor) -> None:
@@ -121,7 +121,7 @@ def test_one_that_stands_further_back_catches_up(prepared: Prepared, monkeypatch
         after_step(5, "attnfd", lambda: os.kill(os.getpid(), signal.SIGTERM), patched)
         with pytest.raises(StoppedError, match="SIGTERM after step 5 of 6"):
             fit(trainees(Teacher(), "attnfd", "cirkd"), prepared)
-    # One of them has lost its last checkpoint, and goes on from the epoch before.
+    # One of them has lost its last checkpoint, and resumes from the epoch before.
     Checkpoints(Path("together/cirkd")).files()[0].unlink()
     taken: list[tuple[str, int]] = []
     step = TrainState.step

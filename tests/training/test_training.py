@@ -1,4 +1,4 @@
-"""The training loop: what it minimises, what it leaves, and what it refuses."""
+"""The training loop: its loss, its results, and the inputs that it refuses."""
 
 import os
 from collections.abc import Mapping
@@ -157,13 +157,13 @@ def test_history_and_curves(prepared: Prepared) -> None:
     assert list(history["miou"].isna()) == [True, False, False]
     assert np.allclose(history["loss"], history["ce"] + history["attnfd"])
     assert history["lr"].iloc[-1] == pytest.approx(0, abs=1e-12)
-    # Five images in batches of two: the last batch of one is left out.
+    # Five images in batches of two: the last batch with one image is dropped.
     assert list(log.values["step/ce"]) == [1, 2, 3, 4, 5, 6]
     assert list(log.values["epoch/miou"]) == [2, 3]
     assert "epoch/epoch" not in log.values
     steps = list(log.values["step/attnfd"].values())
     assert np.mean(steps[:2]) == pytest.approx(history["attnfd"].iloc[0])
-    # Two steps of two images per epoch.
+    # Two steps with two images per epoch.
     pace = log.values["speed/seconds_per_step"]
     assert log.values["speed/images_per_second"] == pytest.approx(
         {1: 2 / pace[1], 2: 2 / pace[2], 3: 2 / pace[3]}
@@ -171,7 +171,7 @@ def test_history_and_curves(prepared: Prepared) -> None:
     (total,) = log.values["speed/training_seconds"].items()
     assert total[0] == 3
     assert 2 * sum(pace.values()) < total[1] < 600
-    # PyTorch alone takes more than 100 MiB.
+    # PyTorch alone needs more than 100 MiB.
     assert all(100 < value < 100_000 for value in log.values["speed/peak_memory_mib"].values())
 
 
@@ -196,7 +196,7 @@ def test_equal_seeds_give_equal_bits_with_and_without_loader_processes(
     prepared: Prepared, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one, other = distillation(), distillation()
-    torch.manual_seed(1)  # of dropout
+    torch.manual_seed(1)  # the seed of dropout
     fit(one, prepared, Curves())
     monkeypatch.setenv("ATTNFD_WORKERS", "1")
     torch.manual_seed(1)
@@ -234,7 +234,7 @@ def test_energies_are_the_mean_square_over_channels() -> None:
 
 
 def test_agreement_is_what_the_loss_leaves() -> None:
-    """By the norm over the channels, a layer's loss is the mean of 2 − 2 cos."""
+    """With the norm over the channels, a layer's loss is the mean of 2 − 2 cos."""
     torch.manual_seed(0)
     student, teacher = network(), network(ATTENTION)
     distiller = AttnFD(student.info, teacher.info, ATTNFD)
@@ -243,7 +243,7 @@ def test_agreement_is_what_the_loss_leaves() -> None:
         Objective(student, distiller, teacher),
         torch.zeros(2, 33, 33).long(),
     )
-    for _ in range(30):  # Features with the statistics that random weights start with would vanish.
+    for _ in range(30):  # With the initial BN statistics the features would vanish.
         objective(normalize(images), target, 0.0)
     cosines = agreements(pairs(student, teacher, images, distiller))
     assert set(cosines) == {f"student/{layer}/agreement" for layer in ("backbone", "encoder", "decoder")}

@@ -57,7 +57,7 @@ def test_a_batch_without_any_label_teaches_by_the_method_alone(method: str) -> N
 
 @pytest.mark.parametrize("method", sorted(set(METHODS) - {"cirkd"}))
 def test_an_image_without_labels_teaches_as_one_with_them(method: str) -> None:
-    """Apart from the labels' own loss: no method but CIRKD, whose memories are of classes, reads classes."""
+    """Except for the labels' own loss: only CIRKD reads classes, because its memories need them."""
     images, target = batch(4)
     known, _ = terms(method, target.clamp(max=2), images)
     unknown, _ = terms(method, torch.full_like(target, UNLABELLED), images)
@@ -72,7 +72,7 @@ def test_kd_by_hand_leaves_out_void_and_counts_what_has_no_label() -> None:
     )
     target = torch.tensor([[[0, UNLABELLED, 255]]])
     teacher = teacher * torch.tensor([1.0, 0.0, 5.0])
-    # Pixel 0: 0.1308, pixel 1: 0, as teacher and student agree; void: nothing, though it differs most.
+    # Pixel 0: 0.1308; pixel 1: 0, as teacher and student agree; void: 0, although it differs most.
     assert kd_loss(student, teacher, target, temperature=1).item() == pytest.approx(0.1308 / 2, abs=1e-4)
 
 

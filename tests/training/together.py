@@ -1,8 +1,9 @@
-"""What several processes make of the same batches, see test_processes.py.
+"""Results of several processes that share the same batches, see test_processes.py.
 
-`torchrun … tests/together.py FOLDER FILE`: FOLDER holds the dataset `tiny` and its tree. FILE gets, for every
-method, the gradients and buffers after some steps on a batch of which every process has a part; the output
-and the buffers of a BN that is given bfloat16; and the confusion matrix of a split.
+`torchrun … tests/training/together.py FOLDER FILE`: FOLDER contains the dataset `tiny` and its tree. The
+results in FILE: for every method, the gradients and buffers after some steps on a batch of which every
+process has a part; the output and the buffers of a BN with bfloat16 input; and the confusion matrix of a
+split.
 """
 
 import os
@@ -72,7 +73,7 @@ def synchronise_bn(network: nn.Module) -> None:
 
 
 class SynchronousBN(nn.BatchNorm2d):
-    """What `nn.SyncBatchNorm` does on GPUs, for a CPU, which that one refuses."""
+    """Does on a CPU what `nn.SyncBatchNorm` does on GPUs; that class refuses a CPU."""
 
     def forward(self, feature: Tensor) -> Tensor:
         if not self.training:
@@ -80,7 +81,7 @@ class SynchronousBN(nn.BatchNorm2d):
         axes = (0, 2, 3)
         pixels = feature.numel() // feature.shape[1] * processes.count()
         given = feature.dtype
-        feature = feature.to(self.weight.dtype)  # Of a bfloat16 feature the statistics are float32.
+        feature = feature.to(self.weight.dtype)  # The statistics of a bfloat16 feature are float32.
         mean = collective.all_reduce(feature.sum(axes)) / pixels
         centred = feature - mean[:, None, None]
         variance = collective.all_reduce(centred.square().sum(axes)) / pixels
@@ -107,7 +108,7 @@ def normalised() -> dict[str, Tensor]:
 
 
 def confusion() -> Tensor:
-    """Of images of several sizes, by a network that answers with their brightness."""
+    """The confusion matrix of images of several sizes; the network's output is their brightness."""
     prepared = Prepared.load(paths.prepared("tiny"), Path("tree"))
     share = processes.rank(), processes.count()
     loader = eval_loader(prepared, "val", 2, device=torch.device("cpu"), share=share)
