@@ -589,7 +589,7 @@ PARAM_CASES = {
         OWN, text(MINE / "classes.yaml", laughs("[{}]")), ("classes.yaml", "100000 keys")
     ),
     "a student in the teacher's folder": Case(
-        DRAW, params(students={"frozen": {}}), ("students", "'frozen'", "any but")
+        DRAW, params(students={"frozen": {}}), ("students", "'frozen'", "any name except")
     ),
     "training: wrong type": Case(
         DRAW, params(training={"lr": "fast"}), ('training.lr: found "fast"', "number")
@@ -599,7 +599,7 @@ PARAM_CASES = {
     "training: unknown key": Case(DRAW, params(training={"epoch": 3}), ("training.epoch", "'epochs'")),
     "training: missing key": Case(DRAW, params(training={"momentum": ...}), ("momentum: missing", "give")),
     "training: validates on its own": Case(
-        DRAW, params(training={"splits": ["val"]}), ("splits", "any but val")
+        DRAW, params(training={"splits": ["val"]}), ("splits", "any except val")
     ),
     "training: an impossible crop": Case(
         DRAW, params(recipes={"shapes": {"training": {"crop": [0, 8]}}}), ("training.crop.0: found 0",)
