@@ -22,7 +22,7 @@ class Commands(typer.core.TyperGroup):
 app = typer.Typer(
     cls=Commands,
     help="Attention-guided Feature Distillation for semantic segmentation: a DVC pipeline tracked by MLflow.",
-    epilog="Run all that is stale: dvc repro. Run one cell: dvc repro distill@shapes-resnet18-attnfd-0",
+    epilog="Run every stale cell: dvc repro. Run one cell: dvc repro distill@shapes-resnet18-attnfd-0",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,

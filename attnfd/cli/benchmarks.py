@@ -81,7 +81,7 @@ def benchmark_training(
     batch: Annotated[
         int | None, typer.Option(min=2, help="Images per step; unset: as in the recipe.", show_default=False)
     ] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="How often each is timed.")] = 10,
+    rounds: Annotated[int, typer.Option(min=1, help="How often each measurement is repeated.")] = 10,
     json: Annotated[Path | None, typer.Option(help="Write the numbers to this JSON file.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Write the ratios to this PNG file.")] = None,
 ) -> None:
@@ -121,7 +121,7 @@ def benchmark_gpu(
 
 @benchmark.command("startup", epilog="Example: attnfd benchmark startup --rounds 5")
 def benchmark_startup(
-    rounds: Annotated[int, typer.Option(min=1, help="How often each is timed.")] = 3,
+    rounds: Annotated[int, typer.Option(min=1, help="How often each measurement is repeated.")] = 3,
     json: Annotated[Path | None, typer.Option(help="Write the numbers to this JSON file.")] = None,
 ) -> None:
     """Measure the fixed cost of every stage. Run the pipeline of a small project first, then this command."""

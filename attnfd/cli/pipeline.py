@@ -46,7 +46,7 @@ def freeze(dataset: Dataset) -> None:
 @app.command(
     rich_help_panel="Stages",
     epilog="Example: attnfd distill --dataset shapes --student resnet18 --method attnfd --seed 0\n\n"
-    "Two with one teacher: attnfd distill --dataset shapes --seed 0 --student resnet18 --method attnfd "
+    "Two students, one teacher: attnfd distill --dataset shapes --seed 0 --student resnet18 --method attnfd "
     "--student resnet18 --method kd",
 )
 def distill(
@@ -57,7 +57,7 @@ def distill(
 ) -> None:
     """Train one student with one method and one seed; or several students, with one teacher for all.
 
-    The teacher computes each batch once for all students. The weights are the same as one by one.
+    The teacher computes each batch once for all students. The weights are the same as from single trainings.
     """
     pairs = _pairs(students, "--method", methods)
     cells = [Cell.distilled(dataset, student, method, seed) for student, method in pairs]
@@ -66,14 +66,14 @@ def distill(
 
 @app.command(rich_help_panel="Stages", epilog="Example: attnfd trials --dataset shapes")
 def trials(dataset: Dataset) -> None:
-    """Write the settings that trials of each tuned method start from, without a weight chosen from trials."""
+    """Write the settings from which the trials of each tuned method start, without the chosen weight."""
     _stage("trials")(_tasks("trials", [Cell.teacher(dataset)]))
 
 
 @app.command(
     rich_help_panel="Stages",
     epilog="Example: attnfd tune --dataset shapes --student resnet18 --method kd --factor 0.3 --seed 0\n\n"
-    "Two with one teacher: attnfd tune --dataset shapes --seed 0 --student resnet18 --method kd "
+    "Two trials, one teacher: attnfd tune --dataset shapes --seed 0 --student resnet18 --method kd "
     "--factor 0.3 --student resnet18 --method kd --factor 3",
 )
 def tune(
@@ -116,7 +116,7 @@ def evaluate(dataset: Dataset, student: Student, method: MethodName, seed: Seed)
 @app.command(
     rich_help_panel="Stages",
     epilog="Example: attnfd ablate --dataset shapes --student resnet18 --variant be --seed 0\n\n"
-    "Two with one teacher: attnfd ablate --dataset shapes --seed 0 --student resnet18 --variant be "
+    "Two variants, one teacher: attnfd ablate --dataset shapes --seed 0 --student resnet18 --variant be "
     "--student resnet18 --variant bd",
 )
 def ablate(

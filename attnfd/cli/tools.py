@@ -93,7 +93,7 @@ def plan(
 
 @app.command(rich_help_panel="Run", epilog="Example: attnfd choose --dataset shapes")
 def choose(dataset: Dataset) -> None:
-    """Write the best weight of each tuned method into params.yaml, by the trials of `dvc repro tune`."""
+    """Write the best weight of each tuned method into params.yaml, as found by the trials of `tune`."""
     from attnfd.analysis import choosing
 
     choosing.show(dataset, choosing.choose(dataset), Console(highlight=False, soft_wrap=True))
@@ -102,7 +102,7 @@ def choose(dataset: Dataset) -> None:
 @app.command(
     rich_help_panel="Run",
     epilog="Example: attnfd sweep --jobs 2\n\nFour cells on each GPU: attnfd sweep --gpus-per-job 0.25\n\n"
-    "Eight students with one teacher: attnfd sweep --students-per-teacher 8\n\n"
+    "Eight students, one teacher: attnfd sweep --students-per-teacher 8\n\n"
     "On a Ray cluster: attnfd sweep --address 10.0.0.1:6379",
 )
 def sweep(

@@ -246,7 +246,7 @@ class Params:
             discovery.one_of(variant, tuple(self.raw["ablate"]), f"{self.source}: ablate")
             layers.append(f"ablate.{variant}")
         config = discovery.component("distillers", method).Config
-        self._section(config, layers[0])  # A value must be valid even if a layer over it has another.
+        self._section(config, layers[0])  # A value must be valid even if a later layer overrides it.
         return self._section(config, *layers)
 
     def untuned(self, method: str, dataset: str) -> dict[str, Any]:

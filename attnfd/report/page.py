@@ -46,7 +46,7 @@ READING = (
     "comparisons.",
 )
 SEEDS = (
-    "± is the sample standard deviation over the seeds. Better and worse mean that the interval leaves out 0."
+    "± is the sample standard deviation over the seeds. Better and worse mean that 0 is outside the interval."
 )
 TEST = (
     "Scores are from the test split, which decides nothing. mIoU on val is from the split on which the "
@@ -248,7 +248,7 @@ def _networks(frame: pd.DataFrame, names: Names) -> Table:
 
 def _recipe(frame: pd.DataFrame) -> Table:
     columns = tuple(_column(str(name), "left", frame[name]) for name in frame)
-    caption = "Settings of the trainings, as params.yaml names them, beside the paper's (sec. 4.2)."
+    caption = "Settings of the trainings, as params.yaml names them, and those of the paper (sec. 4.2)."
     return Table("recipe", caption, columns, (len(frame),))
 
 

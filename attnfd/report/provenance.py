@@ -1,4 +1,4 @@
-"""How a report was made: commit, command, data, versions, and the settings beside the paper's.
+"""How a report was made: commit, command, data, versions, and the settings compared with the paper's.
 
 It contains nothing about the machine, so that equal runs write equal reports. The runs in MLflow do.
 """
@@ -50,7 +50,7 @@ def commit() -> str:
 
 
 def recipe(params: Params, dataset: str) -> pd.DataFrame:
-    """Every setting of the two trainings beside the paper's: `setting`, `teacher`, `students`, `paper`."""
+    """The settings of both trainings and the paper's; columns `setting`, `teacher`, `students`, `paper`."""
     teacher, students = params.train_teacher(dataset), params.distill(dataset)
     printed = paper.training(params.prepare(dataset).reader)
     kind = "backbone" if teacher.network == DEEPLAB else "network"

@@ -29,7 +29,7 @@ COSTS = (
     "metrics.`model/macs`",
 )
 PICTURES = ("overlays", "confusion")
-"""Pictures of a run that its charts show beside those of other runs."""
+"""Pictures of a run that the charts show next to those of other runs."""
 # Leaves out the parent runs of methods, which have the means over seeds: they are not models.
 MODELS = "tags.`stage` != 'seeds'"
 
@@ -86,9 +86,9 @@ def _note(dataset: str, experiment: str) -> str:
     links = " · ".join(f"[{view.name}]({page(experiment, key)})" for key, view in VIEWS.items())
     return (
         f"Models of **{dataset}**, a run for each. Saved views: {links}\n\n"
-        f"A run is called `<student>-<method>-<seed>`, an ablation `<student>-attnfd-<variant>-<seed>`. "
+        f"The name of a run is `<student>-<method>-<seed>`, an ablation `<student>-attnfd-<variant>-<seed>`. "
         f"Scores are in per cent; `miou` is the mean IoU over the classes of the test images, or of the "
-        f"validation images where there is no test split. "
+        f"validation images if there is no test split. "
         f"Reports are in the experiment `{dataset}-reports`.\n"
     )
 
