@@ -46,7 +46,7 @@ def _explained(error: Exception) -> UserError | None:
         return UserError(f"a data loader's process was killed; run the same command again to resume; {hint}")
     if isinstance(error, OSError) and error.errno is not None:
         what = f"{error.filename or 'a file'}: {error.strerror}"
-        return UserError(f"{what}; check its permissions and the free space on its disk")
+        return UserError(f"{what}; check that you can read and write it, and that its disk has room")
     return None
 
 

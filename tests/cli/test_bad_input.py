@@ -945,9 +945,9 @@ OUT_CASES = {
     "the out's folder is a file": Case(
         DRAW, both(lambda: shutil.rmtree("data"), text("data", b"")), ("data",)
     ),
-    "the out's folder is a loop of links": Case(DRAW, link("data", "data"), ("data", "see that")),
+    "the out's folder is a loop of links": Case(DRAW, link("data", "data"), ("data", "check that")),
     "the out of a model is a file": Case(
-        FREEZE, both(lambda: shutil.rmtree(FROZEN), text(FROZEN, b"")), ("frozen", "see that")
+        FREEZE, both(lambda: shutil.rmtree(FROZEN), text(FROZEN, b"")), ("frozen", "check that")
     ),
 }
 
@@ -1220,7 +1220,7 @@ def test_a_folder_that_may_not_be_written(
     monkeypatch.setattr(sys, "argv", ["attnfd", *DRAW.split()])
     with pytest.raises(SystemExit) as stopped:
         main.main()
-    judge(stopped.value.code, capsys.readouterr().err, ("data", "Permission denied", "see that"))
+    judge(stopped.value.code, capsys.readouterr().err, ("data", "Permission denied", "check that"))
     assert snapshot(project) == before
 
 
