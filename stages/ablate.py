@@ -1,4 +1,4 @@
-"""ablate: one student, taught by a variant of AttnFD, trained and evaluated; or several, as in distill."""
+"""ablate: train and evaluate one student with a variant of AttnFD; or several, as in distill."""
 
 from collections.abc import Sequence
 
@@ -18,8 +18,8 @@ def ablate(tasks: Sequence[Task]) -> list[Outcome]:
     Of several processes only the first evaluates.
 
     Returns:
-        For each task the fingerprint of the student's weights and its evaluation, or the error that ended its
-        training.
+        For each task, the fingerprint of the student's weights and its evaluation, or the error that ended
+        its training.
     """
     found: list[Outcome] = []
     for task, outcome in zip(tasks, distill(tasks), strict=True):

@@ -1,4 +1,4 @@
-"""distill: one student, taught by one method, from one seed; or several beside one teacher."""
+"""distill: train one student with one method and one seed; or several students with one teacher."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -25,12 +25,13 @@ from attnfd.training.state import Trainee
 
 
 def distill(tasks: Sequence[Task]) -> list[str | UserError]:
-    """Train students beside the frozen teacher; write weights, card and history of each into its folder.
+    """Train students with the frozen teacher; write weights, card and history of each into its folder.
 
-    Several have dataset and seed in common, and so the batches: the teacher sees each batch once.
+    Several students have the same dataset and seed, and so the same batches. The teacher computes each batch
+    once for all of them.
 
     Returns:
-        For each task the fingerprint of the student's weights, or the error that ended its training.
+        For each task, the fingerprint of the student's weights, or the error that ended its training.
     """
     prepared = open_prepared(tasks[0].params, tasks[0].cell.dataset)
     trained = train(tasks, prepared)
@@ -38,7 +39,7 @@ def distill(tasks: Sequence[Task]) -> list[str | UserError]:
     for task, (pair, history, started) in zip(tasks, trained, strict=True):
         if processes.rank() == 0 and not isinstance(history, UserError):
             save_student(task.cell, pair, history, card | started)
-    processes.everyones(None)  # They wait here until the files are written.
+    processes.everyones(None)  # All processes wait here until the files are written.
     return [
         one.history if isinstance(one.history, UserError) else checkpoint.fingerprint(task.cell.model)
         for task, one in zip(tasks, trained, strict=True)
@@ -46,8 +47,8 @@ def distill(tasks: Sequence[Task]) -> list[str | UserError]:
 
 
 class Trained(NamedTuple):
-    """A student and its distiller, the history of the training or the error that ended it, and what the
-    card says of the model that the student started from."""
+    """A student and its distiller, the history of the training or the error that ended it, and the card's
+    entry about the model that the student started from."""
 
     pair: Pair
     history: pd.DataFrame | UserError
@@ -55,7 +56,7 @@ class Trained(NamedTuple):
 
 
 def train(tasks: Sequence[Task], prepared: Prepared) -> list[Trained]:
-    """Train students beside the frozen teacher."""
+    """Train students with the frozen teacher."""
     cell, config = tasks[0].cell, tasks[0].settings.distill
     assert config is not None
     assert cell.seed is not None
@@ -88,7 +89,7 @@ def _epochs(task: Task) -> int:
 
 
 class Made(NamedTuple):
-    """A student and its distiller before training, the random states then, and what its card says of it."""
+    """A student and its distiller before training, the random states, and the card's entry on the start."""
 
     pair: Pair
     random: RandomState
@@ -96,7 +97,7 @@ class Made(NamedTuple):
 
 
 def _make(task: Task, classes: Sequence[str], teacher: NetInfo) -> Made:
-    """A student and its distiller as the seed makes them, or as far as a model to start from leaves it."""
+    """A student and its distiller, with random weights of the seed or with those of a model to start from."""
     config = task.settings.distill
     assert config is not None
     assert task.cell.seed is not None

@@ -1,4 +1,4 @@
-"""evaluate: a trained student on the evaluation split at original size."""
+"""evaluate: evaluate a trained student on the reported split at original size."""
 
 from collections.abc import Sequence
 
@@ -24,7 +24,7 @@ def _evaluate(task: Task) -> write.Evaluated:
     device = start_fabric("32-true").device
     student = checkpoint.load(cell.model)[0].to(device)
     prepared.check_classes(student.info.classes, cell.model)
-    # For the pictures of what the attention of teacher and student sees.
+    # For the pictures of the attention of teacher and student.
     teacher = checkpoint.load(paths.frozen(cell.dataset))[0].to(device)
     distiller = load_distiller(cell, settings, student.info, teacher.info).to(device)
 

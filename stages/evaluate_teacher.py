@@ -1,4 +1,4 @@
-"""evaluate_teacher: the trained teacher on the evaluation split at original size."""
+"""evaluate_teacher: evaluate the trained teacher on the reported split at original size."""
 
 from collections.abc import Sequence
 

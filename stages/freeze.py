@@ -1,4 +1,4 @@
-"""freeze: the teacher as one self-contained artefact that every student cell reads."""
+"""freeze: write the teacher as one self-contained artefact that every student cell reads."""
 
 from collections.abc import Sequence
 
@@ -16,10 +16,10 @@ from attnfd.models.taps import Tap
 
 
 def freeze(tasks: Sequence[Task]) -> list[float]:
-    """Fold and freeze each trained teacher, and write it if it still computes the same.
+    """Fold and freeze each trained teacher. Write it if its outputs are still the same.
 
     Returns:
-        For each task the largest relative difference between the frozen and the live teacher.
+        For each task, the largest relative difference between the frozen and the live teacher.
 
     Raises:
         UserError: an output or a tap differs by more than `freeze.tolerance` on evaluation images.
@@ -33,7 +33,7 @@ def _freeze(task: Task) -> float:
     live, card = checkpoint.load(source)
     prepared.check_classes(live.info.classes, source)
     if "val_miou" not in card:
-        raise UserError(f"{source / paths.CARD}: val_miou is missing; write it anew with `dvc repro`")
+        raise UserError(f"{source / paths.CARD}: val_miou is missing; write it again with `dvc repro`")
     folded = frozen.freeze(live)
 
     worst: dict[str, float] = {}
@@ -61,7 +61,7 @@ def _freeze(task: Task) -> float:
         {
             **legend(prepared.card).model_dump(mode="json"),
             "val_miou": card["val_miou"],
-            # What the refined features are of, and the BNs that are part of a convolution now.
+            # Where the attention comes from, and how many BNs are now part of a convolution.
             "attention": card.get("attention", {}),
             "bns": {"folded": len(frozen.bns(live)) - len(left), "not_folded": left},
             "taps": {tap.layer: list(features.shape[1:]) for tap, features in taps.items()},

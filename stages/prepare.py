@@ -22,14 +22,14 @@ from attnfd.scan.whole import choose_depth, compare, remarks
 
 
 def prepare(tasks: Sequence[Task]) -> list[Card]:
-    """Write the index and card of each dataset, or nothing, and print what it contains.
+    """Write the index and card of each dataset, and print what it contains. After an error, write nothing.
 
     Returns:
         The cards.
 
     Raises:
-        UserError: an option is not valid, the dataset is not there, files of it are faulty, or nothing can be
-            trained on it.
+        UserError: an option is not valid, the dataset is not there, some of its files are faulty, or nothing
+            can be trained on it.
     """
     return [_prepare(task) for task in tasks]
 
@@ -60,7 +60,7 @@ def _prepare(task: Task) -> Card:
 
 @contextmanager
 def _whole(folder: Path) -> Iterator[Path]:
-    """A new folder that takes the place of `folder` once it is complete."""
+    """A new folder that replaces `folder` once it is complete."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
         new = Path(scratch, folder.name)

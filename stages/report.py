@@ -1,4 +1,4 @@
-"""report: tables, figures and the page of everything that ran on a dataset."""
+"""report: write tables, figures and the page of all results on a dataset."""
 
 import json
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from attnfd.report.page import for_a_paper, page
 
 
 def report(tasks: Sequence[Task]) -> list[Path]:
-    """Read the results of each dataset's cells and write `report.html` and `report.md`, with all they show.
+    """Read the results of each dataset's cells. Write `report.html`, `report.md` and all that they show.
 
     Returns:
         The pages.

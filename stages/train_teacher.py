@@ -1,4 +1,4 @@
-"""train_teacher: the teacher, DeepLabV3+ with CBAM at the three taps in its forward path."""
+"""train_teacher: train the teacher, DeepLabV3+ with CBAM at the three taps in its forward path."""
 
 from collections.abc import Callable, Sequence
 from math import nan
@@ -64,7 +64,7 @@ def _train(task: Task) -> str:
             if config.fit_epochs and list(model.attention.parameters()):
                 history = pd.concat([history, _fit_attention(model, config, train)], ignore_index=True)
         card |= {"imported_sha256": imported.fingerprint(config), "attention": _attention(model, made)}
-    # What an imported teacher scored before a fit is not its score any more.
+    # After a fit, the earlier score of an imported teacher is no longer valid.
     trained = history[history["epoch"] > 0] if len(history) > 1 else history
     if processes.rank() == 0:
         checkpoint.save(cell.model, model, {"val_miou": trained["miou"].max(), **card})
@@ -74,7 +74,7 @@ def _train(task: Task) -> str:
 
 
 def _attention(model: Network, made: str) -> dict[str, str]:
-    """What the attention at each layer is, for the card: gates with weights are `made` so."""
+    """The origin of the attention at each layer, for the card: `made` for gates that have weights."""
     return {
         layer: made if list(cbam.parameters()) else "beside the path, without weights"
         for layer, cbam in model.attention.items()
@@ -84,7 +84,7 @@ def _attention(model: Network, made: str) -> dict[str, str]:
 def _score(
     model: Network, prepared: Prepared, config: TrainTeacher, fabric: Fabric, log: Log
 ) -> pd.DataFrame:
-    """Epoch 0 of a history: what an imported teacher comes with."""
+    """Epoch 0 of a history: the score of an imported teacher."""
     share = processes.rank(), processes.count()
     validation = eval_loader(prepared, "val", config.batch_size, device=fabric.device, share=share)
     miou = validate(model.to(fabric.device), validation, len(prepared.card.classes), fabric)
@@ -95,7 +95,7 @@ def _score(
 def _fit_attention(
     model: Network, config: TrainTeacher, train: Callable[[Network, TrainTeacher], pd.DataFrame]
 ) -> pd.DataFrame:
-    """Train new CBAMs alone: the rest is as good as it came, neither weights nor BN statistics of it move."""
+    """Train only the new CBAMs: all other weights and all BN statistics stay as imported."""
     model.eval().requires_grad_(False)
     model.attention.train().requires_grad_(True)
     return train(model, config.model_copy(update={"epochs": config.fit_epochs}))

@@ -1,7 +1,7 @@
-"""trials: what the trials of each tuned method begin from, a file per method.
+"""trials: write the settings that the trials of each tuned method start from, a file per method.
 
-Trials depend on these files rather than on `methods.<method>`: a weight that is chosen from them is written
-there, and must not make them stale.
+Trials depend on these files and not on `methods.<method>`: `attnfd choose` writes the weight that they choose
+there, and this must not make the trials stale.
 """
 
 import json
@@ -14,10 +14,10 @@ from attnfd.config.task import Task
 
 
 def trials(tasks: Sequence[Task]) -> list[Path]:
-    """Write the settings of every tuned method on each dataset, without those that are chosen from trials.
+    """Write the settings of every tuned method on each dataset, without those that trials choose.
 
     Returns:
-        The folders. Each has `methods.json`, a list of the methods, also if there is none.
+        The folders. Each has `methods.json`, the list of the methods, even if it is empty.
     """
     return [_write_all(task) for task in tasks]
 

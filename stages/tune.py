@@ -1,4 +1,4 @@
-"""tune: one trial of a method's weight, trained on some of the training images and scored on the others."""
+"""tune: run one trial of a method's weight: train on some of the training images, score on the others."""
 
 import json
 from collections.abc import Sequence
@@ -15,13 +15,14 @@ from stages.distill import train
 
 
 def tune(tasks: Sequence[Task]) -> list[str | UserError]:
-    """Train like `distill`, on a part of the training images; write the score on the rest into the folder.
+    """Train like `distill`, on some of the training images; write the score on the others into the folder.
 
-    No image of another split is read, so that nothing is chosen on what is reported. The seed decides which
-    images are held out: the trials of a seed all have the same ones. Several tasks are as in `distill`.
+    A trial reads no image of another split, so that reported images choose nothing. The seed decides which
+    images are left out of the training: all trials of a seed have the same ones. Several tasks work as in
+    `distill`.
 
     Returns:
-        For each task the fingerprint of its history, or the error that ended its training.
+        For each task, the fingerprint of its history, or the error that ended its training.
     """
     first = tasks[0]
     assert first.settings.distill is not None
@@ -38,13 +39,13 @@ def tune(tasks: Sequence[Task]) -> list[str | UserError]:
             continue
         if processes.rank() == 0:
             _save(task, prepared, history)
-        processes.everyones(None)  # They wait here until the files are written.
+        processes.everyones(None)  # All processes wait here until the files are written.
         outcomes.append(checkpoint.digest(task.cell.model / HISTORY))
     return outcomes
 
 
 def _save(task: Task, prepared: Prepared, history: pd.DataFrame) -> None:
-    """The history, and a card: what the trial was, and its score after the last epoch."""
+    """Write the history, and a card with the trial's settings and its score after the last epoch."""
     cell = task.cell
     images = prepared.index["split"].value_counts()
     card = {

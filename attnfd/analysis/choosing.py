@@ -1,4 +1,4 @@
-"""Writes the weights that trials have chosen into `params.yaml`, and nothing else of the file."""
+"""Writes the weights that the trials chose into `params.yaml`, and changes nothing else in the file."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -14,9 +14,9 @@ from attnfd.errors import UserError
 
 
 class Choice(NamedTuple):
-    """A method's weight on a dataset: as it was, as its trials choose it, and their mean mIoU.
+    """A method's weight on a dataset: the old one, the one that its trials choose, and their mean mIoU.
 
-    `at_end`: its factor is the smallest or the largest of several, so that a better one may be beyond it.
+    `at_end`: the factor is the smallest or largest of several, so a better one may be outside their range.
     """
 
     method: str
@@ -30,10 +30,10 @@ class Choice(NamedTuple):
 def choose(dataset: str) -> list[Choice]:
     """Set `methods.<method>.on.<dataset>.weight` of every method of `run.tune` to what its trials choose.
 
-    Comments and order of the file stay.
+    The file keeps its comments and its order.
 
     Raises:
-        UserError: a trial has not run, or there is none.
+        UserError: a trial has not run, or there are no trials.
     """
     file = Path(PARAMS_FILE)
     params = load_params(file)
@@ -84,5 +84,5 @@ def show(dataset: str, choices: list[Choice], console: Console) -> None:
     if ends := [one.method for one in choices if one.at_end]:
         console.print(
             f"The best factor is at an end of tune.factors for {', '.join(ends)}: add one beyond it, run dvc "
-            "repro tune and choose again"
+            "repro tune, then choose again"
         )

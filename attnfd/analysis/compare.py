@@ -1,7 +1,7 @@
-"""Two cells, or two methods over their seeds, side by side: what was set differently, and what came of it.
+"""Compares two cells, or two methods over their seeds: the settings that differ, and the results.
 
-An address is a folder below `results/` or `ablation/`, such as `shapes/resnet18/attnfd/0`; without its last
-part it stands for all seeds, and `@REV` behind it for a Git revision or a DVC experiment.
+An address is a folder in `results/` or `ablation/`, such as `shapes/resnet18/attnfd/0`. Without its last part
+it means all seeds. `@REV` at its end means a Git revision or a DVC experiment.
 """
 
 import json
@@ -35,13 +35,13 @@ ROOTS = (paths.RESULTS.name, paths.ABLATION.name)
 COLORS = {"better": "green", "worse": "red", "not significant": "yellow"}
 
 BAR = 24
-"""Columns of a bar, half of them for losses."""
+"""Width of a bar in characters, half of it for losses."""
 
 Settings = dict[str, dict[str, Any]]
 
 
 class Result(NamedTuple):
-    """What the evaluation of a cell left: the content of `metrics.json` and of `confusion.npz`."""
+    """What the evaluation of a cell wrote: the content of `metrics.json` and of `confusion.npz`."""
 
     cell: Cell
     metrics: dict[str, Any]
@@ -49,9 +49,9 @@ class Result(NamedTuple):
 
 
 class Side(NamedTuple):
-    """One of the two: its address, its results by seed (None: the teacher has none), and its settings.
+    """One of the two sides: its address, its results by seed (None for a teacher), and its settings.
 
-    `settings` holds its sections, or the reason why they cannot be told.
+    `settings` contains its sections, or the reason why they cannot be read.
     """
 
     address: str
@@ -60,7 +60,7 @@ class Side(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """Two sides, their results pair by pair, and the difference of `b` to `a`."""
+    """Two sides, their results in pairs, and the difference `b` minus `a`."""
 
     a: Side
     b: Side
@@ -69,7 +69,7 @@ class Comparison(NamedTuple):
 
 
 def compare(a: str, b: str) -> Comparison:
-    """Read and pair what lies at two addresses.
+    """Read and pair the results at two addresses.
 
     Raises:
         UserError: there is nothing at an address, or the two have no seed, image or class in common.
@@ -92,7 +92,7 @@ def changed(a: Settings, b: Settings) -> list[tuple[str, str, str]]:
 
 
 def gains(pairs: Sequence[tuple[Result, Result]]) -> list[tuple[str, float, float]]:
-    """Class, and its mean IoU on both sides, the largest gain first; without classes that never occur."""
+    """Classes with their mean IoU on both sides, the largest gain first, without classes that never occur."""
     rows = []
     for name in pairs[0][0].metrics["iou"]:
         ious = [(x.metrics["iou"][name], y.metrics["iou"][name]) for x, y in pairs]
@@ -103,7 +103,7 @@ def gains(pairs: Sequence[tuple[Result, Result]]) -> list[tuple[str, float, floa
 
 
 def show(found: Comparison, console: Console) -> None:
-    """Print a comparison; in colour where the console is a terminal."""
+    """Print a comparison, in colour if the console is a terminal."""
     for letter, side, results in zip("AB", (found.a, found.b), zip(*found.pairs, strict=True), strict=True):
         seeds = _seeds(dict.fromkeys(result.cell.seed for result in results))
         console.print(f"[bold]{letter}[/]  {escape(side.address)}  [dim]{seeds}[/]")
@@ -122,19 +122,19 @@ def _sentence(found: Comparison) -> str:
 
 
 def _of_one_kind(found: Comparison, console: Console) -> tuple[Settings | str, Settings | str]:
-    """The settings of both sides in the same sections, also where one is a teacher and one a student."""
+    """The settings of both sides in the same sections, also if one is a teacher and one a student."""
     sides = found.a, found.b
     teachers = [None in side.results for side in sides]
     if teachers[0] == teachers[1] or any(isinstance(side.settings, str) for side in sides):
         return found.a.settings, found.b.settings
     kinds = ["a teacher" if teacher else "a student" for teacher in teachers]
-    console.print(f"A is {kinds[0]} and B is {kinds[1]}: two kinds of model, with settings of their own\n")
+    console.print(f"A is {kinds[0]} and B is {kinds[1]}: the two kinds of models have different settings\n")
     first, second = (_own(side.settings) for side in sides if not isinstance(side.settings, str))
     return first, second
 
 
 def _own(settings: Settings) -> Settings:
-    """What a model of either kind is trained with, in sections that both kinds have."""
+    """The settings that a model of either kind is trained with, in sections that both kinds have."""
     trained = (
         {**settings["distill"], **settings["student"]} if "student" in settings else settings["train_teacher"]
     )
@@ -149,12 +149,12 @@ def _side(address: str) -> Side:
     try:
         fix = "run dvc repro, or dvc pull"
         if revision and not files.exists(LOCK):
-            fix = f"it has no {LOCK}, which names them: git add {LOCK} && git commit, after dvc repro"
+            fix = f"it has no {LOCK}, which lists them: run dvc repro, then git add {LOCK} && git commit"
         chosen = _choose(PurePosixPath(name).as_posix(), _folders(files), where, fix)
         found = [_result(files, folder, revision) for folder in chosen]
         params = files.read_text(PARAMS_FILE)
     except FileNotFoundError as error:
-        raise UserError(f"{where}: not to be had ({error}); run dvc pull, or dvc repro") from None
+        raise UserError(f"{where}: not found ({error}); run dvc pull, or dvc repro") from None
     found.sort(key=lambda result: result.cell.seed or 0)
     by_seed = {result.cell.seed: result for result in found}
     return Side(address, by_seed, _settings(params, _at(PARAMS_FILE, revision), found[0].cell))
@@ -165,7 +165,7 @@ def _at(file: str, revision: str) -> str:
 
 
 def _files(revision: str) -> fsspec.AbstractFileSystem:
-    """The working tree's files, or those that a revision has in Git and in DVC's cache."""
+    """The files of the working tree, or those of a revision in Git and in DVC's cache."""
     if not revision:
         return fsspec.filesystem("dir", path=str(Path.cwd()), target_protocol="file")
     from dvc.api import DVCFileSystem
@@ -187,10 +187,10 @@ def _folders(files: fsspec.AbstractFileSystem) -> list[PurePosixPath]:
 
 
 def _choose(name: str, folders: Sequence[PurePosixPath], where: str, fix: str) -> list[PurePosixPath]:
-    """The folders that an address stands for; in full, or without `results` or `ablation` before it.
+    """The folders that an address means; the address may begin with `results` or `ablation`, or leave it out.
 
     Args:
-        where: opens a message.
+        where: beginning of a message.
         fix: what to do if there are no folders at all.
     """
     stands: dict[str, list[PurePosixPath]] = {}
@@ -223,7 +223,7 @@ def _result(files: fsspec.AbstractFileSystem, folder: PurePosixPath, revision: s
 def _settings(text: str, source: str, cell: Cell) -> Settings | str:
     """All settings that a cell's scores depend on, those of its teacher included.
 
-    A revision's params need not hold under the rules of today: its results can be compared all the same.
+    The params of an old revision may be invalid today. Its results can still be compared.
     """
     try:
         params = parse_params(text, source)
@@ -235,7 +235,7 @@ def _settings(text: str, source: str, cell: Cell) -> Settings | str:
 
 
 def _pairs(a: Side, b: Side) -> list[tuple[Result, Result]]:
-    """Results of equal seeds. Two single cells are a pair whatever their seeds, and a teacher suits all."""
+    """Pairs with equal seeds. Two single cells are a pair with any seeds; a teacher pairs with every seed."""
     if len(a.results) == len(b.results) == 1:
         return list(zip(a.results.values(), b.results.values(), strict=True))
     if None in a.results:
@@ -272,7 +272,7 @@ def _scores(found: Comparison) -> Table:
     table = _table("score", ">A", ">B", ">difference", ">95 % CI")
     for score, title in SCORES.items():
         if not all(score in result.metrics for pair in found.pairs for result in pair):
-            continue  # A revision may know fewer scores.
+            continue  # An old revision may have fewer scores.
         a, b = ([result.metrics[score] for result in side] for side in zip(*found.pairs, strict=True))
         interval = statistics.interval(found.difference) if score == "miou" else ""
         gain = fmean(b) - fmean(a)
@@ -291,7 +291,7 @@ def _gains(rows: Sequence[tuple[str, float, float]]) -> Table:
 
 
 def _bar(gain: float, largest: float) -> Bar | str:
-    """From the middle to the right for a gain, to the left for a loss: readable without colour."""
+    """A bar from the middle to the right for a gain, to the left for a loss: readable without colour."""
     if not largest:
         return ""
     begin, end = sorted((largest, largest + gain))
@@ -307,7 +307,7 @@ def _table(*titles: str) -> Table:
 
 
 def _spread(values: Sequence[float]) -> str:
-    # A teacher beside several students is the same number several times, which has no deviation.
+    # A teacher that is paired with several students is the same number several times: no deviation.
     return tables.spread(fmean(values), stdev(values) if len(set(values)) > 1 else nan)
 
 

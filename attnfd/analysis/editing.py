@@ -14,7 +14,7 @@ def edited(text: str, changes: Mapping[Key, Any]) -> str:
     """The text of a params file with other values.
 
     Args:
-        changes: values by where they are; a mapping replaces the one that is there.
+        changes: new values by their path of keys; a mapping replaces the old one.
 
     Example:
         >>> kept = "methods:\\n  kd: {weight: 1} # Hinton\\n"

@@ -13,14 +13,14 @@ ROOTS = (paths.RESULTS, paths.ABLATION)
 
 
 def results(dataset: str) -> pd.DataFrame:
-    """Every evaluated model of a dataset below the working directory, a row each.
+    """Every evaluated model of a dataset in the working directory, one row each.
 
     Columns: `cell`, `student` (or `teacher`), `method`, `variant`, `seed`, the scores between 0 and 1,
     `parameters`, `multiply_adds`, `images`, `collapsed`, and `confusion`, the file of confusion matrices.
 
     Raises:
-        TypeError: `dataset` is no name.
-        UserError: it has no results here, or they are damaged.
+        TypeError: `dataset` is not a string.
+        UserError: the dataset has no results here, or they are damaged.
     """
     if not isinstance(dataset, str):
         raise TypeError(f"results: found {dataset!r}; pass the name of a dataset, such as 'shapes'")
@@ -34,7 +34,7 @@ def results(dataset: str) -> pd.DataFrame:
 
 
 def _evaluated() -> list[Cell]:
-    """The cells that have results, the teacher first."""
+    """The cells that have results, teachers first."""
     folders = [file.parent for root in ROOTS for file in sorted(root.rglob(paths.METRICS))]
     named = [folder for folder in folders if folder.name == TEACHER or folder.name.isdecimal()]
     return sorted(map(Cell.of_folder, named), key=lambda cell: cell.student is not None)

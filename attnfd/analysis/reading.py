@@ -1,4 +1,4 @@
-"""Reading what other stages left, some of which a disk, a transfer or an editor may have damaged."""
+"""Reads files of other stages. A disk, a transfer or an editor may have damaged them."""
 
 import zlib
 from collections.abc import Collection, Container, Iterator
@@ -10,13 +10,13 @@ from attnfd.errors import UserError
 
 @contextmanager
 def reading(name: str) -> Iterator[None]:
-    """What cannot be read inside is a damaged file.
+    """Report an error in this context as a damaged file.
 
     Args:
         name: of the file.
 
     Raises:
-        UserError: the file is not what a stage wrote.
+        UserError: the file cannot be read.
     """
     try:
         yield
@@ -26,10 +26,10 @@ def reading(name: str) -> Iterator[None]:
 
 
 def need(names: Collection[str], found: Container[str]) -> None:
-    """See that a file has these columns or arrays.
+    """Check that a file has these columns or arrays.
 
     Raises:
-        ValueError: it has not.
+        ValueError: some are missing.
     """
     if missing := [name for name in names if name not in found]:
         raise ValueError(f"without {', '.join(missing)}")

@@ -14,7 +14,7 @@ Counts = NDArray[np.float64]
 
 
 class Evaluation(NamedTuple):
-    """Confusion matrices (N, K, K) of an evaluation, the ids (N) of their images, and what to call it."""
+    """Confusion matrices (N, K, K) of an evaluation, the ids (N) of its images, and its name in messages."""
 
     name: str
     ids: NDArray[np.str_]
@@ -24,8 +24,8 @@ class Evaluation(NamedTuple):
 class Difference(NamedTuple):
     """Mean mIoU of `b` minus mean mIoU of `a`, and the bounds of its 95 % confidence interval.
 
-    Scores are between 0 and 1. `seeds` is the number of pairs of trainings, `images` that of the images that
-    all were evaluated on.
+    Scores are between 0 and 1. `seeds` is the number of pairs of trainings, and `images` is the number of
+    images on which all were evaluated.
     """
 
     mean: float
@@ -36,7 +36,7 @@ class Difference(NamedTuple):
 
     @property
     def verdict(self) -> Literal["better", "worse", "not significant"]:
-        """What `b` is beside `a`: the interval decides, by leaving out 0 or not."""
+        """`b` compared with `a`: the difference is significant if the interval leaves out 0."""
         if self.low > 0:
             return "better"
         return "worse" if self.high < 0 else "not significant"
@@ -56,18 +56,19 @@ def paired(
                  - \text{mIoU}(\sum_n c_n A_{s,n})\bigr)
                  + \frac{\hat\sigma}{\sqrt S}\, t_{S-1}, \qquad c \sim \text{Multinomial}(N, 1/N)
 
-    with the percentiles 2.5 and 97.5 of Δ* as bounds. Images are bootstrapped, and every method and seed sees
-    the same draw of them; a draw's score is the mIoU of its summed matrix, never a mean of images' scores.
-    Seeds take part as Student's t, with σ̂ the sample standard deviation of the seeds' differences on all
-    images. Resampling them instead would claim too much: three seeds can be drawn in ten ways only, and where
-    training varies more than the images do, such an interval of "95 %" covers the truth in 75 % of all cases
-    (docs/compare.md). One seed says nothing of training's chance: the interval is that of the images only.
+    The bounds are the percentiles 2.5 and 97.5 of Δ*. Images are bootstrapped, with the same draw for every
+    method and seed. The score of a draw is the mIoU of its summed matrix, never a mean of the images' scores.
+    The seeds enter through Student's t, where σ̂ is the sample standard deviation of the differences of the
+    seeds on all images. Resampling the seeds instead would give too narrow an interval, because three seeds
+    can be drawn in only ten ways. If training varies more than the images do, such an interval of "95 %"
+    covers the truth in 75 % of all cases (docs/compare.md). With one seed, the interval covers the choice of
+    images, not the randomness of training.
 
     Args:
-        a: confusion matrices per image (N, K, K) of each seed, rows are ground truth.
-        b: those of the other method, on the same images; `b[i]` is of the seed of `a[i]`.
+        a: for each seed, confusion matrices per image (N, K, K); rows are ground truth.
+        b: those of the other method, on the same images; `b[i]` has the seed of `a[i]`.
         samples: number of draws.
-        seed: of the draws. Equal arguments give equal numbers.
+        seed: seed of the draws. Equal arguments give equal numbers.
     """
     shape = a[0].shape
     assert len(a) == len(b), "a matrix per seed and method"
@@ -86,16 +87,16 @@ def paired(
 
 
 def difference(a: Sequence[Path], b: Sequence[Path]) -> Difference:
-    """`paired` of the evaluations that lie in these files `confusion.npz`, one per seed.
+    """`paired` of the evaluations in these files `confusion.npz`, one per seed.
 
     Raises:
-        UserError: two of them are not of the same images and classes.
+        UserError: two evaluations have different images or classes.
     """
     return between([read(file, file.as_posix()) for file in a], [read(file, file.as_posix()) for file in b])
 
 
 def between(a: Sequence[Evaluation], b: Sequence[Evaluation]) -> Difference:
-    """`paired` of evaluations that were read already; see `difference`."""
+    """`paired` of evaluations that are already read; see `difference`."""
     first, *others = *a, *b
     for other in others:
         if not np.array_equal(other.ids, first.ids) or other.matrices.shape != first.matrices.shape:
@@ -107,10 +108,10 @@ def between(a: Sequence[Evaluation], b: Sequence[Evaluation]) -> Difference:
 
 
 def read(file: Path | IO[bytes], name: str) -> Evaluation:
-    """The content of a `confusion.npz`; `name` stands for it in messages.
+    """The content of a `confusion.npz`; messages call it `name`.
 
     Raises:
-        UserError: it is damaged.
+        UserError: the file is damaged.
     """
     with reading(name), np.load(file) as content:
         need(("ids", "matrices"), content)
@@ -133,7 +134,8 @@ def sentence(found: Difference, a: str, b: str) -> str:
         claim = f"{b} does not differ significantly from {a}: {by}"
     extent = f"{found.seeds} seeds, {found.images} images"
     if found.seeds == 1:
-        extent = f"one seed, {found.images} images: covers the images' chance only, not training's"
+        covers = "covers the choice of images, not the randomness of training"
+        extent = f"one seed, {found.images} images: {covers}"
     return f"{claim} (95 % CI {interval(found)}; {extent})"
 
 
@@ -143,14 +145,14 @@ def interval(found: Difference) -> str:
 
 
 def signed(value: float, digits: int = 2) -> str:
-    """`0.0481` as `+4.81` in per cent, with a minus sign where it is below zero."""
+    """`0.0481` as `+4.81` in per cent, with a minus sign for a value below zero."""
     return f"{100 * value:+.{digits}f}".replace("-", "−")
 
 
 def _miou(weights: Counts, matrices: NDArray[np.integer]) -> Counts:
     """mIoU, as in `metrics.scores`, of the matrices' sum under each row of weights (samples, N).
 
-    The sums are whole numbers below 2⁵³, exact in float64 in whatever order a machine adds them up.
+    The sums are whole numbers below 2⁵³, so float64 is exact in any order of addition.
     """
     parts = matrices.diagonal(axis1=1, axis2=2), matrices.sum(2), matrices.sum(1)
     hits, target, pred = (weights @ part.astype(np.float64) for part in parts)

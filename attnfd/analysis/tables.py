@@ -22,13 +22,13 @@ from attnfd.paths import TEACHER, Cell
 
 COUNTED = (*SCORES, "parameters", "multiply_adds", "images", "collapsed", "split", "val")
 PAIRS = 1000
-"""Of classes, which a plot in a browser has room for."""
+"""The most pairs of classes that a plot in a browser has room for."""
 COMBINATIONS = [layers for count in range(4) for layers in itertools.combinations(LAYERS, count)]
 """Rows of the paper's Table 3, in its order: no layer, one, two, all three."""
 
 
 def labels(cell: Cell) -> dict[str, str]:
-    """What tells a row of a table from others: student (or `teacher`), method, variant and seed, or ""."""
+    """The labels of a row in a table: student (or `teacher`), method, variant and seed; "" for none."""
     return {
         "student": cell.student or TEACHER,
         "method": cell.method or "",
@@ -39,9 +39,9 @@ def labels(cell: Cell) -> dict[str, str]:
 
 def results(chosen: Sequence[Cell]) -> pd.DataFrame:
     """`metrics.json` of every cell, a row each: its labels, scores, `parameters`, `multiply_adds`, `images`,
-    `collapsed`, the `split` that the scores are of, and `val_miou`, that of the validation split.
+    `collapsed`, the `split` of the scores, and `val_miou`, the mIoU on the validation split.
 
-    `confusion` is the path of the cell's confusion matrices, of which differences are drawn.
+    `confusion` is the path of the cell's confusion matrices, which differences are computed from.
 
     Raises:
         UserError: a cell has no results yet.
@@ -57,7 +57,7 @@ def results(chosen: Sequence[Cell]) -> pd.DataFrame:
 
 
 def per_class(chosen: Sequence[Cell]) -> pd.DataFrame:
-    """`per_class.csv` of every cell below each other, with the cell's labels.
+    """`per_class.csv` of all cells in one table, with the cells' labels.
 
     Raises:
         UserError: a cell has no results yet.
@@ -67,7 +67,7 @@ def per_class(chosen: Sequence[Cell]) -> pd.DataFrame:
 
 
 def curves(chosen: Sequence[Cell]) -> pd.DataFrame:
-    """`history.csv` of every cell below each other, with the cell's labels.
+    """`history.csv` of all cells in one table, with the cells' labels.
 
     Raises:
         UserError: a cell is not trained yet.
@@ -77,10 +77,11 @@ def curves(chosen: Sequence[Cell]) -> pd.DataFrame:
 
 
 def confusion(chosen: Sequence[Cell], classes: Sequence[str]) -> pd.DataFrame:
-    """Confusions of the teacher and of AttnFD beside `none`, of the first seed: a row per pair of classes.
+    """Confusions of the teacher, `none` and AttnFD with the first seed: a row per pair of classes.
 
     Columns: the cell's labels, `truth` and `prediction`, and `share` of the pixels of `truth`, from 0 to 1.
-    Of many classes the right answers come first, then confusions of at least half a per cent, no others.
+    With many classes, only the right answers and confusions of at least half a per cent are listed, in this
+    order.
 
     Raises:
         UserError: a cell has no results yet.
@@ -99,10 +100,10 @@ def confusion(chosen: Sequence[Cell], classes: Sequence[str]) -> pd.DataFrame:
 
 
 def existing(cell: Cell, file: Path) -> Path:
-    """`file` of a cell.
+    """The path itself, if the file of the cell exists.
 
     Raises:
-        UserError: it is missing; the message names the cell and the command that makes it.
+        UserError: the file is missing; the message names the cell and the command that makes it.
     """
     if not file.exists():
         target = "tune" if cell.stage == "tune" else f"report@{cell.dataset}"
@@ -114,10 +115,10 @@ def existing(cell: Cell, file: Path) -> Path:
 
 
 def described(cell: Cell, file: Path, keys: Collection[str]) -> dict[str, Any]:
-    """The content of a JSON file of a cell, which has these keys.
+    """The content of a JSON file of a cell, which must have these keys.
 
     Raises:
-        UserError: it is missing or damaged.
+        UserError: the file is missing or damaged.
     """
     existing(cell, file)
     with reading(file.as_posix()):
@@ -134,7 +135,7 @@ def comparison(found: pd.DataFrame) -> pd.DataFrame:
 def ablation(found: pd.DataFrame, params: Params, dataset: str) -> pd.DataFrame:
     """A row per student and set of distilled layers (the paper's Table 3, in its order); see `aggregate`.
 
-    The variants that change nothing but the layers, and two cells of `distill`: `none`, which distils no
+    It has the variants that change only the layers, and two cells of `distill`: `none`, which distils no
     layer, and `attnfd`, the full method. Differences are to `none`. Empty if no such variant runs.
     """
     layers = {
@@ -170,7 +171,7 @@ def settings(found: pd.DataFrame, params: Params) -> pd.DataFrame:
 
 
 def data(card: Card) -> pd.DataFrame:
-    """A row per class and one for void: pixels in every split, and their share of the split's."""
+    """A row per class and one for void: its pixels in every split, and their share of the split."""
     shares = {name: split.shares() for name, split in card.splits.items()}
     rows = []
     for key in (*card.classes, "void"):
@@ -183,14 +184,14 @@ def data(card: Card) -> pd.DataFrame:
 
 
 def networks(table: pd.DataFrame) -> pd.DataFrame:
-    """Parameters and multiply-adds of the networks of `comparison`, and their shares of the teacher's."""
+    """Parameters and multiply-adds of the networks of `comparison`, also as shares of the teacher's."""
     costs = table.groupby("student", sort=False)[["parameters", "multiply_adds"]].first()
     shares = (costs / costs.loc[TEACHER]).add_suffix("_share")
     return costs.join(shares).rename_axis("network").reset_index()
 
 
 def changes(params: Params, variant: str) -> dict[str, Any]:
-    """The settings of AttnFD that an ablation changes; nested ones by dotted keys."""
+    """The settings of AttnFD that an ablation changes; nested ones have dotted keys."""
     (row,) = pd.json_normalize(params.raw["ablate"][variant]).to_dict("records")
     return {str(key): value for key, value in row.items()}
 
@@ -199,11 +200,10 @@ def aggregate(found: pd.DataFrame, by: str, baseline: str) -> pd.DataFrame:
     """Means over the seeds, a row per student and `by`, in the order of their first row.
 
     Columns: `student`, `by`, number of `seeds`, mean `miou`, its sample standard deviation `miou_std` (empty
-    for one seed), means of the other `SCORES`, the `split` that these are of, mean `val_miou`, `parameters`,
-    `multiply_adds`, how many seeds `collapsed`;
-    then against the student's row `baseline`, where both have a seed: mean `difference` in mIoU, `low` and
-    `high` of its 95 % interval, and `verdict`, of `attnfd.analysis.statistics.paired`. One pair of trainings
-    has no verdict.
+    for one seed), means of the other `SCORES`, the `split` of these scores, mean `val_miou`, `parameters`,
+    `multiply_adds`, how many seeds `collapsed`. Then the comparison with the student's row `baseline`, over
+    the seeds that both have, by `attnfd.analysis.statistics.paired`: mean `difference` in mIoU, `low` and
+    `high` of its 95 % interval, and `verdict`. One pair of trainings has no verdict.
     """
     means = {score: (score, "mean") for score in SCORES}
     table = found.groupby(["student", by], sort=False, as_index=False).agg(
@@ -228,7 +228,7 @@ def aggregate(found: pd.DataFrame, by: str, baseline: str) -> pd.DataFrame:
 
 
 def difference(found: pd.DataFrame, by: str, student: str, a: str, b: str) -> Difference | None:
-    """A student's mIoU by `b` minus that by `a`, over the seeds that both have; None if there is none."""
+    """A student's mIoU with `b` minus that with `a`, over the seeds of both; None if they share no seed."""
     rows = found[found["student"] == student]
     ours, theirs = (rows[rows[by] == name].set_index("seed")["confusion"] for name in (b, a))
     seeds = ours.index.intersection(theirs.index, sort=False)
@@ -236,7 +236,7 @@ def difference(found: pd.DataFrame, by: str, student: str, a: str, b: str) -> Di
 
 
 def nested(table: pd.DataFrame) -> dict[str, dict]:
-    """Mean mIoU of `comparison` in per cent, the teacher's as `teacher`, others by student and method."""
+    """Mean mIoU of `comparison` in per cent: the teacher's as `teacher`, all others by student and method."""
     tree: dict[str, dict] = {}
     for row in table.to_dict("records"):
         mean = {"miou": 100 * row["miou"]}
@@ -248,17 +248,17 @@ def nested(table: pd.DataFrame) -> dict[str, dict]:
 
 
 def percent(value: float) -> str:
-    """`0.7309` as `73.09`, or nothing where there is no score."""
+    """`0.7309` as `73.09`, or nothing if there is no score."""
     return "" if pd.isna(value) else f"{100 * value:.2f}"
 
 
 def spread(mean: float, std: float) -> str:
-    """`73.09 ± 0.06` in per cent; without a deviation, as of one seed, `73.09`."""
+    """`73.09 ± 0.06` in per cent; `73.09` without a deviation, such as for one seed."""
     return percent(mean) if pd.isna(std) else f"{percent(mean)} ± {percent(std)}"
 
 
 def signed(value: float) -> str:
-    """`+5.59` in per cent, or nothing where there is nothing to compare with."""
+    """`+5.59` in per cent, or nothing if there is nothing to compare with."""
     return "" if pd.isna(value) else statistics.signed(value)
 
 
@@ -269,9 +269,9 @@ def _stack(chosen: Sequence[Cell], files: Sequence[Path], columns: Sequence[str]
         with reading(file.as_posix()):
             table = pd.read_csv(file)
             need(columns, table.columns)
-            if "class" in columns:  # Its name is text, whatever it looks like: 7, None or NA.
+            if "class" in columns:  # A name is text, even if it is 7, None or NA.
                 table["class"] = pd.read_csv(file, usecols=["class"], dtype=str, keep_default_na=False)
-            table[[name for name in columns if name != "class"]].astype(float)  # or it is no number
+            table[[name for name in columns if name != "class"]].astype(float)  # Checks that all are numbers.
         tables.append(_labelled(table, cell))
     return pd.concat(tables, ignore_index=True)
 
@@ -283,7 +283,7 @@ def _labelled(table: pd.DataFrame, cell: Cell) -> pd.DataFrame:
 
 
 def _representative(chosen: Sequence[Cell]) -> list[Cell]:
-    """The teacher, and of every student the first seed without distillation and with AttnFD."""
+    """The teacher, and the first seed of every student without distillation and with AttnFD."""
     first: dict[tuple[str | None, str | None], Cell] = {}
     for cell in chosen:
         if cell.variant is None and cell.method in (None, "none", "attnfd"):
@@ -292,7 +292,7 @@ def _representative(chosen: Sequence[Cell]) -> list[Cell]:
 
 
 def _ablated(found: pd.DataFrame, params: Params, variants: Sequence[str]) -> pd.DataFrame:
-    """The ablation's students and seeds, in the order of `variants`; cells of `distill` by their method."""
+    """Rows of the ablation's students and seeds, in the order of `variants`; `distill` cells by method."""
     axes = params.run.ablate
     rank = {row: place for place, row in enumerate(itertools.product(axes.students, variants))}
     table = found[found["seed"].isin([str(seed) for seed in axes.seeds])].copy()
@@ -306,5 +306,5 @@ def _in_order(layers: Sequence[Layer]) -> tuple[Layer, ...]:
 
 
 def _spelled(value: Any) -> str:
-    """A value as `params.yaml` would have it."""
+    """A value as `params.yaml` writes it."""
     return value if isinstance(value, str) else json.dumps(value)

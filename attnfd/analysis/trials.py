@@ -1,4 +1,4 @@
-"""What the trials of a method's weight scored, and the weights that follow."""
+"""The scores of the trials of each method's weight, and the weights that they choose."""
 
 from collections.abc import Sequence
 
@@ -18,11 +18,11 @@ def cells(params: Params, dataset: str) -> list[Cell]:
 
 
 def scores(chosen: Sequence[Cell]) -> pd.DataFrame:
-    """A row per trial: `student`, `method`, `factor`, `seed`, `weight`, on how many images it was trained and
-    scored, and its `miou`.
+    """A row per trial: `student`, `method`, `factor`, `seed`, `weight`, its number of images `trained_on` and
+    `scored_on`, and its `miou`.
 
     Raises:
-        UserError: one has not run.
+        UserError: a trial has not run.
     """
     rows = []
     for cell in chosen:
@@ -35,12 +35,12 @@ def scores(chosen: Sequence[Cell]) -> pd.DataFrame:
 def table(found: pd.DataFrame) -> pd.DataFrame:
     """A row per method and factor: its weight, the mean `miou` over its `trials`, and whether it is `chosen`.
 
-    Chosen is the factor of the highest mean over students and seeds; of equal ones the nearest to 1.
+    The factor with the highest mean over students and seeds is chosen; of equal ones, the one nearest to 1.
     """
     means = found.groupby(["method", "factor"], sort=False, as_index=False).agg(
         weight=("weight", "first"), trials=("miou", "size"), miou=("miou", "mean")
     )
-    # Rounded, as the last digits of a mean depend on the order of its terms.
+    # Rounded, because the last digits of a mean depend on the order of its terms.
     ranked = means.assign(miou=means["miou"].round(9), distance=means["factor"].map(_distance))
     best = ranked.sort_values(["miou", "distance"], ascending=[False, True]).drop_duplicates("method")
     return means.assign(chosen=means.index.isin(best.index))

@@ -1,6 +1,6 @@
-"""The command line: one command per stage of `dvc.yaml`, and the user's own verbs.
+"""The command line: a command for each stage of `dvc.yaml`, and commands for everything else.
 
-Commands parse, check and dispatch. What one needs is imported when it runs, so that `--help` is instant.
+A command checks its options and calls the library. Imports happen when it runs, so that `--help` is fast.
 """
 
 import os
@@ -13,7 +13,7 @@ from attnfd.errors import UserError
 
 
 class Commands(typer.core.TyperGroup):
-    """The commands, whose names may have a dash for an underscore."""
+    """A group of commands. A name may have a dash in place of an underscore."""
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         return super().get_command(ctx, cmd_name.replace("-", "_"))
@@ -22,7 +22,7 @@ class Commands(typer.core.TyperGroup):
 app = typer.Typer(
     cls=Commands,
     help="Attention-guided Feature Distillation for semantic segmentation: a DVC pipeline tracked by MLflow.",
-    epilog="Run all that is stale: dvc repro. Run one cell: dvc repro distill@shapes-resnet18-attnfd-0",
+    epilog="Run every stale cell: dvc repro. Run one cell: dvc repro distill@shapes-resnet18-attnfd-0",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
@@ -44,10 +44,10 @@ def one_process_unless_it_trains(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    """Refuse what several processes would do over each other."""
+    """Refuse commands whose processes would overwrite each other's files under torchrun."""
     trains = ("train_teacher", "distill", "tune", "ablate")
     if "TORCHELASTIC_RUN_ID" in os.environ and context.invoked_subcommand not in trains:
         raise UserError(
             f"torchrun: found attnfd {context.invoked_subcommand}; allowed: {', '.join(trains)}; "
-            "start the others without it"
+            "start other commands without torchrun"
         )

@@ -12,7 +12,7 @@ from attnfd.cli.messages import plain, tell
 from attnfd.cli.options import Dataset, MethodName, Student
 from attnfd.errors import UserError
 
-benchmark = typer.Typer(help="What models and trainings cost on this machine.", no_args_is_help=True)
+benchmark = typer.Typer(help="Measure what models and trainings cost on this machine.", no_args_is_help=True)
 app.add_typer(benchmark, name="benchmark", rich_help_panel="Measure")
 
 
@@ -26,19 +26,19 @@ def benchmark_models(
         list[str],
         typer.Argument(
             metavar="MODEL...",
-            help="As of predict; the first is 1.00×.",
+            help="Models, named as in `attnfd predict`; ratios are relative to the first one.",
             autocompletion=completion.models,
         ),
     ],
     size: Annotated[tuple[int, int], typer.Option(min=17, help="Height and width in pixels.")] = (512, 512),
-    batch: Annotated[int, typer.Option(min=1, help="Images at once.")] = 1,
-    rounds: Annotated[int, typer.Option(min=1, help="Timings of each model.")] = 30,
-    json: Annotated[Path | None, typer.Option(help="A file for the numbers.")] = None,
-    plot: Annotated[Path | None, typer.Option(help="A PNG of mIoU over latency.")] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Images per forward pass.")] = 1,
+    rounds: Annotated[int, typer.Option(min=1, help="How often each model is timed.")] = 30,
+    json: Annotated[Path | None, typer.Option(help="Write the numbers to this JSON file.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Write mIoU over latency to this PNG file.")] = None,
 ) -> None:
     """Compare trained models on this machine: parameters, multiply-adds, latency, images per second, mIoU.
 
-    With MLflow installed, the numbers and the plot are kept as a run of the first model's dataset.
+    If MLflow is installed, it gets the numbers and the plot, too, as a run of the first model's dataset.
     """
     from importlib.util import find_spec
 
@@ -67,7 +67,7 @@ def benchmark_training(
         typer.Argument(
             metavar="[PART]...",
             help="step, kernels, split, methods, teacher, sharing, loader, loop, evaluate; unset: all. "
-            "The last three want a prepared dataset: `dvc repro prepare`.",
+            "The last three need a prepared dataset: `dvc repro prepare`.",
             show_default=False,
         ),
     ] = None,
@@ -76,16 +76,16 @@ def benchmark_training(
     method: MethodName = "attnfd",
     size: Annotated[
         tuple[int, int] | None,
-        typer.Option(min=17, help="Height and width of a crop; unset: the recipe's.", show_default=False),
+        typer.Option(min=17, help="Height and width of a crop; unset: as in the recipe.", show_default=False),
     ] = None,
     batch: Annotated[
-        int | None, typer.Option(min=2, help="Images of a step; unset: the recipe's.", show_default=False)
+        int | None, typer.Option(min=2, help="Images per step; unset: as in the recipe.", show_default=False)
     ] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="Timings of each.")] = 10,
-    json: Annotated[Path | None, typer.Option(help="A file for the numbers.")] = None,
-    plot: Annotated[Path | None, typer.Option(help="A PNG of the ratios.")] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="How often each measurement is repeated.")] = 10,
+    json: Annotated[Path | None, typer.Option(help="Write the numbers to this JSON file.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Write the ratios to this PNG file.")] = None,
 ) -> None:
-    """Measure what a training costs on this machine: its steps, their parts, and what is around them."""
+    """Measure what a training costs here: steps, their parts, data loading, the loop and the evaluation."""
     from attnfd.bench.run import PARTS
     from attnfd.bench.run import bench as run
     from attnfd.bench.setting import Setting
@@ -96,7 +96,7 @@ def benchmark_training(
 
 @benchmark.command(
     "gpu",
-    epilog="Example: attnfd benchmark gpu\n\nWhere there is little but PyTorch: python -m attnfd.bench.gpu",
+    epilog="Example: attnfd benchmark gpu\n\nWith few packages besides PyTorch: python -m attnfd.bench.gpu",
 )
 def benchmark_gpu(
     parts: Annotated[
@@ -105,11 +105,11 @@ def benchmark_gpu(
             metavar="[PART]...", help="steps, shortcuts, cells, loop; unset: all.", show_default=False
         ),
     ] = None,
-    rehearse: Annotated[bool, typer.Option("--rehearse", help="Tiny steps, also on a CPU.")] = False,
-    json: Annotated[Path, typer.Option(help="A file for the numbers.")] = Path("gpu.json"),
-    markdown: Annotated[Path, typer.Option(help="A file for the tables.")] = Path("gpu.md"),
+    rehearse: Annotated[bool, typer.Option("--rehearse", help="Run tiny steps; a CPU is enough.")] = False,
+    json: Annotated[Path, typer.Option(help="Write the numbers to this JSON file.")] = Path("gpu.json"),
+    markdown: Annotated[Path, typer.Option(help="Write the tables to this Markdown file.")] = Path("gpu.md"),
 ) -> None:
-    """Measure on a GPU a step in every arithmetic, its shortcuts, the loop, and cells that share the card."""
+    """Measure on a GPU: a step in every precision, its shortcuts, the loop, and cells that share the GPU."""
     from attnfd.bench.gpu import PARTS, gpu
     from attnfd.discovery import one_of
 
@@ -121,13 +121,13 @@ def benchmark_gpu(
 
 @benchmark.command("startup", epilog="Example: attnfd benchmark startup --rounds 5")
 def benchmark_startup(
-    rounds: Annotated[int, typer.Option(min=1, help="Timings of each.")] = 3,
-    json: Annotated[Path | None, typer.Option(help="A file for the numbers.")] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="How often each measurement is repeated.")] = 3,
+    json: Annotated[Path | None, typer.Option(help="Write the numbers to this JSON file.")] = None,
 ) -> None:
-    """Measure the fixed cost of every stage, in a small project whose pipeline has run."""
+    """Measure the fixed cost of every stage. Run the pipeline of a small project first, then this command."""
     from attnfd.bench.startup import startup
     from attnfd.cli import opening
     from attnfd.config.params import load_params
 
-    cells = dict(opening.graph(load_params()))  # The last of each stage.
+    cells = dict(opening.graph(load_params()))  # The last cell of each stage.
     startup(cells, rounds, Console(), record=json)

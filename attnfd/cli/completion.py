@@ -1,6 +1,6 @@
-"""What the shell offers after a tab: names of `params.yaml`, and folders of results and models.
+"""Shell completion: names from `params.yaml`, and folders of results and models.
 
-It reads files and imports nothing large; where they cannot be read it offers nothing.
+It reads files and imports no large package. It offers nothing if it cannot read a file.
 """
 
 from collections.abc import Callable, Iterable
@@ -22,7 +22,7 @@ def names(section: str) -> Offer:
 
 
 def cells(incomplete: str) -> list[str]:
-    """Cells with results, and methods, which stand for all of their seeds; as `compare` takes them."""
+    """What `compare` takes: cells that have results, and methods with all of their seeds."""
     found = _folders(paths.METRICS, paths.RESULTS) + _folders(paths.METRICS, paths.ABLATION)
     addresses = [folder.relative_to(folder.parts[0]) for folder in found]
     of_all_seeds = [address.parent for address in addresses if address.name != paths.TEACHER]
@@ -30,7 +30,7 @@ def cells(incomplete: str) -> list[str]:
 
 
 def models(incomplete: str) -> list[str]:
-    """Folders of trained models; those below `models/` without it, unless the word begins so."""
+    """Folders of trained models, without the prefix `models/` unless the word begins with it."""
     trained = [folder for folder in _folders(paths.MODEL, paths.MODELS) if folder.name != paths.FROZEN]
     short = [folder.relative_to(paths.MODELS) for folder in trained]
     own = [*short, *_folders(paths.MODEL, paths.ABLATION)]

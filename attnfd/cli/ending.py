@@ -1,4 +1,4 @@
-"""The last lines of a stage: its scores, and where more of them is."""
+"""The last lines that a stage prints: its scores, and where to find more."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ WIDTH = 80
 
 
 def show_report(axes: Run, dataset: str, page: Path) -> None:
-    """Scores with the intervals of the gains, the report's path, and the command that shows the runs."""
+    """Print scores and intervals of the gains, the report's path, and the command that shows the runs."""
     found = tables.results(Cell.all(axes, dataset))
     reported = "test" if found["split"].iloc[0] == "test" else "validation"
     images = f"{found['images'].iloc[0]} {reported} images"
@@ -41,5 +41,5 @@ def scores(comparison: pd.DataFrame) -> Table:
 
 
 def show_score(cell: Cell, miou: float) -> None:
-    """The mIoU of an evaluation, in a line."""
+    """Print the mIoU of an evaluation in one line."""
     print(f"{cell.dataset} {cell.name}: mIoU {100 * miou:.1f}")

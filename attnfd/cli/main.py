@@ -15,11 +15,11 @@ from attnfd.paths import main_root
 
 
 def main() -> None:
-    """Run a command; what the user can fix is said in a line, with exit status 2."""
-    # The libraries make millions of objects that stay. As it is set, Python looks through them over and over
-    # while they are imported: a sixth of what a small cell takes.
+    """Run a command. An error that the user can fix is printed in one line, with exit status 2."""
+    # The libraries make millions of objects that are never freed. By default, the garbage collector scans
+    # them again and again during the imports, which takes a sixth of the time of a small cell.
     gc.set_threshold(100_000, 50, 50)
-    # A pipe on Windows has no → and no ≈: a question mark is better than a traceback.
+    # A pipe on Windows cannot encode → and ≈: a question mark is better than a traceback.
     if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="replace")
     try:
@@ -36,22 +36,22 @@ def main() -> None:
 
 
 def _explained(error: Exception) -> UserError | None:
-    """An error as one for the user; None if it is a fault of the program."""
+    """The error as a `UserError`; None if it is a fault of the program."""
     if isinstance(error, UserError):
         return error
     if full := full_disk(error, *_written(error)):
         return UserError(full)
     if _loader_died(error):
-        hint = "if memory is short, ATTNFD_WORKERS=0 does without such processes"
-        return UserError(f"a loader's process was killed; run the same command again, and it resumes; {hint}")
+        hint = "if memory is short, set ATTNFD_WORKERS=0, which starts no such process"
+        return UserError(f"a data loader's process was killed; run the same command again to resume; {hint}")
     if isinstance(error, OSError) and error.errno is not None:
         what = f"{error.filename or 'a file'}: {error.strerror}"
-        return UserError(f"{what}; see that it may be read and written, and that its disk has room")
+        return UserError(f"{what}; check that you can read and write it, and that its disk has room")
     return None
 
 
 def _loader_died(error: Exception) -> bool:
-    """Whether a process of a `DataLoader` is gone; sometimes its connection breaks before torch notices."""
+    """Whether a process of a `DataLoader` died. Sometimes its connection breaks before torch notices."""
     if isinstance(error, RuntimeError):
         return "DataLoader worker" in str(error)
     loader = os.path.join("torch", "utils", "data", "dataloader.py")

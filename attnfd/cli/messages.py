@@ -14,5 +14,5 @@ def tell_error(error: UserError) -> None:
 
 
 def plain(error: UserError) -> str:
-    # What a loader's process raised has that process's traceback before it.
+    # An error from a loader's process begins with the traceback of that process.
     return str(error).rpartition(f"{UserError.__name__}: ")[2].strip().replace("[", r"\[")

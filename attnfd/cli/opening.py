@@ -1,4 +1,4 @@
-"""The first line of a stage: which cell it works on, and the cell's place among those of the graph."""
+"""The first line that a stage prints: its cell, and the number of the cell in the graph."""
 
 from collections.abc import Sequence
 
@@ -21,7 +21,7 @@ STAGES = {
 
 
 def announce(stage: str, cells: Sequence[Cell], params: Params) -> None:
-    """Print a line for each cell; of several processes only the first does."""
+    """Print a line for each cell. Of several processes, only the first one prints."""
     from attnfd.runtime import processes
 
     if processes.rank() == 0:
@@ -30,7 +30,7 @@ def announce(stage: str, cells: Sequence[Cell], params: Params) -> None:
 
 
 def line(stage: str, cell: Cell, params: Params) -> str:
-    """`cell 7 of 16 · distill shapes mobilenetv2 attnfd, seed 0`; without a place if no axis has the cell."""
+    """`cell 7 of 16 · distill shapes mobilenetv2 attnfd, seed 0`; no number if the graph lacks the cell."""
     names = (cell.dataset, cell.student, cell.variant or cell.method, cell.factor)
     seed = "" if cell.seed is None else f", seed {cell.seed}"
     shown = f"{stage} {' '.join(name for name in names if name)}{seed}"

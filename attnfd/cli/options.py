@@ -27,7 +27,7 @@ Methods = Annotated[
     list[str], typer.Option("--method", help=_METHOD, autocompletion=completion.names("methods"))
 ]
 Factors = Annotated[
-    list[str], typer.Option("--factor", help="Of the method's weight: a number of `tune.factors`.")
+    list[str], typer.Option("--factor", help="A factor of the method's weight, from `tune.factors`.")
 ]
 Variants = Annotated[
     list[str],
@@ -40,23 +40,24 @@ Variants = Annotated[
 Address = Annotated[
     str,
     typer.Argument(
-        help="A folder below results/ or ablation/, such as shapes/resnet18/attnfd/0. Without the seed: all "
-        "seeds. With @REV behind it: at a Git revision or DVC experiment.",
+        help="A folder in results/ or ablation/, such as shapes/resnet18/attnfd/0. Without the seed: all "
+        "seeds. With @REV at the end: the results of a Git revision or DVC experiment.",
         show_default=False,
         autocompletion=completion.cells,
     ),
 ]
-Seed = Annotated[int, typer.Option(min=0, help="Of initial weights, order and augmentation.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of initial weights, image order and augmentation.")]
 
 ModelName = Annotated[
     str,
     typer.Argument(
         metavar="MODEL",
-        help="A folder such as models/shapes/resnet18/attnfd/0, an MLflow run's id, or a registered model.",
+        help="A folder such as models/shapes/resnet18/attnfd/0, the id of an MLflow run, or a registered "
+        "model.",
         autocompletion=completion.models,
     ),
 ]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Write over what is there.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Overwrite existing files.")]
 
 SCALES = "--scales"
 
@@ -69,7 +70,7 @@ class WithScales(typer.core.TyperCommand):
 
 
 def spread(words: Sequence[str], option: str) -> list[str]:
-    """Words of a command in which an option precedes each of the numbers that follow its first one.
+    """The words of a command, with the option repeated before each further number that follows it.
 
     Example:
         >>> spread(["photos", "--scales", "0.75", "1", "--flip"], "--scales")

@@ -46,7 +46,7 @@ def freeze(dataset: Dataset) -> None:
 @app.command(
     rich_help_panel="Stages",
     epilog="Example: attnfd distill --dataset shapes --student resnet18 --method attnfd --seed 0\n\n"
-    "Two beside one teacher: attnfd distill --dataset shapes --seed 0 --student resnet18 --method attnfd "
+    "Two students, one teacher: attnfd distill --dataset shapes --seed 0 --student resnet18 --method attnfd "
     "--student resnet18 --method kd",
 )
 def distill(
@@ -55,9 +55,9 @@ def distill(
     methods: Methods,
     seed: Seed,
 ) -> None:
-    """Train one student by one method from one seed; or several, which the teacher serves together.
+    """Train one student with one method and one seed; or several students, with one teacher for all.
 
-    Several give the same weights as one by one, and the teacher sees every batch once for all of them.
+    The teacher computes each batch once for all students. The weights are the same as from single trainings.
     """
     pairs = _pairs(students, "--method", methods)
     cells = [Cell.distilled(dataset, student, method, seed) for student, method in pairs]
@@ -66,14 +66,14 @@ def distill(
 
 @app.command(rich_help_panel="Stages", epilog="Example: attnfd trials --dataset shapes")
 def trials(dataset: Dataset) -> None:
-    """Write what each tuned method's trials begin from: its settings without a weight chosen from trials."""
+    """Write the settings from which the trials of each tuned method start, without the chosen weight."""
     _stage("trials")(_tasks("trials", [Cell.teacher(dataset)]))
 
 
 @app.command(
     rich_help_panel="Stages",
     epilog="Example: attnfd tune --dataset shapes --student resnet18 --method kd --factor 0.3 --seed 0\n\n"
-    "Two beside one teacher: attnfd tune --dataset shapes --seed 0 --student resnet18 --method kd "
+    "Two trials, one teacher: attnfd tune --dataset shapes --seed 0 --student resnet18 --method kd "
     "--factor 0.3 --student resnet18 --method kd --factor 3",
 )
 def tune(
@@ -85,7 +85,7 @@ def tune(
 ) -> None:
     """Try one factor of a method's weight: train a student on some training images, score it on the others.
 
-    Several are trained together, as in `distill`. `choose` reads what they scored.
+    Several trials train together, as in `distill`. `attnfd choose` reads their scores.
     """
     triples = [
         (*pair, factor)
@@ -116,7 +116,7 @@ def evaluate(dataset: Dataset, student: Student, method: MethodName, seed: Seed)
 @app.command(
     rich_help_panel="Stages",
     epilog="Example: attnfd ablate --dataset shapes --student resnet18 --variant be --seed 0\n\n"
-    "Two beside one teacher: attnfd ablate --dataset shapes --seed 0 --student resnet18 --variant be "
+    "Two variants, one teacher: attnfd ablate --dataset shapes --seed 0 --student resnet18 --variant be "
     "--student resnet18 --variant bd",
 )
 def ablate(
@@ -133,7 +133,7 @@ def ablate(
 
 @app.command(rich_help_panel="Stages", epilog="Example: attnfd report --dataset shapes")
 def report(dataset: Dataset) -> None:
-    """Write tables and figures of everything that ran on a dataset into reports/<dataset>/, and log them."""
+    """Write tables and figures of all results on a dataset to reports/<dataset>/, and log them to MLflow."""
     from attnfd.cli import ending
 
     tasks = _tasks("report", [Cell.teacher(dataset)])
@@ -162,7 +162,7 @@ def _stage(name: str) -> Any:
 
 
 def _train(stage: str, tasks: "Sequence[Task]") -> None:
-    """Run a stage that trains, each cell in a run of its own, and print the scores of what it evaluated."""
+    """Run a stage that trains, with an MLflow run for each cell. Print the score of each evaluated cell."""
     from attnfd.cli import ending
     from attnfd.tracking.trainings import Outcome, train
 
@@ -177,7 +177,7 @@ def _train(stage: str, tasks: "Sequence[Task]") -> None:
 
 
 def _evaluate(stage: str, cell: Cell) -> None:
-    """Run a stage that evaluates, in the run of the cell's training."""
+    """Run a stage that evaluates, in the MLflow run of the cell's training."""
     (task,) = _tasks(stage, [cell])
     from attnfd.tracking import runs
 
@@ -196,7 +196,7 @@ def _pairs(students: list[str], option: str, values: list[str]) -> Iterator[tupl
 
 
 def _publish(axes: "Run", dataset: str) -> None:
-    """Log a report. It is written by now, so a store out of reach costs a warning and no more."""
+    """Log a report. Its files are complete, so a store that does not answer only causes a warning."""
     from attnfd.tracking import summary
 
     try:

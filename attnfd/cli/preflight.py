@@ -1,4 +1,4 @@
-"""Checks that cost seconds, made before anything that costs hours; they write nothing that stays."""
+"""Checks that take seconds, made before work that takes hours. They leave no files."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -17,7 +17,7 @@ from attnfd.errors import UserError
 from attnfd.runtime import machine
 
 Check = Callable[[], str]
-"""Returns what it found, in a few words; raises a `UserError` where that is a problem."""
+"""Returns what it found, in a few words. Raises a `UserError` if that is a problem."""
 
 
 def check_params() -> Params:
@@ -44,10 +44,10 @@ def check_all() -> Params:
 
 
 def inspect() -> tuple[Table, list[str]]:
-    """What `check_all` checks as a table, with the cells that are stale, and all problems.
+    """The checks of `check_all` as a table, with the number of stale cells; and all problems.
 
     Raises:
-        UserError: `params.yaml` or a setting of the machine is not valid; the rest depends on it.
+        UserError: `params.yaml` or a setting of the machine is not valid. All other checks depend on them.
     """
     params = check_params()
     check_components(params)
@@ -67,9 +67,9 @@ def inspect() -> tuple[Table, list[str]]:
 
 
 def check_components(params: Params) -> None:
-    """Type the options of every method, ablation variant and reader, and look up every backbone.
+    """Check the options of every method, ablation variant and reader, and the name of every backbone.
 
-    Of timm's only those that `run` uses: what it does not use need not be installed.
+    A backbone of timm is checked only if `run` uses it, because timm need not be installed.
     """
     from attnfd.cli import weights
     from attnfd.models import backbones, from_timm
@@ -101,7 +101,7 @@ def _checks(params: Params) -> Iterator[tuple[str, Check]]:
 
     wanted = weights.wanted(params)
     if not (wanted or any(weights.others(params))):
-        yield "weights", lambda: "none to load: training starts from random ones"
+        yield "weights", lambda: "none to load: training starts from random weights"
     for start in wanted:
         yield f"weights of {start.backbone}", partial(weights.check, start)
     for other in weights.others(params):
@@ -151,7 +151,7 @@ def _started(params: Params, student: str) -> str:
 
 
 def _reader(params: Params, dataset: str) -> Any:
-    """The reader of a dataset, which need not be prepared."""
+    """The reader of a dataset, also of one that is not prepared yet."""
     from attnfd.data.prepared import dataset_root
 
     prepare = params.prepare(dataset)
@@ -211,7 +211,7 @@ def _stale() -> str:
     from attnfd.sweep.plan import reasons
 
     if not Path(PIPELINE).exists():
-        return f"not known, there is no {PIPELINE} here"
+        return f"unknown: there is no {PIPELINE} here"
     graph = Graph()
     stale = len(reasons(graph))
     return f"{stale} of {len(graph.jobs)}" + ("; attnfd plan lists them" if stale else "")

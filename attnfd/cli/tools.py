@@ -1,4 +1,4 @@
-"""The commands beside the stages."""
+"""The commands that are not stages."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,7 +14,7 @@ from attnfd.errors import UserError
 if TYPE_CHECKING:
     from attnfd.deploy.source import Model
 
-data = typer.Typer(help="Datasets on this disk.", no_args_is_help=True)
+data = typer.Typer(help="Download or import a dataset.", no_args_is_help=True)
 app.add_typer(data, name="data", rich_help_panel="Run")
 
 
@@ -43,7 +43,7 @@ def plan(
         typer.Option(
             "--set",
             metavar="KEY=VALUE",
-            help="What if this was in params.yaml? May be given again; nothing is written.",
+            help="Plan as if params.yaml had this value; the file stays as it is. You can repeat the option.",
             show_default=False,
         ),
     ] = None,
@@ -51,8 +51,8 @@ def plan(
         str | None,
         typer.Option(
             metavar="DATASET",
-            help="Measure a step of every method on this recipe instead, and say how many epochs each may "
-            "train so that all take the same time.",
+            help="Instead of a plan: measure a step of every method on this recipe, and show the epochs "
+            "that give every method the same time.",
             show_default=False,
         ),
     ] = None,
@@ -60,11 +60,11 @@ def plan(
         bool,
         typer.Option(
             "--write",
-            help="With --equal-time: write students with these epochs, and the times, into params.yaml.",
+            help="With --equal-time: add students with these epochs, and the measured times, to params.yaml.",
         ),
     ] = False,
 ) -> None:
-    """List the cells that `dvc repro` or `attnfd sweep` would run, why, and the hours that it would take."""
+    """List the cells that `dvc repro` or `attnfd sweep` would run, why, and the hours they would take."""
     from attnfd.cli import preflight
     from attnfd.config.params import PARAMS_FILE, load_params, parse_params
     from attnfd.sweep import changed, plan
@@ -93,7 +93,7 @@ def plan(
 
 @app.command(rich_help_panel="Run", epilog="Example: attnfd choose --dataset shapes")
 def choose(dataset: Dataset) -> None:
-    """Write each tuned method's best weight into params.yaml, as the trials of `dvc repro tune` have it."""
+    """Write the best weight of each tuned method into params.yaml, as found by the trials of `tune`."""
     from attnfd.analysis import choosing
 
     choosing.show(dataset, choosing.choose(dataset), Console(highlight=False, soft_wrap=True))
@@ -102,30 +102,30 @@ def choose(dataset: Dataset) -> None:
 @app.command(
     rich_help_panel="Run",
     epilog="Example: attnfd sweep --jobs 2\n\nFour cells on each GPU: attnfd sweep --gpus-per-job 0.25\n\n"
-    "Eight students beside one teacher: attnfd sweep --students-per-teacher 8\n\n"
+    "Eight students, one teacher: attnfd sweep --students-per-teacher 8\n\n"
     "On a Ray cluster: attnfd sweep --address 10.0.0.1:6379",
 )
 def sweep(
     jobs: Annotated[
         int | None,
-        typer.Option(min=1, help="Cells at once; unset: as many as fit the GPUs, or a job per 4 cores."),
+        typer.Option(min=1, help="Cells at once; unset: as many as the GPUs take, or one per 4 cores."),
     ] = None,
     gpus_per_job: Annotated[
         float | None,
-        typer.Option(min=0, help="Share of a GPU for each; unset: a whole one, if there are any."),
+        typer.Option(min=0, help="Share of a GPU for each cell; unset: a whole GPU, if there is one."),
     ] = None,
     students_per_teacher: Annotated[
         int,
-        typer.Option(min=1, help="Students of a dataset and seed that share a teacher's forward passes."),
+        typer.Option(min=1, help="Students of one dataset and seed that share the teacher's forward passes."),
     ] = 1,
     address: Annotated[
-        str | None, typer.Option(help="A Ray cluster; unset: this machine.", show_default=False)
+        str | None, typer.Option(help="Address of a Ray cluster; unset: this machine.", show_default=False)
     ] = None,
     wait: Annotated[
-        bool, typer.Option("--wait", help="Wait for another run in this project, instead of refusing.")
+        bool, typer.Option("--wait", help="If another run works in this project, wait for it; unset: stop.")
     ] = False,
 ) -> None:
-    """Run every stale cell as `dvc repro` would, many at once; what fails stops only what waits for it."""
+    """Run every stale cell as `dvc repro` would, many at once. A failure stops only what depends on it."""
     from attnfd.cli import preflight
     from attnfd.sweep import walk
     from attnfd.sweep.engine import Ray, check_system
@@ -160,12 +160,12 @@ def compare(a: Address, b: Address) -> None:
     cls=WithScales,
     rich_help_panel="Deploy",
     epilog="Example: attnfd predict shapes/resnet18/attnfd/0 photos 'more/*.jpg' --out out\n\n"
-    "The best answer, at six times the cost: attnfd predict MODEL photos --flip --scales 0.75 1 1.25",
+    "The best result, at six times the cost: attnfd predict MODEL photos --flip --scales 0.75 1 1.25",
 )
 def predict(
     model: ModelName,
-    images: Annotated[list[str], typer.Argument(help="Images of any size, folders, patterns.")],
-    out: Annotated[Path, typer.Option(help="A folder for all that is written.")] = Path("predictions"),
+    images: Annotated[list[str], typer.Argument(help="Images of any size, folders, or patterns.")],
+    out: Annotated[Path, typer.Option(help="The folder for all output files.")] = Path("predictions"),
     batch_size: Annotated[int, typer.Option(min=1, help="Images of one size per forward pass.")] = 8,
     overlays: Annotated[bool, typer.Option(help="Whether to write overlays and the contact sheet.")] = True,
     tile: Annotated[
@@ -173,7 +173,7 @@ def predict(
         typer.Option(
             min=32,
             max=16384,
-            help="Side of the tiles of larger images; unset: whole images.",
+            help="Split larger images into tiles of this side in pixels; unset: whole images.",
             show_default=False,
         ),
     ] = None,
@@ -197,20 +197,20 @@ def predict(
         bool,
         typer.Option(
             "--probabilities",
-            help="Write those of all classes, too: `probabilities` of probabilities/<path>.npz, float16, "
-            "(classes, height, width).",
+            help="Also write the probabilities of all classes: the array `probabilities` in "
+            "probabilities/<path>.npz, float16, (classes, height, width).",
         ),
     ] = False,
     cityscapes_ids: Annotated[
         bool,
         typer.Option(
             "--cityscapes-ids",
-            help="Write label ids, as the test server of Cityscapes takes them, in place of class indices.",
+            help="Write label ids, which the test server of Cityscapes needs, instead of class indices.",
         ),
     ] = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Segment images: class maps with palette, overlays, a contact sheet, and the areas of the classes."""
+    """Segment images: write class maps with palette, overlays, a contact sheet and the area of each class."""
     from attnfd.deploy.predict import predict as run
     from attnfd.deploy.source import open_model
     from attnfd.deploy.views import LARGEST, SMALLEST, Views
@@ -255,24 +255,24 @@ def _device_of(model: "Model") -> str:
 )
 def export(
     model: ModelName,
-    out: Annotated[Path, typer.Option(help="A file; its card is written beside it.")],
+    out: Annotated[Path, typer.Option(help="The file to write; its card is written next to it.")],
     kind: Annotated[str, typer.Option("--format", help="onnx or torch-export.")] = "onnx",
-    opset: Annotated[int, typer.Option(min=18, max=23, help="Of ONNX.")] = 20,
-    half: Annotated[bool, typer.Option("--half", help="Weights and arithmetic in float16.")] = False,
+    opset: Annotated[int, typer.Option(min=18, max=23, help="Version of the ONNX operators.")] = 20,
+    half: Annotated[bool, typer.Option("--half", help="Use float16 for weights and arithmetic.")] = False,
     size: Annotated[
         tuple[int, int] | None,
-        typer.Option(min=17, help="Height and width of every image; unset: any.", show_default=False),
+        typer.Option(min=17, help="Height and width of every image; unset: any size.", show_default=False),
     ] = None,
     probabilities: Annotated[
-        bool, typer.Option("--probabilities", help="Answer the classes' probabilities, not the classes.")
+        bool, typer.Option("--probabilities", help="Return the probability of each class, not the class.")
     ] = False,
     images: Annotated[
         list[str] | None,
-        typer.Option(help="To compare on instead of validation images; may be given again."),
+        typer.Option(help="Images to compare on, instead of validation images. You can repeat the option."),
     ] = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Write a model as one file that needs no attnfd; refused if it answers otherwise than the model."""
+    """Write a model as one file that runs without attnfd. Fail if its answers differ from the model's."""
     from attnfd.deploy.export import Form
     from attnfd.deploy.export import export as run
     from attnfd.deploy.source import open_model
@@ -290,10 +290,10 @@ def fetch(
     name: Annotated[str, typer.Argument(help="voc, sbd, camvid or cityscapes.")],
     to: Annotated[
         Path | None,
-        typer.Option(help="Folder to put it in; unset: where its recipe looks.", show_default=False),
+        typer.Option(help="The folder to write; unset: the one that its recipe reads.", show_default=False),
     ] = None,
 ) -> None:
-    """Download a published dataset, or tell how to get it where its terms ask for more."""
+    """Download a published dataset, or explain how you can get it if its terms allow no download."""
     from attnfd.sources import fetch as fetching
 
     Console(soft_wrap=True, highlight=False).print(fetching.fetch(name, to), markup=False)
@@ -303,17 +303,17 @@ def fetch(
 def import_(
     format: Annotated[
         str | None,
-        typer.Argument(help="What the export is, such as coco; unset: list them.", show_default=False),
+        typer.Argument(help="Format of the export, such as coco; unset: list formats.", show_default=False),
     ] = None,
     path: Annotated[
-        Path | None, typer.Argument(help="The folder of the export, unpacked.", show_default=False)
+        Path | None, typer.Argument(help="The unpacked folder of the export.", show_default=False)
     ] = None,
     to: Annotated[
         Path | None,
-        typer.Option(help="A new folder, such as datasets/mine.", show_default=False),
+        typer.Option(help="A new folder to write, such as datasets/mine.", show_default=False),
     ] = None,
 ) -> None:
-    """Turn an export of an annotation tool into images, masks, classes and lists, and a recipe to paste."""
+    """Convert an export of an annotation tool to images, masks, classes and lists. Print its recipe."""
     from attnfd.sources import imports
 
     console = Console(soft_wrap=True, highlight=False)
@@ -331,9 +331,9 @@ def import_(
 @app.command(rich_help_panel="Look", epilog="Example: attnfd ui --open")
 def ui(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port on 127.0.0.1.")] = 5000,
-    browse: Annotated[bool, typer.Option("--open", help="Open the page in a browser, too.")] = False,
+    browse: Annotated[bool, typer.Option("--open", help="Also open the page in a browser.")] = False,
 ) -> None:
-    """Serve MLflow's pages on localhost, and print the address of the newest runs, the best model first."""
+    """Serve MLflow's pages on localhost. Print the address of the newest runs, with the best model first."""
     from attnfd.tracking import ui
 
     ui.serve(port, browse=browse)

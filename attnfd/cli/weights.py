@@ -1,4 +1,4 @@
-"""The weights that networks start from: which are needed, which are here, and how to get the others."""
+"""The weights that networks start from: which ones are needed, which ones are here, how to get the others."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,8 +27,8 @@ class Start(NamedTuple):
 class Other(NamedTuple):
     """A network of another kind that a recipe trains or imports.
 
-    `key`: of `params.yaml`. `role`: student or teacher. `methods`: those that compare its layers. `variants`:
-    those of AttnFD that do.
+    `key` is its key in `params.yaml`, and `role` is student or teacher. `methods` and the `variants` of
+    AttnFD compare its layers.
     """
 
     dataset: str
@@ -54,7 +54,7 @@ def others(params: Params) -> Iterator[Other]:
         if teacher.network != DEEPLAB:
             start, methods = teacher.weights, (*run.methods, *run.tune.methods)
             if teacher.checkpoint is not None:
-                start = "none"  # The checkpoint has them all.
+                start = "none"  # The checkpoint contains all weights.
             yield Other(dataset, "train_teacher", "teacher", teacher, start, methods, run.ablate.variants)
         for name in students(params):
             config = params.student(name)
@@ -67,7 +67,7 @@ def others(params: Params) -> Iterator[Other]:
 
 
 def wanted(params: Params) -> list[Start]:
-    """Every DeepLabV3+ that active recipes train from weights of a file, or whose backbone timm builds."""
+    """Every DeepLabV3+ of the active recipes that starts from given weights or has a backbone of timm."""
     from attnfd.models import from_timm
 
     found = {
@@ -90,11 +90,11 @@ def wanted(params: Params) -> list[Start]:
 
 
 def check(start: Start) -> str:
-    """Where weights are, or how large their download will be; downloads nothing.
+    """Where the weights are, or how large their download is. Downloads nothing.
 
     Raises:
-        UserError: there are no such weights, they are not those of the backbone, or the backbone cannot have
-            this output stride.
+        UserError: the weights do not exist or do not fit the backbone, or the backbone does not support this
+            output stride.
     """
     from attnfd.models import backbones
 
@@ -102,14 +102,14 @@ def check(start: Start) -> str:
         backbones.check_weights(start.backbone, "none", start.output_stride)
         return f"{start.weights}: not on this disk yet, a download of {megabytes:.0f} MB"
     backbones.check_weights(*start)
-    return f"{start.weights}: on this disk" if start.weights != "none" else "none: training starts at random"
+    return f"{start.weights}: on this disk" if start.weights != "none" else "none: random initial weights"
 
 
 def check_other(params: Params, other: Other, classes: int) -> str:
-    """Make a network of another kind, and compare its layers with the methods; downloads nothing.
+    """Build a network of another kind, and check that it has the layers of the methods. Downloads nothing.
 
     Raises:
-        UserError: it cannot be made, or a method compares a layer that it does not have.
+        UserError: the network cannot be built, or a method compares a layer that it does not have.
     """
     found = f"{other.config.made_of}, weights: {other.weights}"
     if other.weights == "imagenet":
@@ -148,10 +148,10 @@ def _try(params: Params, other: Other, classes: int) -> "Network | None":
 
 
 def fetch(params: Params) -> None:
-    """Get all weights now, before the teacher's training and not in the hours after it.
+    """Download all weights now, so that no download can fail in the hours after the teacher's training.
 
     Raises:
-        UserError: some cannot be had.
+        UserError: some weights cannot be downloaded or loaded.
     """
     from attnfd.models import backbones
 
@@ -168,7 +168,7 @@ def fetch(params: Params) -> None:
 
 
 def missing(backbone: str, weights: str) -> float | None:
-    """Megabytes that have to be downloaded before these weights can be loaded; None: nothing has to be."""
+    """Size of the download of these weights in megabytes; None if no download is needed."""
     if weights != "imagenet":
         return None
     from attnfd.models import backbones, from_timm

@@ -1,11 +1,11 @@
-"""`params.yaml`, typed: every section is a frozen model that refuses what it does not know.
+"""`params.yaml`, typed: every section is a frozen model that refuses unknown keys.
 
-A stage's settings for a dataset are merged from the general to the particular:
+A stage's settings for a dataset are merged from these sections. A later one overrides an earlier one:
 
     training  ←  <stage>  ←  recipes.<dataset>.training  ←  recipes.<dataset>.<stage>
 
-(`training` takes part in the two stages that train: `train_teacher` and `distill`.) A method's settings are
-`methods.<method>`, with `methods.<method>.on.<dataset>` laid over it. Its `epochs` replace `distill`'s, and
+(Only `train_teacher` and `distill` use `training`.) A method's settings are `methods.<method>`, and
+`methods.<method>.on.<dataset>` overrides them. Its `epochs` replace those of `distill`, and
 `students.<student>.epochs.<dataset>.<method>` replaces both.
 """
 
@@ -45,7 +45,7 @@ NAME = re.compile(r"[A-Za-z0-9_]{1,64}")
 """A name becomes part of paths, of the names of DVC's cells, and of the command lines in dvc.yaml."""
 
 TAKEN = ("teacher", "frozen", "untuned")
-"""Folders beside those of the students."""
+"""Names that folders next to those of the students have."""
 
 
 RECIPE = ("prepare", "training", "train_teacher", "distill", "evaluate")
@@ -55,7 +55,7 @@ TOP = (
 )  # fmt: skip
 
 NOT_THE_MODELS = {"method": {"on", "epochs"}, "student": {"epochs"}}
-"""Keys that have done their work once the settings of a cell are resolved."""
+"""Keys that nothing needs once the settings of a cell are resolved."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Settings:
     evaluate: Evaluate
 
     def of_the_model(self) -> dict[str, dict[str, Any]]:
-        """The sections that the weights of the cell's model follow from, as plain values."""
+        """The sections that decide the weights of the cell's model, as plain values."""
         own = ("train_teacher",) if self.student is None else ("distill", "student", "method")
         found = {
             name: getattr(self, name).model_dump(mode="json", exclude=NOT_THE_MODELS.get(name))
@@ -88,7 +88,7 @@ class Params:
     """The whole of `params.yaml`, resolved section by section.
 
     Raises:
-        UserError: at construction, if any section, axis or recipe does not hold; the message names the key.
+        UserError: at construction, if a section, axis or recipe is not valid; the message names the key.
     """
 
     def __init__(self, raw: Mapping[str, Any], source: str = PARAMS_FILE) -> None:
@@ -100,7 +100,7 @@ class Params:
         for name, recipe in self._mapping("recipes").items():
             _check_keys(recipe, RECIPE, f"{source}: recipes.{name}")
         self._check_axes()
-        # By itself, too: a recipe may hide a value of it, but not make it hold.
+        # Checked alone, too: a value must be valid even if every recipe overrides it.
         self._section(Training, "training")
         for dataset in self.raw["recipes"]:
             for stage in RECIPE[0], *RECIPE[2:]:
@@ -131,7 +131,8 @@ class Params:
                 )
             alike[name.lower()] = name
             if key == "students" and name.lower() in TAKEN:
-                raise UserError(f"{self.source}: {key}: found {name!r}; allowed: any but {', '.join(TAKEN)}")
+                taken = ", ".join(TAKEN)
+                raise UserError(f"{self.source}: {key}: found {name!r}; allowed: any name except {taken}")
 
     def _check_axes(self) -> None:
         for key, values, allowed in (
@@ -161,7 +162,7 @@ class Params:
                     )
 
     def _section(self, kind: type[SectionT], *layers: str) -> SectionT:
-        """The sections at these dotted paths, each laid over those before it."""
+        """The sections at these dotted paths merged; each one overrides those before it."""
         merged: dict[str, Any] = {}
         for path in layers:
             found = self._at(path)
@@ -171,7 +172,7 @@ class Params:
         try:
             return typed(kind, merged)
         except ValidationError as error:
-            # Blame the layer that has the last word on the key.
+            # The message names the last layer that sets the key.
             keys = error.errors()[0]["loc"]
             owners = [path for path in layers if _has(self._at(path), keys)] or list(layers)
             raise UserError(f"{self.source}: {owners[-1]}.{explain(kind, error)}") from None
@@ -238,7 +239,7 @@ class Params:
         return section
 
     def _check_nested(self, found: Mapping[str, Any], key: str, section: str, *inner: str) -> None:
-        """Check that a mapping has names of one section, and the mappings in it names of the next ones."""
+        """Check that the keys of a mapping are names in `section`, and keys inside are names in `inner`."""
         for name, inside in found.items():
             discovery.one_of(name, tuple(self.raw[section]), key)
             if inner:
@@ -252,18 +253,18 @@ class Params:
             discovery.one_of(variant, tuple(self.raw["ablate"]), f"{self.source}: ablate")
             layers.append(f"ablate.{variant}")
         config = discovery.component("distillers", method).Config
-        self._section(config, layers[0])  # A value must be valid even if a layer over it has another.
+        self._section(config, layers[0])  # A value must be valid even if a later layer overrides it.
         return self._section(config, *layers)
 
     def untuned(self, method: str, dataset: str) -> dict[str, Any]:
-        """What the trials of a method begin from: its settings without the chosen weight, and the epochs."""
+        """What the trials of a method start from: its settings without the chosen weight and the epochs."""
         general = self._at(f"methods.{method}")
         merged = _merge(general, self._at(f"methods.{method}.on.{dataset}"))
         kept = {key: value for key, value in merged.items() if key not in ("on", "epochs", "weight")}
         return {**kept, "weight": general["weight"]} if "weight" in general else kept
 
     def _on(self, method: str, dataset: str) -> list[str]:
-        """Where a method's settings for a dataset are, if it has any."""
+        """The path of a method's settings for a dataset, if it has any."""
         on = self._at(f"methods.{method}.on")
         for name in on if isinstance(on, dict) else ():
             discovery.one_of(name, tuple(self.raw["recipes"]), f"{self.source}: methods.{method}.on")
@@ -293,7 +294,7 @@ class Params:
         )
 
     def _trial(self, cell: Cell) -> tuple[Distill, Any]:
-        """What a trial trains with: the method's weight times the factor, in fewer epochs."""
+        """The settings of a trial: the method's weight times the factor, and fewer epochs."""
         method, distill = str(cell.method), self.distill(cell.dataset)
         self.method(method, cell.dataset)  # Its messages name the keys of the file.
         config = discovery.component("distillers", method).Config
@@ -317,7 +318,7 @@ def load_params(path: str | Path = PARAMS_FILE) -> Params:
     """Read and check a params file.
 
     Raises:
-        UserError: it is missing, is no YAML, or does not hold; the message names the key.
+        UserError: the file is missing, is not YAML, or has an invalid value; the message names the key.
     """
     path = Path(path)
     try:
@@ -330,10 +331,10 @@ def load_params(path: str | Path = PARAMS_FILE) -> Params:
 
 
 def parse_params(text: str, source: str) -> Params:
-    """Check the text of a params file; `source` opens the message when it does not hold.
+    """Read and check the text of a params file.
 
     Raises:
-        UserError: it is no YAML, or does not hold.
+        UserError: the text is not YAML, or has an invalid value; the message begins with `source`.
     """
     raw = load_yaml(text, source)
     if not isinstance(raw, dict):
@@ -356,7 +357,7 @@ def _check_keys(raw: Any, allowed: tuple[str, ...], where: str) -> None:
         discovery.one_of(key, allowed, f"{where}: section")
     for key in allowed:
         if key not in raw:
-            # DVC, too, refuses to run a stage of which a tracked key is missing.
+            # DVC also refuses to run a stage if one of its tracked keys is missing.
             raise UserError(f"{where}: section {key!r} is missing; allowed: {', '.join(allowed)}")
 
 

@@ -18,25 +18,25 @@ from attnfd.config.section import (
     within,
 )
 
-Epochs = Annotated[int, within(0, 1e5, "a training of more does not end")]
-Crop = Annotated[Side, within(8, 16384, "the network's features have a sixteenth of its sides")]
+Epochs = Annotated[int, within(0, 1e5, "a training of more epochs does not end")]
+Crop = Annotated[Side, within(8, 16384, "the sides of the network's features are a sixteenth of the crop's")]
 Scale = Annotated[
-    float, Field(gt=0), within(0.1, 10, "what is resized further is only dots, or fills memory")
+    float, Field(gt=0), within(0.1, 10, "smaller images are only dots, and larger ones fill the memory")
 ]
-Factor = Annotated[int | float, within(1e-4, 1e4, "a weight further from the paper's is another method")]
+Factor = Annotated[int | float, within(1e-4, 1e4, "a weight further from the paper's makes another method")]
 PIXELS = 2**30
-"""Most pixels of a step; their features need a hundred times the memory."""
+"""The most pixels of a step; their features need a hundred times as much memory."""
 
 Percent = Annotated[float, Field(ge=0, le=100)]
 Layer = Literal["backbone", "encoder", "decoder"]
 LAYERS: tuple[Layer, ...] = get_args(Layer)
 """The layers whose features can be distilled, in the order of computation (paper sec. 3.1)."""
 
-Weight = Annotated[NonNegative, Field(description="factor of the distillation loss beside cross-entropy")]
+Weight = Annotated[NonNegative, Field(description="factor of the distillation loss; cross-entropy has 1")]
 
 
 PositiveEpochs = Annotated[Epochs, Field(gt=0)]
-StepTime = Annotated[float, Field(gt=0), within(1e-3, 1e7, "a step of more than hours is no step")]
+StepTime = Annotated[float, Field(gt=0), within(1e-3, 1e7, "no training step takes longer")]
 
 
 class Axes(Section):
@@ -54,12 +54,12 @@ class AblateAxes(Axes):
     """Axes of the `ablate` matrix."""
 
     students: tuple[str, ...] = Field(min_length=1, description="students that the ablation trains")
-    variants: tuple[str, ...] = Field(min_length=1, description="names out of `ablate`")
+    variants: tuple[str, ...] = Field(min_length=1, description="names from `ablate`")
     seeds: tuple[Seed, ...] = Field(min_length=1, description="one training per seed")
 
 
 class TuneAxes(Axes):
-    """Axes of the `tune` matrix, beside `tune.factors`; without a method it has no cell."""
+    """Axes of the `tune` matrix, together with `tune.factors`. Without a method it has no cell."""
 
     students: tuple[str, ...] = Field(min_length=1, description="students that the trials train")
     methods: tuple[str, ...] = Field(description="methods whose weight is tuned; []: none")
@@ -69,29 +69,29 @@ class TuneAxes(Axes):
 class Run(Axes):
     """What runs: the axes of the DVC matrices."""
 
-    datasets: tuple[str, ...] = Field(min_length=1, description="names out of `recipes`")
-    students: tuple[str, ...] = Field(min_length=1, description="names out of `students`")
-    methods: tuple[str, ...] = Field(min_length=1, description="names out of `methods`")
+    datasets: tuple[str, ...] = Field(min_length=1, description="names from `recipes`")
+    students: tuple[str, ...] = Field(min_length=1, description="names from `students`")
+    methods: tuple[str, ...] = Field(min_length=1, description="names from `methods`")
     seeds: tuple[Seed, ...] = Field(min_length=1, description="one training per seed")
     ablate: AblateAxes
     tune: TuneAxes
 
 
 class Prepare(Section):
-    """Where a dataset comes from. The keys beside `reader` are the reader's own options."""
+    """Where a dataset comes from. All keys that are not listed here are the reader's own options."""
 
     model_config = ConfigDict(frozen=True, extra="allow", strict=True, allow_inf_nan=False)
 
-    reader: str = Field(description="a file of attnfd/readers/")
+    reader: str = Field(description="name of a file in attnfd/readers/")
     bits: Literal["auto", 8, 12, 16] = Field(
         default="auto",
-        description="of the values in images that are stored with more than 8; auto: the fewest of 8, 12 and "
-        "16 that have room for all values of the dataset",
+        description="bits of a value, for images that store more than 8; auto: the smallest of 8, 12 and 16 "
+        "that fits all values of the dataset",
     )
     percentiles: tuple[Percent, Percent] | None = Field(
         default=None,
-        description="instead of bits: values that so many per cent of the training pixels do not exceed "
-        "become 0 and 255, and with them the values outside",
+        description="[low, high], instead of bits: these percentiles of the training pixels' values become 0 "
+        "and 255, and values outside are clipped",
     )
 
     @model_validator(mode="after")
@@ -115,34 +115,36 @@ class Training(Section):
 
     splits: tuple[str, ...] = Field(min_length=1, description="splits of the dataset to train on")
     epochs: PositiveEpochs = Field(description="passes over these splits")
-    batch_size: Batch = Field(description="images per step; a last batch of one image is dropped (BN)")
+    batch_size: Batch = Field(description="images per step; BN needs two, so a last batch of one is dropped")
     lr: Rate = Field(description="learning rate of the backbone")
-    head_lr_factor: Rate = Field(description="everything but the backbone learns at lr times this")
+    head_lr_factor: Rate = Field(description="learning rate of all other layers, divided by lr")
     optimizer: Literal["sgd", "adamw"] = Field(
-        default="sgd", description="sgd; or adamw, for transformers, at an lr of about 6e-5"
+        default="sgd", description="sgd; or adamw, for transformers, with an lr of about 6e-5"
     )
-    momentum: Probability = Field(description="of SGD")
-    nesterov: bool = Field(description="Nesterov's momentum, of SGD")
-    weight_decay: NonNegative = Field(description="L2 penalty of SGD; of AdamW, apart from the gradient")
+    momentum: Probability = Field(description="momentum of SGD")
+    nesterov: bool = Field(description="true: SGD uses Nesterov's momentum")
+    weight_decay: NonNegative = Field(
+        description="sgd: an L2 penalty in the gradient; adamw: a decay apart from the gradient"
+    )
     decay_all: bool = Field(
-        default=True, description="weight decay of norms and biases, too; false: of the other weights alone"
+        default=True, description="true: all weights decay; false: norm layers and biases do not"
     )
     warmup: Probability = Field(
-        default=0, description="first part of the training, in which the learning rate rises from 0"
+        default=0, description="part of the training, at its start, in which the learning rate rises from 0"
     )
     clip_norm: NonNegative = Field(
-        default=0, description="largest norm of the gradient, of all weights together; 0: any"
+        default=0, description="largest norm of the gradient of all weights together; 0: no limit"
     )
     accumulate: Positive = Field(
-        default=1, description="steps whose gradients are averaged for one update of the weights"
+        default=1, description="number of steps whose gradients are averaged for one update of the weights"
     )
     ema: Probability = Field(
         default=0,
         description="share that a moving average of the weights keeps at each update; the average is then "
-        "what is evaluated and kept; 0: none",
+        "evaluated and stored in place of the weights; 0: no average",
     )
     schedule: Literal["cosine", "poly"] = Field(
-        description="per iteration to 0: cosine annealing, or (1 - t)^0.9"
+        description="how the learning rate falls to 0, step by step: cosine annealing, or (1 - t)^0.9"
     )
     crop: tuple[Crop, Crop] = Field(description="height, width of a training crop in pixels")
     scale: tuple[Scale, Scale] = Field(
@@ -150,44 +152,50 @@ class Training(Section):
     )
     scale_from: Literal["original", "short_side"] = Field(
         default="original",
-        description="what scale is relative to: the image's size; or the crop, whose short side times scale "
-        "becomes that of the image",
+        description="what scale is relative to. original: the image's size; short_side: the crop, so that "
+        "the image's short side becomes the crop's short side times scale",
     )
     flip: float = Field(ge=0, le=1, description="probability of a horizontal flip")
     jitter: Probability = Field(
         default=0,
         description="brightness, contrast and saturation are multiplied by random factors between 1 - jitter "
-        "and 1 + jitter; 0: not",
+        "and 1 + jitter; 0: no jitter",
     )
-    blur: Annotated[NonNegative, within(0, 10, "more leaves nothing to see")] = Field(
+    blur: Annotated[NonNegative, within(0, 10, "a stronger blur hides everything")] = Field(
         default=0,
-        description="largest deviation, in pixels, of a random Gaussian blur; 0: none",
+        description="largest standard deviation, in pixels, of a random Gaussian blur; 0: no blur",
     )
     class_weights: Literal["none", "balanced"] | dict[str, NonNegative] = Field(
         default="none",
         description="weights of the classes in the cross-entropy; balanced: the inverse of their pixels in "
-        "the splits to train on; or {name: weight}, and 1 for all others",
+        "the splits to train on; {name: weight}: these weights, and 1 for all other classes",
     )
     hard_pixels: float = Field(
         default=1,
         gt=0,
         le=1,
-        description="share of the pixels of a step, those with the largest loss, that count (OHEM); 1: all",
+        description="share of a step's pixels that count, those with the largest loss first (OHEM); 1: all",
     )
-    dice: NonNegative = Field(default=0, description="factor of a Dice loss beside cross-entropy; 0: without")
-    sync_bn: bool = Field(description="in several processes: BN over the whole batch, not over each part")
+    dice: NonNegative = Field(
+        default=0, description="factor of a Dice loss, added to cross-entropy; 0: no Dice loss"
+    )
+    sync_bn: bool = Field(
+        description="with several processes. true: BN sees the whole batch; false: each process sees its part"
+    )
     precision: Literal["32-true", "tf32", "bf16-mixed", "16-mixed", "auto"] = Field(
-        description="arithmetic of the step; tf32: 32-true, but a GPU may round factors to 10 bits; auto: "
-        "bf16-mixed where it is native to the device, else 32-true"
+        description="number format of a step; tf32: 32-true, but a GPU may round factors to 10 bits; auto: "
+        "bf16-mixed if the device supports it natively, else 32-true"
     )
-    deterministic: bool = Field(description="on a GPU, too: the same bits every time, in slower kernels")
-    validate_every: Positive = Field(description="epochs between validations; the last epoch always is one")
+    deterministic: bool = Field(
+        description="true: a GPU, too, gives the same bits in every run, with slower kernels"
+    )
+    validate_every: Positive = Field(description="epochs per validation; the last epoch is always validated")
 
     @model_validator(mode="after")
     def _no_scored_image(self) -> "Training":
         if {"val", "test"} & set(self.splits):
             raise ValueError(
-                f"splits: found {list(self.splits)}; allowed: any but val and test, which evaluate"
+                f"splits: found {list(self.splits)}; allowed: any except val and test, which evaluate models"
             )
         return self
 
@@ -197,7 +205,7 @@ class Training(Section):
         if self.batch_size * height * width > PIXELS:
             raise ValueError(
                 f"batch_size: found {self.batch_size} images of {height} × {width} pixels; allowed: at most "
-                f"{PIXELS} pixels in a step, as no machine has memory for more"
+                f"{PIXELS} pixels per step, as no machine has memory for more"
             )
         return self
 
@@ -212,12 +220,12 @@ class TrainTeacher(Training, NetworkConfig):
     """The teacher: network, initial weights, seed, training."""
 
     weights: str = Field(
-        description="imagenet, none, or a file; {backbone} in its path stands for the backbone's name"
+        description="imagenet, none, or a file; {backbone} in its path becomes the backbone's name"
     )
     attention: Attention
     checkpoint: str | None = Field(
-        description="a teacher trained elsewhere, taken instead of training one: a folder that train_teacher "
-        "wrote, or a DeepLabV3+ in the layout of the AttnFD authors; null: none"
+        description="a trained teacher to use instead of training one: a folder that train_teacher wrote, or "
+        "a DeepLabV3+ in the layout of the AttnFD authors; null: train one"
     )
     classes: tuple[str, ...] | None = Field(
         default=None,
@@ -227,13 +235,13 @@ class TrainTeacher(Training, NetworkConfig):
     class_map: dict[str, str] | None = Field(
         default=None,
         min_length=1,
-        description="a class of the dataset for each name of `classes`, several for the same one if need be; "
-        "what it does not name is dropped",
+        description="for each name in `classes`, a class of the dataset; several names may have the same "
+        "class, and a name that is left out is dropped",
     )
     fit_epochs: Annotated[Epochs, Field(ge=0)] = Field(
-        description="epochs in which new CBAMs of such a teacher are trained, and nothing else of it"
+        description="epochs that train new CBAMs of such a teacher; its other weights do not change"
     )
-    seed: Seed = Field(description="of initial weights, order and augmentation")
+    seed: Seed = Field(description="seed of initial weights, image order and augmentation")
 
     @model_validator(mode="after")
     def _mapped(self) -> Self:
@@ -241,10 +249,10 @@ class TrainTeacher(Training, NetworkConfig):
             return self
         for key in ("classes", "class_map"):
             if getattr(self, key) is None:
-                raise ValueError(f"{key}: missing; give classes and class_map, or none of the two")
+                raise ValueError(f"{key}: missing; give both classes and class_map, or neither")
         if self.checkpoint is None:
             raise ValueError(
-                "class_map: found without a checkpoint; allowed: beside one, as a teacher that is trained "
+                "class_map: found without a checkpoint; allowed: only with one, as a teacher that is trained "
                 "here learns the classes of the dataset"
             )
         return self
@@ -253,7 +261,7 @@ class TrainTeacher(Training, NetworkConfig):
 class Freeze(Section):
     """Checks made before the frozen teacher is written."""
 
-    images: Positive = Field(description="evaluation images on which frozen and live teacher are compared")
+    images: Positive = Field(description="number of validation images that compare frozen and live teacher")
     tolerance: Annotated[float, within(0, 1, "it is a relative difference")] = Field(
         gt=0, description="largest relative difference allowed"
     )
@@ -263,12 +271,11 @@ class Distill(Training):
     """Training of the students."""
 
     weights: str = Field(
-        description="imagenet, none, or a file; {backbone} in its path stands for the backbone's name"
+        description="imagenet, none, or a file; {backbone} in its path becomes the backbone's name"
     )
     unlabelled: tuple[str, ...] = Field(
         default=(),
-        description="splits whose images are trained on as well, without their labels: only the method's own "
-        "terms count there",
+        description="more splits to train on, without their labels: only the method's own terms use them",
     )
 
     @model_validator(mode="after")
@@ -276,28 +283,28 @@ class Distill(Training):
         both = [name for name in self.unlabelled if name in (*self.splits, "val", "test")]
         if both:
             raise ValueError(
-                f"unlabelled: found {', '.join(both)}; allowed: neither val nor test nor what splits has"
+                f"unlabelled: found {', '.join(both)}; allowed: any except val, test and those in splits"
             )
         return self
 
     encoder_dropout: Probability | None = Field(
         default=None,
-        description="after the ASPP of a student that is distilled; null: the first of its dropout. The "
-        "released code has 0, and its undistilled students 0.5",
+        description="dropout after the ASPP of a distilled student; null: the first value of its `dropout`. "
+        "In the released code it is 0, and 0.5 for undistilled students",
     )
 
 
 class Tune(Section):
-    """The trials from which a method's weight is chosen. All methods get the same ones."""
+    """The trials that choose a method's weight. All methods get the same trials."""
 
     factors: tuple[Factor, ...] = Field(
-        min_length=1, description="a trial for each: the method's weight times this"
+        min_length=1, description="one trial for each factor, with the method's weight times the factor"
     )
     share: Annotated[float, Field(gt=0, lt=1)] = Field(
-        description="part of the training images that a trial does not train on, but is scored on"
+        description="part of the training images that a trial does not train on; they score it"
     )
     epochs_factor: Annotated[float, within(0.01, 1, "a trial is a shorter training")] = Field(
-        description="a trial has the epochs of `distill` times this"
+        description="epochs of a trial, divided by those of `distill`"
     )
 
     @model_validator(mode="after")
@@ -308,18 +315,18 @@ class Tune(Section):
 
 
 class Evaluate(Section):
-    """Evaluation at original size, and the pictures it leaves."""
+    """Evaluation at original size, and its pictures."""
 
     batch_size: Batch = Field(description="images of one size per forward pass")
     kept: Positive = Field(
-        description="evaluation images whose class maps stay, for the report to choose from"
+        description="number of evaluation images whose class maps are stored; the report chooses from them"
     )
-    overlays: Positive = Field(description="of these, images drawn with their prediction and its features")
+    overlays: Positive = Field(description="number of these images that are drawn with their prediction")
     resize: Side | None = Field(
-        default=None, description="short side to evaluate at as well (513: the released code)"
+        default=None, description="short side of a second evaluation (513: the released code); null: none"
     )
     tile: Annotated[Side, within(32, 16384, "smaller tiles show too little")] | None = Field(
-        default=None, description="side of the tiles in which larger images are evaluated; null: whole images"
+        default=None, description="side of the tiles of larger images, in pixels; null: whole images"
     )
     overlap: Count = Field(default=128, description="pixels that two tiles share, up to half of a tile")
 
@@ -336,8 +343,8 @@ class Report(Section):
     title: str = Field(description="heading of the report")
     step_ms: dict[str, dict[str, dict[str, StepTime]]] = Field(
         default={},
-        description="milliseconds of a training step, by dataset, student and method, for the axis of hours; "
-        "`attnfd plan --equal-time --write` measures and writes them",
+        description="milliseconds of a training step, by dataset, student and method; the report computes "
+        "hours from them, and `attnfd plan --equal-time --write` measures them",
     )
 
 
@@ -347,17 +354,17 @@ class Student(NetworkConfig):
     weights: str | None = Field(
         default=None,
         description="a trained student to start from: its folder, relative to the repository's root, or a "
-        "model of MLflow, runs:/<run id>/<name> or models:/<name>/<version>; null: the backbone starts as "
-        "distill.weights says, and the rest anew",
+        "model of MLflow, runs:/<run id>/<name> or models:/<name>/<version>; null: the backbone starts from "
+        "`distill.weights`, and the other layers from random weights",
     )
     epochs: dict[str, dict[str, PositiveEpochs]] = Field(
         default={},
-        description="by dataset and method, epochs in place of those of `distill` and of the method: for a "
-        "student that is trained in equal time beside one in equal epochs, see `attnfd plan --equal-time`",
+        description="epochs by dataset and method; they replace those of `distill` and of the method. "
+        "`attnfd plan --equal-time --write` adds such students, to compare methods in equal time",
     )
 
     def start(self, weights: str) -> str:
-        """What its backbone starts from: `distill.weights`, unless a trained student replaces them."""
+        """The weights that its backbone starts from: `distill.weights`, or none after a trained student."""
         return weights if self.weights is None else "none"
 
     @model_validator(mode="after")
@@ -371,7 +378,7 @@ class Student(NetworkConfig):
 
 
 class Method(Section):
-    """What every distillation method has; each method's file extends it with its own options.
+    """The options of every distillation method. The file of a method adds its own options.
 
     The defaults are the paper's values, as in `params.yaml`.
     """
@@ -382,4 +389,4 @@ class Method(Section):
         description="passes over the training images; null: those of `distill`. For a comparison in equal "
         "time, see `attnfd plan --equal-time`",
     )
-    on: dict[str, dict[str, Any]] = Field(default={}, description="settings that differ, by dataset")
+    on: dict[str, dict[str, Any]] = Field(default={}, description="by dataset, settings that replace these")

@@ -1,4 +1,4 @@
-"""A section of `params.yaml`: what its values may be, and how a wrong one is reported."""
+"""A section of `params.yaml`: the values that are valid, and the message for one that is not."""
 
 import difflib
 import json
@@ -13,7 +13,7 @@ from attnfd.errors import UserError
 
 
 def within(least: float, most: float, why: str) -> AfterValidator:
-    """Bounds of a value, with the reason as the user reads it."""
+    """Bounds of a value, and the reason for them, which the message shows."""
 
     def check(value: float) -> float:
         if least <= value <= most:
@@ -28,15 +28,21 @@ Positive = Annotated[int, Field(gt=0), within(1, 1e6, "no machine has time or me
 Count = Annotated[int, Field(ge=0), within(0, 1e6, "no machine has time or memory for more")]
 NonNegative = Annotated[float, Field(ge=0), within(0, 1e9, "losses with larger factors overflow")]
 Divisor = Annotated[
-    float, Field(gt=0), within(1e-9, 1e9, "a loss overflows with less, and vanishes with more")
+    float,
+    Field(gt=0),
+    within(1e-9, 1e9, "a loss overflows with a smaller one and vanishes with a larger one"),
 ]
 Side = Annotated[int, Field(gt=0), within(1, 16384, "larger images do not fit into memory")]
 Batch = Annotated[int, Field(gt=0), within(1, 4096, "all images of a step are in memory at once")]
-Rate = Annotated[float, Field(gt=0), within(1e-9, 1e3, "SGD does not move with less, and diverges with more")]
+Rate = Annotated[
+    float,
+    Field(gt=0),
+    within(1e-9, 1e3, "SGD learns nothing with a smaller one and diverges with a larger one"),
+]
 Temperature = Annotated[
     float,
     Field(gt=0),
-    within(1e-3, 1e3, "a softmax has one class at lower temperatures, and is flat at higher ones"),
+    within(1e-3, 1e3, "a softmax picks one class at lower temperatures and is flat at higher ones"),
 ]
 Probability = Annotated[float, Field(ge=0, lt=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
@@ -53,9 +59,9 @@ else:
 
 
 class _Called(ModelMetaclass):
-    """A section that Python code makes: lists count as tuples, and a wrong value costs one line."""
+    """A section made in Python code: lists count as tuples, and an invalid value gives a one-line error."""
 
-    if not TYPE_CHECKING:  # Type checkers see the section's own fields.
+    if not TYPE_CHECKING:  # Type checkers use the section's own fields.
 
         def __call__(cls, *args: Any, **values: Any) -> Any:  # noqa: N805
             if args:
@@ -74,13 +80,17 @@ class Section(BaseModel, metaclass=_Called):
 
 
 LONGEST = 80
-"""Most letters of a wrong value that a message shows."""
+"""The most characters of an invalid value that a message shows."""
 
 SectionT = TypeVar("SectionT", bound=Section)
 
 
 def validate(kind: type[SectionT], raw: Mapping[str, Any], where: str) -> SectionT:
-    """Type a section; `where` opens the message when it does not hold."""
+    """A section from plain values.
+
+    Raises:
+        UserError: a value is not valid; the message begins with `where`.
+    """
     try:
         return typed(kind, raw)
     except ValidationError as error:
@@ -88,22 +98,22 @@ def validate(kind: type[SectionT], raw: Mapping[str, Any], where: str) -> Sectio
 
 
 def typed(kind: type[SectionT], raw: Mapping[str, Any]) -> SectionT:
-    # By way of JSON, strict types still take a list for a tuple and a whole number for a float.
+    # From JSON, strict types accept a list for a tuple and a whole number for a float.
     return kind.model_validate_json(json.dumps(raw, default=_plain))
 
 
 def _plain(value: Any) -> Any:
-    """What JSON has no word for: a section as its keys and values, anything else as text."""
+    """A value that JSON does not have: a section as its keys and values, anything else as text."""
     return value.model_dump() if isinstance(value, Section) else str(value)
 
 
 def explain(kind: type[Section], error: ValidationError) -> str:
-    """The first thing that is wrong, in the words of YAML."""
+    """The first error, in the words of YAML."""
     first, *others = error.errors()
     path = [str(part) for part in first["loc"]]
     choice = bool(path) and _is_choice(kind, path[0])
     if choice:
-        path = path[:1]  # The next part names a type of several that are allowed.
+        path = path[:1]  # The next part is the name of one of the allowed types.
     key = ".".join(path)
     if first["type"] == "extra_forbidden":
         if path[-1] in RENAMED:
@@ -127,7 +137,7 @@ def _shown(value: Any) -> str:
 
 
 def _is_choice(kind: type[Section], key: str) -> bool:
-    """Whether a key takes values of several types, None aside."""
+    """Whether a key takes values of several types, without counting None."""
     field = kind.model_fields.get(key)
     return field is not None and sum(one is not type(None) for one in _alternatives(field.annotation)) > 1
 
@@ -137,7 +147,7 @@ def _alternatives(annotation: Any) -> tuple[Any, ...]:
 
 
 def _wanted(error: Any) -> str:
-    """What pydantic wants, with an example where its word is not YAML's."""
+    """What pydantic expects, with an example if YAML has another word for it."""
     found = json.dumps(error["input"], default=_plain)
     if error["type"] in ("list_type", "tuple_type"):
         return f"a list, such as {found if isinstance(error['input'], list) else f'[{found}]'}"
@@ -152,7 +162,7 @@ def _wanted(error: Any) -> str:
 
 
 def _keys(kind: type[Section], path: list[str]) -> tuple[str, ...]:
-    """The keys of the section that lies at `path` inside a section."""
+    """The keys of the section at `path` inside a section."""
     for part in path:
         annotation = kind.model_fields[part].annotation
         # `Attention | None` has its section among its alternatives.

@@ -1,4 +1,4 @@
-"""What a stage is given."""
+"""The input of a stage."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Log(Protocol):
-    """Takes the curves of a training."""
+    """Receives the curves of a training."""
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
         """Log values of one step or epoch."""
@@ -30,7 +30,7 @@ class Silent:
         """Not logged."""
 
     def flush(self) -> None:
-        """Nothing waits."""
+        """Nothing to write."""
 
 
 @dataclass(frozen=True)
@@ -39,10 +39,10 @@ class Task:
 
     Attributes:
         params: the whole of `params.yaml`.
-        cell: what to work on; stages of a whole dataset use its `dataset` alone.
-        log: where the curves of a training go.
-        checkpoints: of the cell's training; None for stages that train nothing.
-        start: folder of the model that the student starts from, if the tracking store has it.
+        cell: what to work on. Stages of a whole dataset use only its `dataset`.
+        log: receives the curves of a training.
+        checkpoints: those of the cell's training; None for stages that train nothing.
+        start: folder of the model that the student starts from, if it comes from the tracking store.
     """
 
     params: Params

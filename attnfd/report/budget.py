@@ -1,4 +1,4 @@
-"""What the trainings of a report took: epochs and hours; and which of them are trained in equal time."""
+"""The epochs and hours of a report's trainings, and the students that are trained in equal time."""
 
 from collections.abc import Mapping
 
@@ -11,7 +11,7 @@ from attnfd.paths import TEACHER
 
 
 def with_hours(history: pd.DataFrame, params: Params, card: Card) -> pd.DataFrame:
-    """Trainings of methods, with the `hours` of every epoch's end: those of its steps, without validations.
+    """The history of all methods with `hours` at the end of each epoch: the time of the steps alone.
 
     A training is left out if `report.step_ms` has no time for it.
 
@@ -28,7 +28,7 @@ def with_hours(history: pd.DataFrame, params: Params, card: Card) -> pd.DataFram
 
 
 def _steps(params: Params, card: Card) -> int:
-    """Steps of an epoch of a student."""
+    """Steps per epoch of a student."""
     training = params.distill(card.name)
     labelled, unlabelled = (
         sum(card.splits[split].images for split in splits)
@@ -59,7 +59,7 @@ def beside(comparison: pd.DataFrame, history: pd.DataFrame, timed: pd.DataFrame)
 def split(comparison: pd.DataFrame, params: Params, dataset: str) -> Mapping[str, pd.DataFrame]:
     """The students with epochs of their own as `equal_time`, all others as `comparison`.
 
-    All are in `comparison` if every student is of one kind.
+    If all students have such epochs, or none has, all are in `comparison`.
     """
     students = comparison["student"]
     own = students.map(lambda key: key != TEACHER and dataset in params.student(key).epochs)

@@ -33,15 +33,15 @@ from attnfd.results.style import (
 HIGHLIGHTED = ("none", "attnfd")
 LOSS = OTHERS[0]
 ROW, LOW_ROW, COLUMN = 0.25, 0.17, 0.34
-"""Height of a row of a chart, the same of a table of classes, and width of its column, in inches."""
+"""In inches: height of a row of a chart, height of a row of a table of classes, width of its column."""
 WIDEST = 7.5
-"""Inches that a table of classes has room for, before its panels are below each other."""
+"""The most inches of a table of classes; the panels of a wider one are below each other."""
 NUMBERED = 4000
-"""Cells of a table of classes that are written as numbers, too: each takes a millisecond."""
+"""The most cells of a table of classes that also show numbers: each number takes a millisecond."""
 PLACES = (1.1, 1.22, 1.34)
-"""Of the columns beside a chart, in its widths."""
+"""Positions of the columns to the right of a chart, in widths of the chart."""
 SMALLEST_TERM = 1e-9
-"""Of cross-entropy; what is less is the rounding of a loss without other terms."""
+"""A share of cross-entropy. Smaller differences between loss and cross-entropy are rounding, not a term."""
 INTERVAL = "95 % interval of the difference"
 
 
@@ -80,7 +80,7 @@ def ablation(table: pd.DataFrame, names: Names) -> Figure:
 
 @styled
 def settings(table: pd.DataFrame, names: Names) -> Figure:
-    """Mean mIoU of AttnFD with other settings, the best on top, against AttnFD as it is.
+    """Mean mIoU of AttnFD with other settings, the best on top, against AttnFD with its own settings.
 
     Args:
         table: of `attnfd.analysis.tables.settings`.
@@ -94,7 +94,7 @@ def settings(table: pd.DataFrame, names: Names) -> Figure:
 
 @styled
 def tuning(table: pd.DataFrame, names: Names) -> Figure:
-    """Mean mIoU of the trials of every method over the factor of its weight; a ring is around the chosen one.
+    """Mean mIoU of the trials of every method over the factor of its weight; a ring marks the chosen factor.
 
     Args:
         table: of `attnfd.analysis.trials.table`.
@@ -165,7 +165,7 @@ def _name(axes: Axes, row: pd.Series, name: str) -> None:
 def curves(history: pd.DataFrame, rivals: Mapping[str, str], names: Names) -> Figure:
     """Terms of the loss and validation mIoU over the epochs: mean over the seeds, their range as a band.
 
-    The undistilled student, AttnFD and its runner-up stand out; the other methods are pale.
+    The undistilled student, AttnFD and its runner-up have colours; the other methods are pale.
 
     Args:
         history: of `attnfd.analysis.tables.curves`; ablations are left out.
@@ -178,7 +178,7 @@ def curves(history: pd.DataFrame, rivals: Mapping[str, str], names: Names) -> Fi
     all_axes = figure.subplots(len(rows), 2, sharex="row", squeeze=False)
     for (left, right), (student, of_student) in zip(all_axes, rows.items(), strict=True):
         named = [name for name in ("none", rivals.get(student), "attnfd") if name in colour]
-        # What is named is drawn last, over the others.
+        # Named methods are drawn last, over the others.
         for method in sorted(of_student["method"].unique(), key=[*named, ""].__contains__):
             of_method = of_student[of_student["method"] == method]
             known = method in (*named, "")
@@ -255,7 +255,7 @@ def per_class(table: pd.DataFrame, names: Names) -> Figure:
 
 
 def _by_gain(panels: Mapping[str, pd.DataFrame], classes: Sequence[str]) -> list[str]:
-    """The classes, those first that gain most from AttnFD, on average over the students that have both."""
+    """The classes by their gain from AttnFD, the largest first, as the mean over students that have both."""
     gains = [rows["attnfd"] - rows["none"] for rows in panels.values() if set(HIGHLIGHTED) <= set(rows)]
     if not gains:
         return list(classes)
@@ -267,11 +267,11 @@ def _by_gain(panels: Mapping[str, pd.DataFrame], classes: Sequence[str]) -> list
 def gains(table: pd.DataFrame, names: Names) -> Figure:
     """IoU by AttnFD minus that without distillation, by class, the largest gain first: mean over the seeds.
 
-    Of many classes those are shown that gain most and least.
+    With many classes, only those that gain most and least are shown.
 
     Args:
-        table: of `attnfd.analysis.tables.per_class`; ablations are left out, and students that lack one of
-            the two.
+        table: of `attnfd.analysis.tables.per_class`. Ablations are left out, and students without both
+            methods.
     """
     found = {}
     for student, rows in _students(table[table["variant"] == ""]).items():
@@ -331,7 +331,7 @@ def _scores(
 
 
 def _panels(rows: Mapping[str, int]) -> tuple[Figure, NDArray[np.object_]]:
-    """A panel per title below each other, each as high as its number of rows asks for."""
+    """A panel per title, one below the other; the height of each depends on its number of rows."""
     heights = [0.45 + ROW * count for count in rows.values()]
     figure = Figure((WIDTH, sum(heights) + 0.6))
     all_axes = figure.subplots(len(rows), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]

@@ -19,7 +19,7 @@ ONE_SEED = (
 
 
 def findings(found: pd.DataFrame, frames: Mapping[str, pd.DataFrame], names: Names) -> Iterator[Finding]:
-    """Of every student: AttnFD and its rivals, every method, the variants of AttnFD; then the warnings.
+    """For every student: AttnFD and its rivals, every method, the variants of AttnFD; then the warnings.
 
     Args:
         found: of `attnfd.analysis.tables.results`.
@@ -52,14 +52,14 @@ def doubts(warnings: Iterable[str]) -> Iterator[Finding]:
 
 
 def interval(low: float, high: float) -> str:
-    """`[+2.07, +7.40]` in per cent, or nothing where there is nothing to compare with."""
+    """`[+2.07, +7.40]` in per cent, or nothing if there is nothing to compare with."""
     return "" if pd.isna(low) else f"[{signed(low)}, {signed(high)}]"
 
 
 def _of_student(
     key: str, rows: pd.DataFrame, distilled: pd.DataFrame, teacher: float, names: Names
 ) -> Iterator[Finding]:
-    """AttnFD beside no distillation and the best other method, then every method."""
+    """AttnFD compared with no distillation and with the best other method, then every method."""
     student, ours = names.student(key), names.method("attnfd")
     miou = rows.set_index("method")["miou"]
     rivals = {"none": names.method("none")}
@@ -83,7 +83,7 @@ def _of_student(
 
 
 def _of_variants(student: str, called: str, rows: pd.DataFrame, names: Names) -> Iterator[Finding]:
-    """The best row of a table of variants beside the row that all are compared with, then every verdict."""
+    """The best variant of a table compared with the baseline, then every verdict."""
     compared = rows.dropna(subset="difference")
     baseline = rows[rows["difference"].isna()]
     if compared.empty or baseline.empty:
@@ -103,7 +103,7 @@ def _of_variants(student: str, called: str, rows: pd.DataFrame, names: Names) ->
 
 
 def _called(row: pd.Series, names: Names) -> str:
-    """A variant by the layers that it distils, or by its name."""
+    """The name of a variant: the layers that it distils, or its title."""
     layers = [layer for layer in LAYERS if row.get(layer, False)]
     return " + ".join(layers) or names.method(row["variant"])
 
@@ -115,7 +115,7 @@ def _gain(pair: Difference, rival: str, ours: str) -> str:
 
 
 def _verdicts(rows: pd.DataFrame, labels: pd.Series) -> str:
-    """`better: LAD, AttnFD; worse: CWD`, where there are several rows; empty with one seed."""
+    """`better: LAD, AttnFD; worse: CWD` if several rows have a verdict; empty with one seed."""
     by_verdict = {
         verdict: labels[rows["verdict"] == verdict] for verdict in ("better", "not significant", "worse")
     }

@@ -1,4 +1,4 @@
-"""Every figure of a report, with the sentences below it."""
+"""Every figure of a report, with its caption."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -20,7 +20,7 @@ from attnfd.results import examples, pictures, style
 
 
 class Picture(NamedTuple):
-    """A figure and its caption, plain text; a folded one shows when the reader opens it."""
+    """A figure and its caption in plain text; a folded one is visible only after the reader opens it."""
 
     figure: Figure
     caption: str
@@ -33,12 +33,14 @@ def draw(
     names: Names,
     frames: Mapping[str, pd.DataFrame],
 ) -> dict[str, Picture]:
-    """Every figure by the name of its file, in the order of the report; one without its methods is left out.
+    """Every figure by the name of its file, in the order of the report.
+
+    A figure is left out if its methods did not run.
 
     Args:
-        frames: `comparison`, `ablation`, `settings`, `curves` and `per_class`, of the functions of
-            `attnfd.analysis.tables`; `hours` of `attnfd.report.budget.with_hours`; if there are trials,
-            `tuning` of `attnfd.analysis.trials`; if there are students in equal time, `equal_time`.
+        frames: `comparison`, `ablation`, `settings`, `curves` and `per_class` from the functions of
+            `attnfd.analysis.tables`; `hours` from `attnfd.report.budget.with_hours`; if there are trials,
+            `tuning` from `attnfd.analysis.trials`; if there are students in equal time, `equal_time`.
 
     Raises:
         UserError: a cell has no results yet.
@@ -58,7 +60,7 @@ def _charts(names: Names, frames: Mapping[str, pd.DataFrame]) -> dict[str, Pictu
         "sizes": Picture(
             figures.sizes(comparison, names),
             "mIoU over the multiply-adds of an image. An arrow leads from the student without distillation "
-            "to the same student with AttnFD; what it costs in use does not change.",
+            "to the same student with AttnFD; its cost after training does not change.",
         ),
         "curves": Picture(
             figures.curves(frames["curves"], runners_up(comparison), names),
@@ -69,8 +71,8 @@ def _charts(names: Names, frames: Mapping[str, pd.DataFrame]) -> dict[str, Pictu
         ),
         "per_class": Picture(
             figures.per_class(per_class, names),
-            "IoU of every class in per cent. Classes that gain most from AttnFD come first. An empty cell is "
-            "below 0.5, or its class does not occur.",
+            "IoU of every class in per cent. Classes that gain most from AttnFD come first. In an empty "
+            "cell, the IoU is below 0.5, or the class does not occur.",
         ),
     }
     if "equal_time" in frames:
@@ -107,8 +109,8 @@ def _charts(names: Names, frames: Mapping[str, pd.DataFrame]) -> dict[str, Pictu
         drawn["gains"] = Picture(
             figures.gains(per_class, names),
             "IoU of every class by AttnFD minus that without distillation, the largest gain first. Hatched: "
-            f"losses.{' The line is ± the standard deviation over the seeds.' * several} Of more than "
-            f"{style.MANY} classes those that gain most and least.",
+            f"losses.{' The line is ± the standard deviation over the seeds.' * several} With more than "
+            f"{style.MANY} classes, only those that gain most and least are shown.",
         )
     return drawn
 
@@ -140,14 +142,14 @@ def _pictures(
 
 
 def runners_up(comparison: pd.DataFrame) -> dict[str, str]:
-    """Of every student the method with the best mean mIoU beside AttnFD, if there is another one."""
+    """For every student, the method with the best mean mIoU except AttnFD, if there is another one."""
     others = comparison[(comparison["student"] != TEACHER) & (comparison["method"] != "attnfd")]
     best = others.sort_values("miou", ascending=False, kind="stable").drop_duplicates("student")
     return dict(zip(best["student"], best["method"], strict=True))
 
 
 def _confusion(prepared: Prepared, cells: Sequence[Cell], names: Names, comparison: pd.DataFrame) -> Picture:
-    """The best student's confusions beside the teacher's."""
+    """The confusions of the best student and of the teacher, side by side."""
     students = comparison[comparison["student"] != TEACHER]
     best = students.sort_values("miou", ascending=False, kind="stable").iloc[0]
     wanted = best["student"], best["method"], None
@@ -160,13 +162,13 @@ def _confusion(prepared: Prepared, cells: Sequence[Cell], names: Names, comparis
     }
     return Picture(
         pictures.confusion(matrices, prepared.card.classes),
-        "What the pixels of a class are taken for, in per cent of the class. Left: the student and method "
+        "How the pixels of each class are predicted, in per cent of the class. Left: the student and method "
         f"with the best mIoU{', all seeds together' * (len(of_best) > 1)}; right: the teacher.",
     )
 
 
 def _predictions(prepared: Prepared, chosen: Sequence[Cell], names: Names) -> Picture:
-    """Predictions of a student's methods, the last one AttnFD's if there is one, and of the teacher."""
+    """Predictions of a student by method, with AttnFD last if it ran, and of the teacher."""
     *students, teacher = chosen
     kept = list(_arrays(teacher, paths.PREDICTIONS, ()))
     mious = {cell: _mious(cell, kept) for cell in chosen}
@@ -191,11 +193,11 @@ def _predictions(prepared: Prepared, chosen: Sequence[Cell], names: Names) -> Pi
     split = "test" if prepared.reported == "test" else "validation"
     return Picture(
         figure,
-        f"Predictions of {names.student(str(students[0].student))} and of the teacher. Of the {len(kept)} "
-        f"{split} images that evaluate kept: two that are typical of {judged}, the largest gains and the "
-        "largest loss against no distillation, and the lowest score; an image is shown once. Below each "
-        f"prediction is the mIoU of this image. Right: pixels that {judged} gets wrong. Seed "
-        f"{students[0].seed}.",
+        f"Predictions of {names.student(str(students[0].student))} and of the teacher. The images are chosen "
+        f"from the {len(kept)} {split} images that evaluate stored: two that are typical of {judged}, the "
+        "largest gains and the largest loss compared with no distillation, and the lowest score; no image "
+        f"is shown twice. Below each prediction is the mIoU of this image. Right: wrong pixels of {judged}. "
+        f"Seed {students[0].seed}.",
     )
 
 
@@ -209,7 +211,7 @@ def _mious(cell: Cell, ids: Sequence[str]) -> pd.Series:
 
 
 def _attention(prepared: Prepared, cell: Cell, names: Names) -> Iterator[tuple[str, Picture]]:
-    """What the attention of the teacher and of its student looks at: the last layer, then all of them."""
+    """Where the attention of the teacher and of its student looks: at the last layer, then at all layers."""
     maps = _arrays(cell, paths.ATTENTION, ("ids",))
     shown = examples.read(prepared, maps.pop("ids").tolist())
     found = {name.split("/")[1] for name in maps}
@@ -225,11 +227,11 @@ def _attention(prepared: Prepared, cell: Cell, names: Names) -> Iterator[tuple[s
         Picture(
             figure,
             f"{caption}, at the {layers[-1]}. Each map has its own scale, from its 2nd to its 98th "
-            "percentile. Agreement is the cosine between the refined features of both networks: it is all "
-            "that the loss sees with normalize: channel, so energies need not agree. Components: the first "
-            "three principal components of the refined features, each position's vector at length 1, as red, "
-            "green and blue. They are fitted to the teacher's features: where both networks have the same "
-            "colour, their features agree. The student has attention in training only.",
+            "percentile. Agreement is the cosine between the refined features of both networks. With "
+            "normalize: channel, the loss depends only on this cosine, so energies may differ. Components: "
+            "the first three principal components of the refined features, each position's vector at length "
+            "1, as red, green and blue. They are fitted to the teacher's features: where both networks have "
+            "the same colour, their features agree. The student has attention only in training.",
         ),
     )
     if len(layers) > 1:

@@ -1,4 +1,4 @@
-"""A page as one HTML file that needs no other: pictures, style and all that it offers to save are in it."""
+"""A page as one HTML file: it contains its pictures, its style, and all files that the reader can save."""
 
 from base64 import b64encode
 from collections.abc import Mapping
@@ -16,8 +16,8 @@ def write(page: Page, files: Mapping[str, bytes]) -> str:
     """The whole page.
 
     Args:
-        files: what the page shows and offers to save, by path: `figures/<name>.svg` of every picture, and
-            its `pdf/<name>.pdf`; `tables/<name>.csv`, `.tex` and `_full.tex` of every table.
+        files: what the page shows or lets the reader save, by path: `figures/<name>.svg` and
+            `pdf/<name>.pdf` of every picture; `tables/<name>.csv`, `.tex` and `_full.tex` of every table.
     """
     environment = Environment(
         loader=PackageLoader("attnfd.report", "."),
@@ -32,7 +32,7 @@ def write(page: Page, files: Mapping[str, bytes]) -> str:
         return Markup(vector.inline(files[f"figures/{picture.name}.svg"], picture.alt))
 
     def offers(*paths: str) -> list[tuple[str, str]]:
-        """Name and address of those files that there are."""
+        """Name and address of the files that exist."""
         return [(path.rpartition("/")[2], _address(path, files[path])) for path in paths if path in files]
 
     return environment.get_template("page.html.j2").render(page=page, drawn=drawn, offers=offers)

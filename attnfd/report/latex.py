@@ -6,7 +6,7 @@ from attnfd.report.layout import Table, Value
 
 ALIGN = {"left": "l", "center": "c", "right": "r"}
 WIDE = 7
-"""Columns of a table that takes the whole width of a page with two columns, in small letters."""
+"""A table of so many columns or more takes the full width of a two-column page, in small letters."""
 MARKS = {"best": r"\textbf{%s}", "second": r"\underline{%s}"}
 SPECIAL = {
     **{character: f"\\{character}" for character in "&%$#_{}"},
@@ -15,7 +15,7 @@ SPECIAL = {
     "\\": r"\textbackslash{}",
     "<": r"\textless{}",
     ">": r"\textgreater{}",
-    "[": "{[}",  # after a line's end it would be an option
+    "[": "{[}",  # At the beginning of a row it would be an option.
     "±": r"$\pm$",
     "−": r"$-$",
     "×": r"$\times$",
@@ -27,7 +27,7 @@ SPECIAL = {
 
 
 def write(table: Table, label: str) -> str:
-    """The whole `table` environment, labelled `tab:<label>`; a name of several rows is written once."""
+    """The whole `table` environment, labelled `tab:<label>`. A name of several rows is written once."""
     rows = [" \\\\\n".join(_group(group, table.headed)) + " \\\\\n" for group in table.rows]
     wide = len(table.columns) >= WIDE
     environment = "table*" if wide else "table"
@@ -59,7 +59,7 @@ def escape(text: str) -> str:
 
 
 def _group(rows: list[list[Value]], headed: bool) -> Iterator[str]:
-    """The lines of a group; the first column of a headed table stands beside all of them."""
+    """The lines of a group; in a headed table, the first column spans all of them."""
     for number, row in enumerate(rows):
         cells = [_cell(value) for value in row]
         if headed and len(rows) > 1:

@@ -1,6 +1,6 @@
-"""What a page is made of; `markdown`, `html` and `latex` write the same objects in their own way.
+"""The parts of a page; `markdown`, `html` and `latex` write the same objects, each in its format.
 
-All text is plain: the writers escape it.
+All text is plain, and the writers escape it.
 """
 
 import re
@@ -19,7 +19,7 @@ class Value(NamedTuple):
 
 
 class Column(NamedTuple):
-    """A column of a table: its title, where its text stands, and its values from top to bottom."""
+    """A column of a table: its title, its alignment, and its values from top to bottom."""
 
     title: str
     align: Align
@@ -28,7 +28,7 @@ class Column(NamedTuple):
 
 @dataclass(frozen=True)
 class Table:
-    """A table; `name` is that of its files, and `groups` counts the rows between two rules."""
+    """A table; `name` is the name of its files, and `groups` has the numbers of rows between the rules."""
 
     name: str
     caption: str
@@ -43,13 +43,13 @@ class Table:
 
     @property
     def headed(self) -> bool:
-        """Whether the first column names the groups, with one text in each."""
+        """Whether the first column names the groups: one text in each group."""
         first = [{row[0].text for row in group} for group in self.rows]
         return max(self.groups, default=0) > 1 and all(len(texts) == 1 for texts in first)
 
 
 class Picture(NamedTuple):
-    """`figures/<name>.svg`, and what it shows; a folded one shows when the reader opens it."""
+    """`figures/<name>.svg` and its caption; a folded one is visible only after the reader opens it."""
 
     name: str
     caption: str
@@ -57,12 +57,12 @@ class Picture(NamedTuple):
 
     @property
     def alt(self) -> str:
-        """What it shows in a sentence: the first of its caption."""
+        """The first sentence of the caption."""
         return re.split(r"(?<=[.:]) ", self.caption, maxsplit=1)[0].rstrip(".:")
 
 
 class Finding(NamedTuple):
-    """A sentence, and what it comes to."""
+    """A sentence, and its kind."""
 
     kind: Literal["better", "worse", "not significant", "note", "warning"]
     sentence: str
@@ -70,7 +70,7 @@ class Finding(NamedTuple):
 
 @dataclass(frozen=True)
 class Section:
-    """A heading and what stands below it, in this order."""
+    """A heading and the content below it, in this order."""
 
     title: str
     text: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""A page in Markdown, with pictures beside it in `figures/`."""
+"""A page in Markdown, with its pictures in `figures/`."""
 
 import re
 
@@ -10,13 +10,13 @@ MARKS = {"best": ("**", "**"), "second": ("*", "*")}
 
 def write(page: Page) -> str:
     """The whole page."""
-    link = "The same with every figure, in one file: [report.html](report.html)"
+    link = "The same report in one file with every figure: [report.html](report.html)"
     parts = [f"# {escape(page.title)}", escape(page.subtitle), link, *map(_section, page.sections)]
     return "\n\n".join(parts) + "\n"
 
 
 def table(found: Table) -> str:
-    """A table with its caption above; groups follow each other without a rule, which Markdown has not."""
+    """A table with its caption above it. There are no rules between groups, because Markdown has none."""
     lines = [
         [escape(column.title) for column in found.columns],
         [RULES[column.align] for column in found.columns],

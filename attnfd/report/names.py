@@ -1,4 +1,4 @@
-"""What tables and figures call students and methods: the titles of the components behind them."""
+"""The names of students and methods in tables and figures: the titles of their components."""
 
 from collections.abc import Mapping
 from typing import NamedTuple, Self
@@ -12,7 +12,7 @@ from attnfd.results.style import plain
 
 
 class Names(NamedTuple):
-    """Titles by key. A student that is called as its backbone has the backbone's title, any other its key."""
+    """Titles by key. A student named like its backbone has the backbone's title; others have their key."""
 
     students: Mapping[str, str]
     methods: Mapping[str, str]
@@ -32,11 +32,11 @@ class Names(NamedTuple):
         )
 
     def student(self, key: str) -> str:
-        """Of a student, or of the teacher's network."""
+        """The title of a student, or of the teacher's network."""
         return plain(self.teacher if key == TEACHER else self.students.get(key, key))
 
     def method(self, key: str) -> str:
-        """Of a method, of a variant of AttnFD, or `teacher` where there is none."""
+        """The title of a method or of a variant of AttnFD; `teacher` for an empty key."""
         return plain(self.methods.get(key, key) or TEACHER)
 
 

@@ -1,4 +1,4 @@
-"""The report of a dataset: what it found, in sentences, and the tables that show it."""
+"""The report of a dataset: its findings in sentences, and the tables that show them."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
@@ -34,7 +34,7 @@ SECTIONS = {
     "data": DATA,
     "recipe": MADE,
 }
-"""In their order, the section of a table or picture by what its name starts with."""
+"""The section of a table or picture, by the beginning of its name, in the order of the page."""
 
 READING = (
     "Scores are in per cent, at the original size of the images, from one confusion matrix over the whole "
@@ -46,27 +46,28 @@ READING = (
     "comparisons.",
 )
 SEEDS = (
-    "± is the sample standard deviation over the seeds. Better and worse mean that the interval leaves out 0."
+    "± is the sample standard deviation over the seeds. Better and worse mean that 0 is outside the interval."
 )
 TEST = (
-    "Scores are of the test split, which decides nothing. mIoU on val is of the split on which the epochs "
-    "are chosen."
+    "Scores are from the test split, which decides nothing. mIoU on val is from the split on which the "
+    "epochs are chosen."
 )
 PAPER = "The paper's numbers come from its own training; epochs, crops and weights of this recipe may differ."
 EVERY = "Every method; Δ is the difference to the student without distillation."
 STEPS = "Equal steps. Δ is the difference to the student without distillation."
 TIME = (
-    "Equal time: as many epochs of every method as params.yaml has for the student. Δ is the difference to "
-    "the student without distillation, which is trained longer."
+    "Equal time: every method has the epochs that params.yaml lists for the student. Δ is the difference to "
+    "the student without distillation, which is trained in more epochs."
 )
 HOURS = (
-    "Hours are those of the training's steps on the machine that measured them (report.step_ms), without "
-    "validations."
+    "Hours are the time of a training's steps, without validations. report.step_ms has the time of a step "
+    "on the machine that measured it."
 )
 IN_USE = (
-    "These are the networks in use. The teacher keeps its attention; a student has connectors and attention "
-    "in training only. Multiply-adds are those of the first image that is scored. Latency depends on the "
-    "machine: attnfd benchmark models measures it, and the report's run in MLflow shows mIoU over latency."
+    "These are the networks after training. The teacher keeps its attention; a student has connectors and "
+    "attention only in training. Multiply-adds are those of the first image that is scored. Latency depends "
+    "on the machine: attnfd benchmark models measures it, and the report's run in MLflow shows mIoU over "
+    "latency."
 )
 
 
@@ -85,11 +86,10 @@ def page(
 
     Args:
         found: of `attnfd.analysis.tables.results`.
-        frames: by name, of the functions `comparison`, `ablation`, `settings`, `networks` and `data` of that
-            module, the first split by `attnfd.report.budget`, `recipe` of `attnfd.report.provenance`,
-            `public` of `attnfd.report.public`, and, if there are trials, `tuning` of
-            `attnfd.analysis.trials`.
-        pictures: `SECTIONS` says where each goes.
+        frames: by name: `comparison` (split by `attnfd.report.budget`), `ablation`, `settings`, `networks`
+            and `data` from the functions of that module; `recipe` from `attnfd.report.provenance`; `public`
+            from `attnfd.report.public`; if there are trials, `tuning` from `attnfd.analysis.trials`.
+        pictures: `SECTIONS` has the section of each.
         warnings: of `prepare`.
         made: sentences on how the report was made.
     """
@@ -173,7 +173,7 @@ def _comparison(frame: pd.DataFrame, names: Names, name: str, caption: str) -> T
 
 
 def _budget(frame: pd.DataFrame) -> Iterator[Column]:
-    """The epochs of a training, where they differ, and its hours, where a step was measured."""
+    """The epochs of a training if they differ, and its hours if its step is measured."""
     students = frame["student"] != TEACHER
     if frame.loc[students, "epochs"].nunique() > 1:
         yield _column("epochs", "right", frame["epochs"].map("{:.0f}".format).where(students, ""))
@@ -192,7 +192,7 @@ def _public(frame: pd.DataFrame, names: Names) -> Table:
         _column("source", "left", frame["source"].replace("", "this report")),
     )
     caption = (
-        "Students without a teacher: this run's and the paper's beside public ones, trained in other ways."
+        "Students without a teacher: those of this run and of the paper, and public ones with other training."
     )
     return Table("public", caption, columns, _groups(frame))
 
@@ -228,8 +228,8 @@ def _tuning(frame: pd.DataFrame, names: Names) -> Table:
         _column("trials", "right", frame["trials"].map(str)),
     )
     caption = (
-        "Trials of the weight of every method: mean mIoU on training images that were held out. Bold is what "
-        "attnfd choose takes."
+        "Trials of the weight of every method: mean mIoU on training images that were held out. Bold marks "
+        "the weight that attnfd choose takes."
     )
     return Table("tuning", caption, columns, tuple(frame.groupby("method", sort=False).size()))
 
@@ -243,12 +243,12 @@ def _networks(frame: pd.DataFrame, names: Names) -> Table:
         _column("multiply-adds", "right", frame["multiply_adds"].map(_billions)),
         _column("of the teacher's", "right", frame["multiply_adds_share"].map(_share)),
     )
-    return Table("networks", "Size of the networks, and their work on one image.", columns, (len(frame),))
+    return Table("networks", "Size of the networks, and their cost for one image.", columns, (len(frame),))
 
 
 def _recipe(frame: pd.DataFrame) -> Table:
     columns = tuple(_column(str(name), "left", frame[name]) for name in frame)
-    caption = "Settings of the trainings, as params.yaml names them, beside the paper's (sec. 4.2)."
+    caption = "Settings of the trainings, as params.yaml names them, and those of the paper (sec. 4.2)."
     return Table("recipe", caption, columns, (len(frame),))
 
 
@@ -263,7 +263,7 @@ def _data(frame: pd.DataFrame) -> Table:
 
 
 def _scores(frame: pd.DataFrame) -> Iterator[Column]:
-    """The columns that follow from `attnfd.analysis.tables.aggregate`; the headline first."""
+    """The columns from `attnfd.analysis.tables.aggregate`, mIoU first."""
     yield Column("mIoU", "right", _ranked(frame, "miou", map(spread, frame["miou"], frame["miou_std"])))
     yield _column("Δ", "right", frame["difference"].map(signed))
     yield _column("95 % interval", "center", map(interval, frame["low"], frame["high"]))
@@ -281,12 +281,12 @@ def _scores(frame: pd.DataFrame) -> Iterator[Column]:
 
 
 def _tested(frame: pd.DataFrame) -> bool:
-    """Whether the scores are of a test split."""
+    """Whether the scores are from a test split."""
     return bool((frame["split"] == "test").all())
 
 
 def _paper(frame: pd.DataFrame) -> Iterator[Column]:
-    """The paper's scores and ours minus the paper's, where it has any."""
+    """The paper's scores, and ours minus the paper's, if the paper has any."""
     if "paper_miou" not in frame:
         return
     yield _column("paper's mIoU", "right", map(spread, frame["paper_miou"], frame["paper_std"]))
@@ -298,7 +298,7 @@ def _paper(frame: pd.DataFrame) -> Iterator[Column]:
 
 
 def _ranked(frame: pd.DataFrame, column: str, texts: Iterable[str]) -> list[Value]:
-    """The texts; the best of every student is marked, and the second of three or more; equals share it."""
+    """The texts, marked for every student: the best, and the second of three or more. Equals share a mark."""
     students = frame["student"]
     place = frame[column].map(percent).astype(float).groupby(students).rank(method="dense", ascending=False)
     rivals = students.map(students.value_counts())

@@ -1,4 +1,4 @@
-"""Pictures of images: what networks predict, and what their attention looks at."""
+"""Pictures of images: what networks predict, and where their attention looks."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -19,13 +19,13 @@ from attnfd.results.style import INK, QUIET, short, styled
 Pixels = NDArray[np.uint8]
 
 TILE, GAP = 1.2, 0.05
-"""Width of a small picture and what is between two, in inches."""
+"""Width of a small picture, and the gap between two, in inches."""
 LINE = 0.19
 """Height of a line of text, in inches."""
 LARGEST, SMALLEST = 400, 128
-"""Pixels of a small picture's width: a photograph that has more is reduced, a heat map drawn on as many."""
+"""Width of a small picture in pixels: the most of a photograph, and the least of a heat map."""
 HEAT, OPAQUE = "inferno", 0.62
-"""Colours of a heat map, and how much of the image it covers."""
+"""Colours of a heat map, and its opacity over the image."""
 
 
 class Column(NamedTuple):
@@ -48,8 +48,8 @@ def predictions(
 
     Args:
         columns: by the name of the network.
-        judged: the one whose errors are shown.
-        reasons: why each image is here; its id is written behind it.
+        judged: the network whose errors are shown.
+        reasons: why each image was chosen; its id is written after the reason.
     """
     handles = class_handles(
         np.stack([shown.targets, *(column.preds for column in columns.values())]), classes, palette
@@ -84,8 +84,8 @@ def attention(images: Pixels, maps: Mapping[str, Pixels], layers: Sequence[str],
         images: RGB (B, H, W, 3).
         maps: by network and place, such as `student/encoder/refined`: levels (B, h, w), 0 to 255, or colours
             (B, h, w, 3).
-        layers: those to show.
-        student: what to call it.
+        layers: the layers to show.
+        student: the name of the student.
     """
     kinds = list(dict.fromkeys((name.split("/")[0], name.split("/")[2]) for name in maps))
     called = {"student": student}
@@ -112,7 +112,7 @@ def attention(images: Pixels, maps: Mapping[str, Pixels], layers: Sequence[str],
 
 
 def blend(image: Pixels, levels: Pixels) -> Pixels:
-    """A heat map (h, w) laid over an image (H, W, 3) in grey."""
+    """A heat map (h, w) over a grey image (H, W, 3)."""
     size = _size(image, SMALLEST)
     grey = np.asarray(Image.fromarray(image).convert("L").resize(size, Image.Resampling.BILINEAR), np.float64)
     level = np.asarray(Image.fromarray(levels).resize(size, Image.Resampling.BILINEAR))
@@ -133,7 +133,7 @@ def _size(image: Pixels, smallest: int = 0) -> tuple[int, int]:
 
 
 def _reduced(image: Pixels, *, smooth: bool) -> Pixels:
-    """An image as large as it is drawn; colours of classes are not mixed."""
+    """An image at the size of its drawing. If not `smooth`, no colours are mixed, as for classes."""
     how = Image.Resampling.BOX if smooth else Image.Resampling.NEAREST
     size = _size(image)
     return image if size == image.shape[1::-1] else np.asarray(Image.fromarray(image).resize(size, how))
@@ -147,7 +147,7 @@ def _above(axes: Axes, text: str) -> None:
 def _grid(
     images: Pixels, titles: Sequence[str], *, above: float, below: float, bottom: float
 ) -> tuple[Figure, NDArray[np.object_]]:
-    """Empty axes, a row per image, each in the images' shape; the other arguments are room in inches."""
+    """Empty axes in the shape of the images, a row per image; the other arguments are margins in inches."""
     lines = 1 + max(title.count("\n") for title in titles)
     top = LINE * lines + 0.05
     tile = TILE * images.shape[1] / images.shape[2]

@@ -14,7 +14,7 @@ METHODS = ("none", "kd", "at", "sp", "ickd", "overhaul", "dist", "cirkd", "lad",
 
 
 CLASSES = {"voc": 21, "cityscapes": 19}
-"""Of its datasets."""
+"""Number of classes of the paper's datasets."""
 
 
 class Score(NamedTuple):
@@ -26,14 +26,14 @@ class Score(NamedTuple):
 
 
 def printed(card: Card) -> str:
-    """The reader of a dataset that the paper has, in its classes; classes of your own are not comparable."""
+    """The reader of a dataset with the paper's classes; "" for others, whose scores are not comparable."""
     return card.reader if CLASSES.get(card.reader) == len(card.classes) else ""
 
 
 def comparison(table: pd.DataFrame, reader: str) -> pd.DataFrame:
     """`attnfd.analysis.tables.comparison` with the columns `paper_miou`, `paper_std` and `paper_accuracy`.
 
-    They are between 0 and 1, empty where the paper prints none; a dataset that it has not gets no columns.
+    They are between 0 and 1, and empty if the paper prints none. For other datasets there are no columns.
     """
     scores = {
         (student, method): score
@@ -54,7 +54,7 @@ def ablation(table: pd.DataFrame, reader: str) -> pd.DataFrame:
 
 
 def training(reader: str) -> dict[str, str]:
-    """The paper's training (sec. 4.2) by setting; on data that it has not, that on VOC."""
+    """The paper's training (sec. 4.2) by setting; for other datasets, its training on VOC."""
     return {**TRAINING, **OTHER_TRAINING.get(reader, {})}
 
 
@@ -74,7 +74,7 @@ TRAINING: Mapping[str, str] = {
 OTHER_TRAINING: Mapping[str, Mapping[str, str]] = {
     "cityscapes": {"epochs": "50", "batch_size": "4", "lr": "0.01", "crop": "512, 1024"},
 }
-"""The trainings of sec. 4.2, as `attnfd.report.provenance` writes settings."""
+"""The trainings of sec. 4.2, written as `attnfd.report.provenance` writes settings."""
 
 COMPARISON: Mapping[str, Mapping[str, list[Score]]] = {
     "voc": {

@@ -1,6 +1,6 @@
-"""How a report was made: commit, command, data, versions, and the settings beside the paper's.
+"""How a report was made: commit, command, data, versions, and the settings compared with the paper's.
 
-Nothing of the machine is in it, so that equal runs write equal reports; the runs in MLflow have that.
+It contains nothing about the machine, so that equal runs write equal reports. The runs in MLflow do.
 """
 
 import platform
@@ -21,26 +21,26 @@ from attnfd.report import paper
 from attnfd.report.names import Names
 
 SOURCES = ("attnfd", "networks", "stages", "dvc.yaml", "params.yaml")
-"""What a result follows from; a commit of anything else, such as `dvc.lock`, leaves the report as it is."""
+"""The files that decide a result. A commit of other files, such as `dvc.lock`, does not change the report."""
 PACKAGES = ("attnfd", "torch", "torchvision", "numpy", "pandas", "matplotlib")
 
 
 def facts(params: Params, prepared: Prepared, names: Names) -> Iterator[str]:
-    """A sentence each."""
+    """The facts, one sentence for each."""
     card, run = prepared.card, params.run
     yield f"Code and params: {commit()}."
     yield f"Command: dvc repro report@{card.name}"
     splits = ", ".join(f"{split.images} images in {name}" for name, split in card.splits.items())
     yield f"Data: {card.name}, read by attnfd/readers/{card.reader}.py; {splits}."
-    yield f"Content of the data: SHA-256 {card.sha256} of the index, which has that of every file."
-    yield f"Seeds: {_listed(run.seeds)}; of the ablation {_listed(run.ablate.seeds)}."
+    yield f"Content of the data: SHA-256 {card.sha256} of the index, which lists the SHA-256 of every file."
+    yield f"Seeds: {_listed(run.seeds)}; seeds of the ablation: {_listed(run.ablate.seeds)}."
     yield f"Settings of the methods that differ from the defaults: {_changed(params, card.name, names)}."
     yield f"Versions: {', '.join(_versions())}."
-    yield "The machine and the times are in the runs of MLflow: attnfd ui."
+    yield "The runs in MLflow list the machine and the times: attnfd ui."
 
 
 def commit() -> str:
-    """The last commit that changed what results follow from, and whether there are later changes."""
+    """The last commit that changed `SOURCES`, and whether there are later changes."""
     with suppress(OSError, subprocess.CalledProcessError):  # No git here, or no repository.
         found = _git("log", "-1", "--format=%H", "--", *SOURCES).strip()
         edited = _git("status", "--porcelain", "--", *SOURCES).strip()
@@ -50,7 +50,7 @@ def commit() -> str:
 
 
 def recipe(params: Params, dataset: str) -> pd.DataFrame:
-    """Every setting of the two trainings beside the paper's: `setting`, `teacher`, `students`, `paper`."""
+    """The settings of both trainings and the paper's; columns `setting`, `teacher`, `students`, `paper`."""
     teacher, students = params.train_teacher(dataset), params.distill(dataset)
     printed = paper.training(params.prepare(dataset).reader)
     kind = "backbone" if teacher.network == DEEPLAB else "network"

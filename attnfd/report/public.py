@@ -1,4 +1,4 @@
-"""Students that were trained without a teacher elsewhere, by the reader of the dataset."""
+"""Published students that others trained without a teacher, by the reader of the dataset."""
 
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
@@ -19,9 +19,9 @@ class Baseline(NamedTuple):
 
 
 def baselines(comparison: pd.DataFrame, reader: str) -> pd.DataFrame:
-    """Of every student that has public baselines: its mIoU without a teacher here, in the paper, elsewhere.
+    """The mIoU without a teacher here, in the paper and elsewhere, for every student with public baselines.
 
-    Columns: those of `Baseline`, with `miou` between 0 and 1; `source` is "" for this run. Empty on other
+    Columns: those of `Baseline`, with `miou` between 0 and 1; `source` is "" for this run. Empty for other
     datasets.
 
     Args:

@@ -1,4 +1,4 @@
-"""Which images of a split a report shows: typical ones, those that AttnFD changes most, and a failure."""
+"""The images of a split that a report shows: typical ones, those that AttnFD changes most, and a failure."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -16,13 +16,13 @@ class Chosen(NamedTuple):
 
 
 def choose(ours: pd.Series, none: pd.Series | None) -> list[Chosen]:
-    """Two typical images, two of the largest gain, one of the largest loss, one of the lowest score.
+    """Two typical images, two with the largest gain, one with the largest loss, one with the lowest score.
 
-    No image is chosen twice. Of equals the first is taken.
+    No image is chosen twice. Of equal images, the first one is chosen.
 
     Args:
         ours: mIoU of a method on each image, by id.
-        none: that of the undistilled student; None: gains and losses are left out.
+        none: the same for the undistilled student; None leaves out gains and losses.
 
     Example:
         >>> ours = pd.Series({"a": 0.5, "b": 0.1, "c": 0.9, "d": 0.6, "e": 0.7, "f": 0.8})
@@ -40,7 +40,7 @@ def choose(ours: pd.Series, none: pd.Series | None) -> list[Chosen]:
 
 
 def _rankings(ours: pd.Series, none: pd.Series | None) -> Iterator[tuple[pd.Series, int, str]]:
-    """What the images are ranked by, how many are taken, and why."""
+    """The values that rank the images, how many images are chosen, and why."""
     yield -(ours - ours.median()).abs(), 2, TYPICAL
     if none is not None:
         gain = ours - none

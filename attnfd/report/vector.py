@@ -1,4 +1,4 @@
-"""Figures as files that stay crisp: SVG for pages, PDF for LaTeX. Equal figures give equal bytes."""
+"""Figures as vector graphics: SVG for pages, PDF for LaTeX. Equal figures give equal bytes."""
 
 import io
 import re
@@ -11,32 +11,32 @@ from matplotlib.figure import Figure
 from attnfd.results.style import EDGE, GRID, INK, PALE, QUIET, styled
 
 THEMED = {INK: "--ink", QUIET: "--quiet", PALE: "--pale", EDGE: "--line", GRID: "--line"}
-"""Colours that a page replaces by its own, by the names of its variables."""
+"""Colours that a page replaces by its own, with the names of the page's variables."""
 
 _LOOK: dict[str, Any] = {"bbox_inches": "tight", "pad_inches": 0.08, "facecolor": "white"}
 _SVG = dict.fromkeys(("Date", "Creator", "Format", "Type"))
 _PDF = dict.fromkeys(("CreationDate", "Creator", "Producer"))
 _FONT = b"'DejaVu Sans'"
 _BACKGROUND = "patch_1"
-"""What matplotlib calls the first thing that it draws."""
+"""The id that matplotlib gives to the first object that it draws."""
 
 
 @styled
 def files(figure: Figure, name: str) -> tuple[bytes, bytes]:
-    """The figure as SVG and as PDF; `name` tells its parts from those of other figures in one page."""
+    """The figure as SVG and as PDF. `name` makes the ids of its parts unique in a page of several figures."""
     svg, pdf = io.BytesIO(), io.BytesIO()
     with rc_context({"svg.hashsalt": name}):
         figure.savefig(svg, format="svg", metadata=_SVG, **_LOOK)
-    figure.set_layout_engine("none")  # Everything is at its place now.
+    figure.set_layout_engine("none")  # The layout is final now.
     figure.savefig(pdf, format="pdf", metadata=_PDF, **_LOOK)
     return svg.getvalue().replace(_FONT, _FONT + b", sans-serif"), pdf.getvalue()
 
 
 def inline(svg: bytes, label: str) -> str:
-    """An SVG as an element of an HTML page: without background, in the page's colours and font.
+    """An SVG as an element of an HTML page: without background, with the page's colours and font.
 
     Args:
-        label: what the figure shows, for those who cannot see it.
+        label: what the figure shows, for readers who cannot see it.
     """
     root = ElementTree.fromstring(svg)
     used = set(re.findall(r"#([\w-]+)", svg.decode()))

@@ -1,4 +1,4 @@
-"""What the attention of a network looks at (paper, figure 1), and where a student agrees with its teacher."""
+"""Where the attention of a network looks (paper, figure 1), and where a student agrees with its teacher."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -16,11 +16,11 @@ from attnfd.models.network import Network
 from attnfd.models.taps import Tap
 
 FITTED = 20_000
-"""Positions, about, of which principal components are computed; a large image has more."""
+"""About how many positions are used to fit the principal components; a large image has more."""
 
 
 class Pair(NamedTuple):
-    """Features (B, C, h, w) of both networks at a layer."""
+    """Features (B, C, h, w) of both networks at one layer."""
 
     student: Tensor
     teacher: Tensor
@@ -30,12 +30,12 @@ class Pair(NamedTuple):
 def energies(
     model: Network, images: Tensor, distiller: Distiller | None = None
 ) -> dict[str, NDArray[np.float32]]:
-    """Mean over the channels of the squared features, at each tap, raw and where there is attention refined.
+    """Mean over the channels of the squared features at each tap: raw, and refined if it has attention.
 
     Args:
         model: a teacher with attention in its forward path, or a student.
         images: uint8 (B, 3, H, W).
-        distiller: what a student was trained with; its attention refines the student's features.
+        distiller: the one that trained the student; its attention refines the student's features.
 
     Returns:
         `backbone/raw`, `backbone/refined`, … → (B, h, w).
@@ -62,10 +62,10 @@ def pairs(student: Network, teacher: Network, images: Tensor, distiller: Distill
 
     Args:
         images: uint8 (B, 3, H, W).
-        distiller: what the student was trained with.
+        distiller: the one that trained the student.
 
     Returns:
-        A pair for each layer; none without attention.
+        A pair for each layer; empty without attention.
     """
     for network in (student, teacher, distiller):
         network.eval()
@@ -98,7 +98,7 @@ def agreements(found: Mapping[str, Pair]) -> dict[str, NDArray[np.float32]]:
 def components(found: Mapping[str, Pair]) -> dict[str, NDArray[np.uint8]]:
     """The first three principal components as red, green and blue, so that equal colours are equal features.
 
-    Both the components and their scale, from the 2nd to the 98th percentile, are the teacher's.
+    The components, and their scale from the 2nd to the 98th percentile, come from the teacher's features.
 
     Returns:
         `teacher/backbone/components`, `student/backbone/components`, … → (B, h, w, 3).
@@ -111,15 +111,15 @@ def components(found: Mapping[str, Pair]) -> dict[str, NDArray[np.uint8]]:
 
 
 def _colours(pair: Pair) -> list[NDArray[np.uint8]]:
-    """Of the teacher and the student; a single position has no components, and is black."""
-    from sklearn.decomposition import PCA  # Takes a second, and few evaluations need it.
+    """The colours of the teacher and of the student. A single position has no components and is black."""
+    from sklearn.decomposition import PCA  # This import takes a second, and few evaluations need it.
 
     teacher, student = (features.movedim(1, -1).numpy() for features in (pair.teacher, pair.student))
     rows = teacher.reshape(-1, teacher.shape[-1])
     if len(rows) < 2:
         return [np.zeros((*teacher.shape[:-1], 3), dtype=np.uint8)] * 2
     fitted = rows[:: max(1, len(rows) // FITTED)]
-    with np.errstate(invalid="ignore"):  # Of features that are all alike no share is explained.
+    with np.errstate(invalid="ignore"):  # If all features are equal, the explained variance is 0 / 0.
         pca = PCA(min(3, *fitted.shape), svd_solver="randomized", random_state=0).fit(fitted)
     low, high = np.percentile(pca.transform(fitted), (2, 98), axis=0)
     colours = []

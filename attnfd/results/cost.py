@@ -1,4 +1,4 @@
-"""What a network costs, whatever runs it."""
+"""What a network costs, independent of the machine."""
 
 import torch
 from torch import nn
@@ -6,14 +6,15 @@ from torch.utils.flop_counter import FlopCounterMode
 
 
 def count_parameters(network: nn.Module) -> int:
-    """Numbers that were learned; running statistics are none."""
+    """Number of learned values, without the running statistics of BN."""
     return sum(parameter.numel() for parameter in network.parameters())
 
 
 def multiply_adds(network: nn.Module, size: tuple[int, int]) -> int:
     """Multiply-adds of convolutions and matrix products, for one image of (height, width).
 
-    As it computes them, see `AtrousConv` and `JoiningConv`. The network is to be in eval mode.
+    They are counted as the network computes them, see `AtrousConv` and `JoiningConv`. The network must be in
+    eval mode.
     """
     device = next(network.parameters()).device
     counter = FlopCounterMode(display=False)

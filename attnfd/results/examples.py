@@ -15,14 +15,14 @@ from attnfd.data.prepared import Prepared
 
 
 class Examples(NamedTuple):
-    """Images of one size: RGB (B, H, W, 3), and their ground truth (B, H, W), 255 = void, all uint8."""
+    """Images of one size: RGB (B, H, W, 3), and their ground truth (B, H, W), 255 = void; both uint8."""
 
     ids: list[str]
     images: NDArray[np.uint8]
     targets: NDArray[np.uint8]
 
     def at(self, positions: Sequence[int]) -> "Examples":
-        """Some of them."""
+        """The examples at some positions."""
         chosen = list(positions)
         return Examples(
             [self.ids[position] for position in chosen], self.images[chosen], self.targets[chosen]
@@ -30,7 +30,7 @@ class Examples(NamedTuple):
 
 
 def choose(prepared: Prepared, count: int) -> list[str]:
-    """Ids of `count` images of the reported split, spread evenly over those of the commonest size."""
+    """Ids of `count` images of the reported split, spread evenly over the images of the most common size."""
     rows = prepared.split(prepared.reported)
     sizes = list(zip(rows["height"], rows["width"], strict=True))
     commonest = Counter(sizes).most_common(1)[0][0]
@@ -39,7 +39,7 @@ def choose(prepared: Prepared, count: int) -> list[str]:
 
 
 def read(prepared: Prepared, ids: Sequence[str]) -> Examples:
-    """Images and ground truth of images of the reported split, of one size, in the order of `ids`."""
+    """Images of one size from the reported split, with ground truth, in the order of `ids`."""
     rows = prepared.split(prepared.reported).set_index("id").loc[list(ids)]
     table = label_table(prepared.card.labels)
     return Examples(
@@ -56,7 +56,7 @@ def _files(prepared: Prepared, rows: pd.DataFrame, kind: str) -> list[BytesIO]:
 
 
 def evenly(count: int, total: int) -> list[int]:
-    """The middles of `count` equal parts of `total`; all positions if there are fewer.
+    """The middles of `count` equal parts of `total` positions; all positions if there are fewer.
 
     Example:
         >>> evenly(3, 12)

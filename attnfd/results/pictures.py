@@ -1,4 +1,4 @@
-"""Pictures of single models: what they predict, confuse, attend to, and how they trained.
+"""Pictures of single models: predictions, confusions, attention and learning curves.
 
 Every function returns a figure and saves nothing.
 """
@@ -27,7 +27,7 @@ RIGHT, WRONG = (205, 222, 235), (213, 94, 0)
 TILE = 1.15
 """Width of a small picture, in inches."""
 NAMED = 40
-"""Classes that a legend names."""
+"""The most classes that a legend names."""
 CELL, SMALLEST_CELL = 0.34, 0.075
 """Sides of a cell of a confusion matrix, in inches."""
 
@@ -39,10 +39,10 @@ def overlays(
     classes: Sequence[str],
     palette: Sequence[Sequence[int]],
 ) -> Figure:
-    """A row per image: image, ground truth, a column per prediction; for a single one also its errors.
+    """A row per image: image, ground truth, a column per prediction. A single prediction also has its errors.
 
     Args:
-        preds: class maps (B, H, W) by the title of their column.
+        preds: class maps (B, H, W) by column title.
         palette: an RGB colour per class.
     """
     columns = {"image": shown.images, "ground truth": paint(shown.targets, palette)}
@@ -71,7 +71,7 @@ def overlays(
 def class_handles(
     maps: NDArray[np.uint8], classes: Sequence[str], palette: Sequence[Sequence[int]]
 ) -> list[Patch]:
-    """The classes that occur in class maps; of more than a legend names, those with most pixels."""
+    """The classes that occur in class maps; if a legend cannot name all, those with the most pixels."""
     pixels = np.bincount(maps.ravel(), minlength=VOID + 1)[:VOID]
     largest = np.argsort(-pixels, kind="stable")[: min(NAMED, np.count_nonzero(pixels))]
     handles = [
@@ -91,7 +91,7 @@ def paint(maps: NDArray[np.uint8], palette: Sequence[Sequence[int]]) -> NDArray[
 
 
 def errors(preds: NDArray[np.uint8], targets: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Where class maps (…) are wrong (…, 3): wrong pixels stand out, void is white."""
+    """The errors of class maps (…) in colour (…, 3): wrong pixels orange, right ones pale, void white."""
     painted = np.where((preds == targets)[..., None], RIGHT, WRONG).astype(np.uint8)
     painted[targets == VOID] = VOID_COLOUR
     return painted
@@ -99,7 +99,7 @@ def errors(preds: NDArray[np.uint8], targets: NDArray[np.uint8]) -> NDArray[np.u
 
 @styled
 def confusion(matrices: Mapping[str, NDArray[np.integer]], classes: Sequence[str]) -> Figure:
-    """Confusion matrices (K, K) by title, in per cent of their rows: what a class is taken for."""
+    """Confusion matrices (K, K) by title, in per cent of their rows: how each class is predicted."""
     many = len(classes) > MANY
     cell = max(CELL * MANY / len(classes), SMALLEST_CELL) if many else CELL
     look = {"size": min(8.5, 65 * cell)}
@@ -123,7 +123,7 @@ def confusion(matrices: Mapping[str, NDArray[np.integer]], classes: Sequence[str
 def shade(
     axes: Axes, values: NDArray[np.floating], *, numbered: bool, aspect: Literal["equal", "auto"] = "equal"
 ) -> AxesImage:
-    """Draw per cents (rows, columns) in shades of a colour; `numbered`: those above 0 as numbers, too."""
+    """Draw percentages (rows, columns) in shades of a colour; `numbered`: also as numbers, except 0."""
     axes.grid(False)
     axes.spines[:].set_visible(False)
     for row, column in np.argwhere(values >= 0.5) if numbered else ():
@@ -134,7 +134,7 @@ def shade(
 
 @styled
 def attention(images: NDArray[np.uint8], maps: Mapping[str, NDArray[np.uint8]]) -> Figure:
-    """A row per image and layer: maps of every network's features, such as their energy or their components.
+    """A row per image and layer: maps of each network's features, such as their energy or components.
 
     Args:
         images: RGB (B, H, W, 3).
@@ -162,7 +162,7 @@ def attention(images: NDArray[np.uint8], maps: Mapping[str, NDArray[np.uint8]]) 
 
 
 def brightness(energies: NDArray[np.floating]) -> NDArray[np.uint8]:
-    """Energies (B, h, w) as levels 0 to 255, from each map's 2nd to its 98th percentile."""
+    """Energies (B, h, w) as levels from 0 to 255; the scale is each map's 2nd to 98th percentile."""
     low, high = np.percentile(energies, (2, 98), axis=(1, 2), keepdims=True)
     return np.rint(255 * np.clip((energies - low) / np.maximum(high - low, 1e-30), 0, 1)).astype(np.uint8)
 
@@ -190,7 +190,7 @@ def curves(history: pd.DataFrame) -> Figure:
 
 
 def scale_curves(loss: Axes, miou: Axes) -> None:
-    """Axes over whole epochs: a loss on a log scale in plain numbers, a validation's mIoU."""
+    """Scale two axes over whole epochs: a loss on a log scale with plain numbers, and a validation mIoU."""
     loss.set_yscale("log")
     loss.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5, 7)))
     loss.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
@@ -207,7 +207,7 @@ def _rgb(colour: Sequence[int]) -> tuple[float, float, float]:
 def _grid(
     images: NDArray[np.uint8], columns: int, *, left: float, bottom: float
 ) -> tuple[Figure, NDArray[np.object_]]:
-    """Empty axes, a row per image, each in the images' shape; `left` and `bottom` leave room in inches."""
+    """Empty axes in the shape of the images, a row per image. `left` and `bottom` are margins in inches."""
     height = TILE * images.shape[1] / images.shape[2]
     size = (TILE * columns + left, (height + 0.04) * len(images) + 0.4 + bottom)
     figure = Figure(size, layout=ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, hspace=0, wspace=0))

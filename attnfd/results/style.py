@@ -1,4 +1,4 @@
-"""One look for every figure, and PNG files whose bytes follow from what they show."""
+"""One style for every figure, and PNG files: equal figures give equal bytes."""
 
 import io
 import itertools
@@ -15,14 +15,14 @@ PALE = "#d9dce1"
 EDGE = "#c4c8ce"
 GRID = "#e7e9ec"
 DARK = "#14181d"
-"""Of text on a light cell of a heat map, which stays light where a page turns dark."""
+"""Colour of text on a light cell of a heat map; the cell stays light on a dark page."""
 BASELINE = "#6b7280"
 OURS = "#d55e00"
 OTHERS = (
     "#0072b2", "#009e73", "#cc79a7", "#56b4e9", "#e69f00",
     "#8b62c7", "#8c6d31", "#4d9221", "#1597a5", "#c51b7d",
 )  # fmt: skip
-"""`OURS` and the first five are Okabe and Ito's, for the colour-blind; markers tell apart as well."""
+"""`OURS` and the first five are by Okabe and Ito, for colour-blind readers. Markers differ as well."""
 
 _MARKERS = "^vDPX<>*pd"
 
@@ -45,11 +45,11 @@ _STYLE = {
     "legend.fontsize": 8.5,
     "legend.frameon": False,
     "lines.linewidth": 1.6,
-    # PDF with fonts that a printer takes, SVG with text that a reader can search.
+    # PDF with fonts that publishers accept, SVG with text that readers can search.
     "pdf.fonttype": 42,
     "svg.fonttype": "none",
     "text.color": INK,
-    # The name of a class may have dollar signs.
+    # The name of a class may contain dollar signs.
     "text.parse_math": False,
     "xtick.color": INK,
     "xtick.labelsize": 8.5,
@@ -60,31 +60,31 @@ _STYLE = {
 }
 
 WIDTH = 6.0
-"""Of a figure, in inches: panels lie below each other, so that its text is still to be read on a phone."""
+"""Width of a figure in inches. Panels are below each other, so that you can read the text on a phone."""
 
 DPI = 150
 LARGEST = 10_000
-"""Pixels along a side of a picture, about; a larger figure has fewer to the inch."""
+"""About the most pixels along a side of a picture; a larger figure gets fewer pixels per inch."""
 
 MANY = 24
-"""Classes that a picture has room for; of more it names a part, or draws them smaller."""
+"""The most classes that a picture has room for. With more, it names some of them or draws them smaller."""
 
 LONGEST = 24
-"""Characters of a label."""
+"""The most characters of a label."""
 
 styled = matplotlib.style.context(["default", _STYLE])
-"""Decorator of the functions that draw; settings of the machine do not reach their figures."""
+"""Decorator of the functions that draw. Settings of the machine do not change their figures."""
 
 
 def colours(methods: Sequence[str]) -> dict[str, str]:
-    """A colour per method: grey for `none`, one that stands out for `attnfd`, the others in order."""
+    """A colour per method: grey for `none`, a bright one for `attnfd`, and the others in order."""
     others = itertools.cycle(OTHERS)
     fixed = {"none": BASELINE, "attnfd": OURS}
     return {method: fixed.get(method) or next(others) for method in methods}
 
 
 def markers(methods: Sequence[str]) -> dict[str, str]:
-    """A marker per method, as `colours`."""
+    """A marker per method, like `colours`."""
     others = itertools.cycle(_MARKERS)
     fixed = {"none": "s", "attnfd": "o"}
     return {method: fixed.get(method) or next(others) for method in methods}
@@ -101,14 +101,14 @@ def plain(name: str) -> str:
 
 
 def short(name: str) -> str:
-    """A plain name, cut to what a label has room for."""
+    """A plain name, cut to `LONGEST` characters."""
     line = plain(name)
     return line if len(line) <= LONGEST else f"{line[: LONGEST - 1]}…"
 
 
 @styled
 def save(figure: Figure, path: Path) -> None:
-    """Write a PNG of at most 256 colours, a third of the size of one in true colour, and without metadata."""
+    """Write a PNG without metadata and with at most 256 colours, a third as large as in true colour."""
     drawn = io.BytesIO()
     dpi = min(DPI, LARGEST / max(figure.get_size_inches()))
     figure.savefig(drawn, format="png", dpi=dpi, bbox_inches="tight", pad_inches=0.08)

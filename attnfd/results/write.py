@@ -1,4 +1,4 @@
-"""What an evaluation leaves in a folder: numbers, tables and pictures. Equal results give equal bytes."""
+"""The files that an evaluation writes: numbers, tables and pictures. Equal results give equal bytes."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -29,11 +29,11 @@ OVERLAYS_PICTURE = "overlays.png"
 ATTENTION_PICTURE = "attention.png"
 CURVES_PICTURE = "curves.png"
 ATTENDED = 2
-"""Of the images that are drawn, those whose attention is drawn, too."""
+"""Number of the drawn images that are drawn with attention, too."""
 
 
 class Evaluated(NamedTuple):
-    """The content of `metrics.json`, and some of the images that are drawn: ids, and uint8 (B, 3, H, W)."""
+    """The content of `metrics.json`, and some of the drawn images: their ids, and uint8 (B, 3, H, W)."""
 
     metrics: dict[str, Any]
     ids: list[str]
@@ -41,13 +41,12 @@ class Evaluated(NamedTuple):
 
 
 def evaluate(model: nn.Module, prepared: Prepared, config: Evaluate, folder: str | Path) -> Evaluated:
-    """Evaluate a network on the reported split, on the device that it is on, and write the results.
+    """Evaluate a network on the reported split, on the network's device, and write the results.
 
-    Beside it, `val` of `metrics.json` has the main scores on the validation split, which may be the same one.
-    The folder gets `metrics.json` (its `multiply_adds` are those of the split's first image),
-    `per_class.csv`, `confusion.npz` (`ids`, and uint32 `matrices`, one per image), `confusion.png`,
-    `predictions.npz` (class map by id, of the images that are kept) and `overlays.png` (of those that are
-    drawn).
+    The folder gets `metrics.json`, `per_class.csv`, `confusion.npz` (`ids`, and uint32 `matrices`, one per
+    image), `confusion.png`, `predictions.npz` (class maps of the kept images, by id) and `overlays.png` (the
+    drawn images). In `metrics.json`, `val` has the main scores on the validation split, which may be the
+    reported split, and `multiply_adds` are those of the split's first image.
     """
     folder = Path(folder)
     device = next(model.parameters()).device
@@ -90,13 +89,13 @@ def evaluate(model: nn.Module, prepared: Prepared, config: Evaluate, folder: str
     style.save(overlays, folder / OVERLAYS_PICTURE)
     attended = shown.at(examples.evenly(ATTENDED, len(shown.ids)))
     shown_images = torch.from_numpy(attended.images).permute(0, 3, 1, 2)
-    if tiles is not None:  # Attention is drawn of whole images, so of the first tile.
+    if tiles is not None:  # Attention is drawn of a whole forward pass: here of the first tile.
         shown_images = shown_images[..., : tiles.size, : tiles.size]
     return Evaluated(metrics, attended.ids, shown_images)
 
 
 def summary(matrices: NDArray[np.int64], classes: Sequence[str]) -> dict[str, Any]:
-    """Scores of a split's confusion matrices (N, K, K), as `metrics.json` has them."""
+    """Scores of a split's confusion matrices (N, K, K), in the form of `metrics.json`."""
     matrix = matrices.sum(0)
     found = scores(matrix)
     return {
@@ -137,10 +136,10 @@ def write_attention(
     """Write `attention.npz` (`ids`, and uint8 maps by `<network>/<place>`) and `attention.png`.
 
     Args:
-        energies: of a network, then of a place in it such as `encoder/refined`: (B, h, w), of
-            `evaluated.images`.
-        agreements: by `student/encoder/agreement` and so on: cosines (B, h, w).
-        components: by `teacher/encoder/components` and so on: colours (B, h, w, 3).
+        energies: those of `evaluated.images` (B, h, w), by network and then by place in it, such as
+            `encoder/refined`.
+        agreements: cosines (B, h, w) by name, such as `student/encoder/agreement`.
+        components: colours (B, h, w, 3) by name, such as `teacher/encoder/components`.
     """
     levels: dict[str, Any] = {
         f"{network}/{place}": pictures.brightness(energy)
@@ -161,7 +160,7 @@ def write_curves(folder: Path, history: Path) -> None:
 
 
 def _multiply_adds(model: nn.Module, height: int, width: int, tiles: Tiles | None) -> int:
-    """Those of an image, or of all of its tiles."""
+    """The multiply-adds of an image, or of all of its tiles."""
     if tiles is None:
         return multiply_adds(model.eval(), (height, width))
     count = len(tiles.starts(height)) * len(tiles.starts(width))

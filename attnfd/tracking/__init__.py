@@ -1,1 +1,1 @@
-"""Everything MLflow: the store, a run per model, a run per report, the registry."""
+"""All use of MLflow: the store, a run per model, a run per report, the registry."""

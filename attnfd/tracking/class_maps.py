@@ -1,4 +1,4 @@
-"""A logged model as MLflow's Python function: it segments images, and refuses anything else in a sentence.
+"""A logged model as MLflow's Python function: it segments images, and explains why it refuses other inputs.
 
 Every logged model has a copy of this module and of all that it imports; see `attnfd.tracking.exported`.
 """
@@ -21,7 +21,7 @@ CARD, WEIGHTS = "card.json", "model.safetensors"
 
 
 class Refused(MlflowException):
-    """What was found, and what is allowed."""
+    """The error for invalid inputs: what was found, and what is allowed."""
 
     def __init__(self, found: str, allowed: str) -> None:
         self.sentence = f"inputs: found {found}; allowed: {allowed}"
@@ -52,13 +52,13 @@ def images(inputs: Any) -> np.ndarray:
     """Inputs as RGB images (B, H, W, 3), uint8.
 
     Raises:
-        Refused: they are none.
+        Refused: they are not images.
     """
     shape = np.shape(inputs)
     if not isinstance(inputs, np.ndarray) or len(shape) != 4 or 0 in shape or shape[3] != 3:
         raise Refused(f"the shape {shape}", "RGB images of one size, (images, height, width, 3)")
     numbers = "whole numbers from 0 to 255"
-    # What JSON brings is an array of objects: a server that made bytes of them would turn 0.5 into 0.
+    # Inputs from JSON are an array of objects. A cast to bytes would turn 0.5 into 0 without an error.
     values = np.array(inputs.tolist()) if inputs.dtype == object else inputs
     if values.dtype.kind not in "iu":
         found = "floats" if values.dtype.kind == "f" else f"values of type {values.dtype.name}"
@@ -69,7 +69,10 @@ def images(inputs: Any) -> np.ndarray:
 
 
 def _load_pyfunc(path: str) -> ClassMaps:
-    """Called by MLflow. On a GPU if there is one; `MLFLOW_DEFAULT_PREDICTION_DEVICE` names another device."""
+    """Load a logged model; MLflow calls this.
+
+    It runs on `MLFLOW_DEFAULT_PREDICTION_DEVICE` if set, else on a GPU if there is one, else on the CPU.
+    """
     folder = Path(path)
     card = json.loads((folder / CARD).read_text(encoding="utf-8"))
     network = restore(card, folder / WEIGHTS, str(folder / CARD))

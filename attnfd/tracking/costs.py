@@ -1,4 +1,4 @@
-"""What every training cost, from the runs of the store: no out of the pipeline may hold a duration."""
+"""The cost of every training, from the runs of the store: outputs of the pipeline contain no durations."""
 
 from collections.abc import Sequence
 from statistics import median
@@ -21,7 +21,7 @@ TEXT = ("student", "method")
 
 def collect(client: "MlflowClient", experiment: str, chosen: Sequence[Cell]) -> pd.DataFrame:
     """A row per cell: its labels, median `seconds_per_step` and `images_per_second` over the epochs, peaks of
-    memory in MiB, and `training_seconds`; empty where the store has no run that trained the cell's model.
+    memory in MiB, and `training_seconds`; empty if the store has no run that trained the cell's model.
     """
     rows = []
     for cell in chosen:
@@ -39,7 +39,7 @@ def collect(client: "MlflowClient", experiment: str, chosen: Sequence[Cell]) -> 
 
 def table(collected: pd.DataFrame) -> pd.DataFrame:
     """A row per student, method and variant: numbers of `seeds` and of `runs`, means over the runs, the
-    highest peaks, and `vs_none`, how many times the undistilled student's seconds a step takes.
+    highest peaks, and `vs_none`, the seconds of a step divided by those of the undistilled student.
     """
     by = ["student", "method", "variant"]
     costs = collected.groupby(by, sort=False, as_index=False).agg(
@@ -65,15 +65,15 @@ def markdown(costs: pd.DataFrame) -> str:
 
 
 def gaps(costs: pd.DataFrame) -> str:
-    """A sentence on the trainings that the store has no run of, or nothing."""
+    """A sentence about the trainings that have no run in the store, or nothing."""
     missing, of = (costs["seeds"] - costs["runs"]).sum(), costs["seeds"].sum()
     if not missing:
         return ""
-    return f"The store has no run of {missing} of {of} trainings: they ran elsewhere, or logged no costs."
+    return f"The store has no run for {missing} of {of} trainings: they ran elsewhere, or logged no costs."
 
 
 def _shown(costs: pd.DataFrame) -> dict[str, list[str]]:
-    """The table's columns as text, without GPU memory where no GPU was used."""
+    """The table's columns as text, without GPU memory if no GPU was used."""
     method = costs["method"] + (" " + costs["variant"]).where(costs["variant"] != "", "")
     columns = {
         "student": list(costs["student"]),

@@ -1,4 +1,4 @@
-"""What a run was trained and validated on, as MLflow's column and filter of datasets have it."""
+"""The datasets that a run was trained and validated on, for MLflow's column and filter of datasets."""
 
 import json
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def inputs(card: "Card") -> list["DatasetInput"]:
-    """The dataset as what a training learns from, and as what validates it; MLflow wants a name for each."""
+    """The dataset twice, for training and for validation; MLflow needs a name for each."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     source = json.dumps({"uri": paths.prepared(card.name).as_posix()})

@@ -1,7 +1,7 @@
-"""A trained network in the store: weights, card, and the code that makes a network of them.
+"""A trained network in the store: weights, card, and the code that builds the network from them.
 
-A logged model runs without this package: it has a copy of the modules that it needs, under a package name of
-their own, so that models of several versions, and this package beside them, work in one process.
+A logged model runs without this package. It has a copy of the modules that it needs, in a package with a
+unique name. So models of several versions, and this package, work in one process.
 """
 
 import hashlib
@@ -32,20 +32,20 @@ if TYPE_CHECKING:
     from mlflow.models import Model
 
 LOADER = "attnfd.tracking.class_maps"
-"""The module that makes a Python function of a logged model."""
+"""The module that makes a logged model a Python function."""
 
 NETWORK = "network"
 """The folder of a logged model's data that has the card and the weights."""
 
 REQUIREMENTS = ("numpy", "pydantic", "safetensors", "torch", "torchvision")
-"""What the copied modules import, beside MLflow; a kind of networks and your own code need others, too."""
+"""What the copied modules import besides MLflow. A kind of networks and your own code may need more."""
 
 OWN = "own"
 """The folder of the copied package that has your own code."""
 
 
 def log_model(run: str, name: str, folder: Path, example: "np.ndarray") -> None:
-    """Log the network in `folder` to the run of this id by a name; see `Run.model`."""
+    """Log the network in `folder` to the run with this id, under a name; see `Run.model`."""
     import mlflow
     from mlflow.models import Model
 
@@ -57,7 +57,7 @@ def log_model(run: str, name: str, folder: Path, example: "np.ndarray") -> None:
             flavor_name="python_function",
             folder=folder,
             input_example=example,
-            # A trial of the example would load the model.
+            # Validation with the example would load the model.
             validate_serving_input=False,
         )
     _put(folder / MODEL, info.model_id)
@@ -66,10 +66,10 @@ def log_model(run: str, name: str, folder: Path, example: "np.ndarray") -> None:
 def save_model(
     path: str, mlflow_model: "Model", folder: Path, input_example: "np.ndarray", **settings: Any
 ) -> None:
-    """Write a logged model without its weights; called by MLflow, to which this module is a flavor.
+    """Write a logged model without its weights. MLflow calls this; for MLflow, this module is a flavor.
 
-    The signature allows any array: of another one, MLflow would cut the values to bytes before the function
-    sees them.
+    The signature allows any array. With a stricter one, MLflow would cut the values to bytes before the
+    function gets them.
     """
     import mlflow.pyfunc
     import numpy as np
@@ -95,7 +95,7 @@ def save_model(
             code_paths=[str(package)],
             signature=ModelSignature(images, classes),
             input_example=input_example,
-            # Given, because MLflow would load the model in another process to find out.
+            # Without this list, MLflow would load the model in another process to find the requirements.
             pip_requirements=[f"{name}=={metadata.version(name).partition('+')[0]}" for name in needed(card)],
         )
     mlflow_model.signature = ModelSignature(Schema([TensorSpec(np.dtype(object), (-1,))]), classes)
@@ -105,10 +105,10 @@ def save_model(
 
 
 def copy_code(folder: Path, card: Mapping[str, Any]) -> Path:
-    """Copy `LOADER` and what it imports of this package into a package in `folder`; returns the package.
+    """Copy `LOADER` and what it imports from this package into a package in `folder`; returns the package.
 
-    With them go the kind of the card's network, and your own code that builds it. The package's name ends in
-    a digest of the code.
+    The copy includes the kind of the card's network, and your own code that builds it. The package's name
+    ends with a digest of the code.
     """
     modules = closure(LOADER) | closure(f"attnfd.networks.{kind_name(card)}") | _builders(card)
     texts = {name: file.read_text(encoding="utf-8") for name, file in sorted(modules.items())}
@@ -132,7 +132,7 @@ def architecture(card: Mapping[str, Any], package: str) -> dict[str, Any]:
 
 
 def _builders(card: Mapping[str, Any]) -> dict[str, Path]:
-    """The modules that the card's network is built by if it is one of your own, by name."""
+    """The modules of your own that build the card's network, if there are any, by name."""
     build = card["architecture"].get("build") or ""
     return closure(build.partition(":")[0])
 
@@ -142,12 +142,12 @@ def _top(name: str) -> str:
 
 
 def _own(modules: Iterable[str]) -> set[str]:
-    """The packages of your own among modules."""
+    """The top-level packages of your own among modules."""
     return {_top(name) for name in modules} - {"attnfd"}
 
 
 def needed(card: Mapping[str, Any]) -> list[str]:
-    """The packages that the network of a card needs, beside MLflow."""
+    """The packages that the network of a card needs besides MLflow."""
     kind = component("networks", kind_name(card))()
     modules = _builders(card)
     own = _own(modules)
@@ -160,7 +160,7 @@ def needed(card: Mapping[str, Any]) -> list[str]:
 
 
 def _put(weights: Path, model: str) -> None:
-    """Add weights to a logged model: as a link in a store of files, which then has no copy of them."""
+    """Add weights to a logged model. A store of files gets a link, not a copy."""
     import mlflow
 
     client = mlflow.MlflowClient()
@@ -179,15 +179,15 @@ def _put(weights: Path, model: str) -> None:
             copy = Path(scratch, folder, weights.name)
             try:
                 copy.symlink_to(weights.absolute())
-            except OSError:  # Windows allows links to some users alone.
+            except OSError:  # Windows allows links only to some users.
                 shutil.copyfile(weights, copy)
             client.log_model_artifacts(model, scratch)
 
 
 def fetch(name: str, folder: Path) -> None:
-    """Write a logged model into a folder as its stages did: card, weights, and metrics if it was evaluated.
+    """Write a logged model into a folder as a stage does: card, weights, and metrics if it was evaluated.
 
-    The model itself is not loaded, so that no code of whoever logged it runs.
+    This does not load the model, so no code in it runs.
 
     Args:
         name: id of a run, a registered model as `<name>@<alias>` (its name alone: `best`), or a `models:/` or
@@ -223,7 +223,7 @@ def _of_run(client: "MlflowClient", run: str) -> str:
     """
     outputs = client.get_run(run).outputs
     if not (outputs and outputs.model_outputs):
-        raise UserError(f"runs:/{run}: has no model; evaluate the cell to log it")
+        raise UserError(f"runs:/{run}: has no model; evaluate the cell to log its model")
     return f"models:/{outputs.model_outputs[-1].model_id}"
 
 
@@ -237,5 +237,5 @@ def _fetch(client: "MlflowClient", uri: str, folder: Path) -> None:
     model = Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(folder / "model")))
     weights = model / "data" / NETWORK / MODEL
     if not weights.is_file():
-        raise UserError(f"{uri}: has no {MODEL} beside it; evaluate the model again to log it anew")
+        raise UserError(f"{uri}: has no {MODEL}; evaluate the model again to log it again")
     weights.replace(folder / MODEL)

@@ -1,4 +1,4 @@
-"""What a checkpoint belongs to: all inputs of a training."""
+"""The key of a checkpoint: all inputs of a training."""
 
 import ast
 import hashlib
@@ -21,16 +21,16 @@ CODE = Path(__file__).parents[2]
 
 
 def checkpoints(params: Params, cell: Cell, start: str | None = None) -> Checkpoints:
-    """Checkpoints of a cell with its inputs as they are now.
+    """Checkpoints of a cell with its current inputs.
 
-    Inputs are what DVC tracks for the cell: settings, data, the frozen teacher's weights and the modules
-    that the training imports; the weights of a model that the student starts from; and the version of torch.
+    The inputs are what DVC tracks for the cell (settings, data, the frozen teacher's weights and the modules
+    that the training imports), the weights of a model that the student starts from, and the version of torch.
 
     Args:
-        start: fingerprint of these weights.
+        start: fingerprint of the weights that the student starts from.
 
     Raises:
-        UserError: the cell's inputs are not there.
+        UserError: an input of the cell is missing.
     """
     settings = params.resolve(cell)
     inputs = {
@@ -46,7 +46,7 @@ def checkpoints(params: Params, cell: Cell, start: str | None = None) -> Checkpo
 
 
 def _code(cell: Cell, network: NetworkConfig) -> dict[str, str]:
-    """SHA-256 of every module that the training of a cell imports, by name; of your own network, too."""
+    """SHA-256 of every module that the training of a cell imports, by name; also of your own network."""
     stage = cell.stage if cell.stage in ("train_teacher", "tune") else "distill"
     modules = closure(f"stages.{stage}")
     if cell.method:
@@ -58,10 +58,10 @@ def _code(cell: Cell, network: NetworkConfig) -> dict[str, str]:
 
 
 def closure(module: str) -> dict[str, Path]:
-    """The modules in `CODE` that importing a module reads, itself among them, by name.
+    """A module and all modules in `CODE` that it imports, directly or not, by name.
 
-    Imports inside functions count, those for type checkers do not. `__init__.py` of this package, which are
-    empty, are left out.
+    Imports inside functions count, imports for type checkers do not. The `__init__.py` files of this package
+    are left out, because they are empty.
     """
     found: dict[str, Path] = {}
     todo = [module]
@@ -84,7 +84,7 @@ def _file(module: str) -> Path | None:
 
 @cache
 def imports(file: Path) -> frozenset[str]:
-    """Names that a file may import as modules; a name out of a module is among them as if it were one."""
+    """Names that a file imports and that may be modules: for `from a import b`, both `a` and `a.b`."""
     found: set[str] = set()
     nodes: list[ast.AST] = [ast.parse(file.read_bytes())]
     while nodes:

@@ -1,10 +1,10 @@
 """Names of settings, terms and classes as keys of MLflow, and back.
 
 A key is a path of names, such as `val/iou/sky` or `prepare.classes.sky`. MLflow allows letters, digits, `_`,
-`-`, `.`, `/`, `:` and spaces in it. It refuses paths such as `a//b` and `a/..`, and every other key of that
-batch with them. So any other character of a name becomes `_x<its code point in hexadecimal>_`, and so do
-dots, slashes, colons and the spaces at both ends. An underscore before an x becomes `_x5f_`: no key has two
-meanings.
+`-`, `.`, `/`, `:` and spaces in it. It refuses paths such as `a//b` and `a/..`, and with them all keys of the
+same batch. So any other character of a name becomes `_x<its code point in hexadecimal>_`, and so do dots,
+slashes, colons and the spaces at both ends. An underscore before an x becomes `_x5f_`, so that no two names
+give the same key.
 """
 
 import hashlib
@@ -17,10 +17,10 @@ Names = tuple[str, ...]
 Value = TypeVar("Value")
 
 LONGEST = 250
-"""Characters of a key in MLflow."""
+"""The most characters of a key in MLflow."""
 
 CUT = ":"
-"""What a key that was longer has before its end, a digest of the whole key; no name brings one into a key."""
+"""A longer key is cut and ends with this and a digest of the whole key. No encoded name contains it."""
 
 _READABLE = re.compile(r"[^\w\- ]|^ | \Z|_(?=x)")
 _LOWER = re.compile(r"[^a-z0-9_\- ]|^ | \Z|_(?=x)")
@@ -28,7 +28,7 @@ _EMPTY = "_x_"
 
 
 def leaves(nested: Mapping[Any, Any], *above: str) -> dict[Names, Any]:
-    """The leaves of nested mappings by their names, from the outermost mapping inwards."""
+    """The leaves of nested mappings, by the names on their path from the outermost mapping."""
     found: dict[Names, Any] = {}
     for name, value in nested.items():
         path = (*above, str(name))
@@ -39,7 +39,7 @@ def leaves(nested: Mapping[Any, Any], *above: str) -> dict[Names, Any]:
 def encode(values: Mapping[Names, Value], separator: str) -> dict[str, Value]:
     """Values by keys of MLflow instead of names.
 
-    Some stores ignore case and accents. Where two keys would be one there, all keys are of lower-case ASCII.
+    Some stores ignore case and accents. If two keys would be equal there, all keys become lower-case ASCII.
 
     Example:
         >>> encode({("iou", "bicycle, bike"): 0.5, ("iou", "sky"): 0.75}, "/")

@@ -1,6 +1,6 @@
-"""A store that was moved, or copied, together with its project: its addresses follow its files.
+"""Updates the addresses in a store after its project was moved or copied.
 
-MLflow keeps absolute addresses of files, and has no way to change them.
+MLflow stores absolute addresses of files, and has no way to change them.
 """
 
 import sqlite3
@@ -17,19 +17,19 @@ ADDRESSES = (
     ("model_versions", "source"),
     ("model_versions", "storage_location"),
 )
-"""Tables and columns of MLflow's database that have the address of a file."""
+"""Tables and columns of MLflow's database that contain the address of a file."""
 
 
 def follow(database: Path) -> None:
-    """Rewrite the addresses of experiments whose files are now beside the database.
+    """Rewrite the addresses of experiments that now have their files next to the database.
 
-    An experiment without files there keeps its addresses, and so does one whose old folder is the same one,
-    such as through a link.
+    An experiment keeps its addresses if it has no files there, or if its old folder is the same folder, for
+    example through a link.
     """
     with closing(sqlite3.connect(database, timeout=60)) as opened:
         known = {table for (table,) in opened.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         if not known >= {table for table, _ in ADDRESSES}:
-            return  # MLflow has not made its tables yet, or makes them anew for this version.
+            return  # MLflow has not created its tables yet, or has to migrate them to this version.
         for old, new in list(_moved(opened, database.parent)):
             with opened:
                 for table, column in ADDRESSES:
@@ -46,7 +46,7 @@ def files(root: Path, experiment: str) -> Path:
 
 
 def _moved(opened: sqlite3.Connection, root: Path) -> Iterator[tuple[str, str]]:
-    """Addresses of experiments as they are, and as they should be."""
+    """The old and the new address of each experiment that was moved."""
     for name, old in opened.execute("SELECT name, artifact_location FROM experiments"):
         here = files(root, name)
         tail = here.as_uri().removeprefix(root.as_uri())

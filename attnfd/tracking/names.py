@@ -1,4 +1,4 @@
-"""What a project's experiments and registered models are called, also on a server that other projects use."""
+"""Names of a project's experiments and registered models, also on a server that other projects use."""
 
 import re
 import subprocess
@@ -8,7 +8,7 @@ from attnfd.runtime import machine
 
 
 def reports(dataset: str) -> str:
-    """Name of the experiment that has a dataset's reports and benchmarks, apart from its models."""
+    """Name of the experiment with a dataset's reports and benchmarks; its models have another one."""
     return f"{dataset}-reports"
 
 
@@ -16,7 +16,7 @@ def experiment(name: str, *, local: bool) -> str:
     """Full name of an experiment: `shapes`, or `wheat/shapes` of the project `wheat` on a server.
 
     Args:
-        local: whether the store is a file of this project, whose names need no project.
+        local: whether the store is a file of this project; then names do not contain the project.
     """
     return "/".join(part for part in (project(local=local), name) if part)
 
@@ -28,9 +28,9 @@ def registered(dataset: str, *, local: bool) -> str:
 
 
 def project(*, local: bool) -> str:
-    """`ATTNFD_PROJECT` if set; else, on a server, what Git calls the project, or else its folder's name.
+    """`ATTNFD_PROJECT` if set; else, on a server, the project's name in Git, or else its folder's name.
 
-    Git comes first, so that all clones of a project share their runs, whatever their folders are called.
+    Git comes first, so that all clones of a project share their runs, even if their folders have other names.
     """
     given = machine.settings().project
     if given is not None or local:

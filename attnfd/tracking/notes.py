@@ -1,4 +1,4 @@
-"""What the pages of MLflow say of a model, in Markdown."""
+"""The descriptions of models on the pages of MLflow, in Markdown."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -9,12 +9,12 @@ import pandas as pd
 from attnfd.analysis.tables import percent
 from attnfd.paths import TEACHER, Cell
 
-# Of classes: the description of a registered model has 5000 characters at most.
+# The most characters for a list of classes: the description of a registered model may have 5000.
 LONGEST_LIST = 4500
 
 
 def title(cell: Cell) -> str:
-    """What a cell's model is, in a sentence."""
+    """A cell's model in one sentence."""
     if cell.student is None:
         return f"The teacher of **{cell.dataset}**."
     taught = "without a teacher" if cell.method == "none" else f"by **{cell.method}**"
@@ -23,7 +23,7 @@ def title(cell: Cell) -> str:
 
 
 def report(dataset: str, best: pd.DataFrame, found: pd.DataFrame) -> str:
-    """What a report found, in a line per student; both tables as in `attnfd.tracking.registry.best`."""
+    """The findings of a report, a line per student; both tables as in `attnfd.tracking.registry.best`."""
     teacher = percent(found.loc[found["student"] == TEACHER, "miou"].mean())
     lines = [
         f"Report of **{dataset}**: {len(found)} models. Mean mIoU, in per cent:\n",
@@ -36,7 +36,7 @@ def report(dataset: str, best: pd.DataFrame, found: pd.DataFrame) -> str:
 
 
 def registered(dataset: str, classes: Sequence[str]) -> str:
-    """What the versions of a dataset's registered model have in common."""
+    """The description of a dataset's registered model: what is true for all of its versions."""
     numbered = ", ".join(f"{number} {name}" for number, name in enumerate(classes))
     numbered = textwrap.shorten(numbered, LONGEST_LIST, placeholder=" …")
     return (
@@ -48,14 +48,14 @@ def registered(dataset: str, classes: Sequence[str]) -> str:
 
 
 def version(cell: Cell, metrics: Mapping[str, Any], origin: Mapping[str, str]) -> str:
-    """The card of a registered version: what it is, how good, and from what it was made.
+    """The card of a registered version: what it is, its scores, and its origin.
 
-    A table of versions shows its beginning as it is, so that the first line has no Markdown.
+    A table of versions shows the beginning as plain text, so the first line has no Markdown.
     """
     summary = title(cell).replace("**", "").removesuffix(".")
     return (
         f"{summary}: mIoU {percent(metrics['miou'])} %\n\n{scores(metrics)}"
-        "- chosen by its method's mean mIoU over the seeds, then by its own, on the images that score it\n"
+        "- chosen by its method's mean mIoU over the seeds, then by its own mIoU, on the images above\n"
         f"- data, SHA-256: `{origin['data']}`\n"
         f"- weights, SHA-256: `{origin['weights']}`\n"
         f"- trained at git commit: `{origin['commit']}`\n"
@@ -63,7 +63,7 @@ def version(cell: Cell, metrics: Mapping[str, Any], origin: Mapping[str, str]) -
 
 
 def scores(metrics: Mapping[str, Any]) -> str:
-    """The main numbers of `metrics.json`, and the classes at both ends."""
+    """The main numbers of `metrics.json`, and the best and the worst class."""
     # A class without a pixel in the split has no IoU.
     called = "test" if metrics["split"] == "test" else "validation"
     known = {name: value for name, value in metrics["iou"].items() if pd.notna(value)}

@@ -21,10 +21,10 @@ logger = logging.getLogger(__name__)
 
 
 def best(found: pd.DataFrame) -> pd.DataFrame:
-    """Of every student one row of `tables.results`, the best student first.
+    """One row of `tables.results` for every student, the best student first.
 
-    The best method is the one with the highest mean mIoU over its seeds, so that a lucky seed does not
-    decide; of its seeds the one with the highest mIoU is taken. Ablations do not take part.
+    The best method has the highest mean mIoU over its seeds, so that a lucky seed does not decide. Of its
+    seeds, the one with the highest mIoU is taken. Ablations are left out.
     """
     students = found[(found["variant"] == "") & (found["student"] != TEACHER)]
     means = students.groupby(["student", "method"])["miou"].transform("mean")
@@ -35,8 +35,8 @@ def best(found: pd.DataFrame) -> pd.DataFrame:
 def register(client: "MlflowClient", experiment: str, chosen: Sequence[Cell], found: pd.DataFrame) -> None:
     """Give the best model of every student the alias `best-<student>`, and the best of all `best`.
 
-    A model that is a version already stays that version, with its card and tags brought up to date. One whose
-    run the store lacks is left out with a warning.
+    A model that is already a version stays that version; its card and tags are updated. A model without a run
+    in the store is left out with a warning.
 
     Args:
         found: `tables.results(chosen)`.
@@ -57,7 +57,7 @@ def register(client: "MlflowClient", experiment: str, chosen: Sequence[Cell], fo
 
 
 def _version(client: "MlflowClient", experiment: str, cell: Cell, name: str) -> str | None:
-    """The version that holds a cell's model, made if there is none; None without a run to take it from."""
+    """The version with a cell's model, created if missing; None if no run has the model."""
     logged = _logged(client, experiment, cell)
     if logged is None:
         return None
@@ -87,7 +87,7 @@ def _version(client: "MlflowClient", experiment: str, cell: Cell, name: str) -> 
 
 
 def _logged(client: "MlflowClient", experiment: str, cell: Cell) -> tuple["Run", "LoggedModel"] | None:
-    """The newest run that holds a cell's model, and the model."""
+    """The newest run with a cell's model, and the model."""
     for run in runs.find(client, experiment, cell):
         for model in client.search_logged_models([experiment], f"source_run_id = '{run.info.run_id}'"):
             if model.status == "READY":

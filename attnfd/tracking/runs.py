@@ -1,7 +1,7 @@
-"""One run is one trained model, found again by the tags of its cell.
+"""One run is one trained model; the tags of its cell find it again.
 
-A store that does not answer stops a stage before it starts; one lost on the way only costs what was to be
-logged.
+If the store does not answer at the start, the stage does not start. If it stops answering later, the stage
+continues, and only what it could not log is lost.
 """
 
 import json
@@ -44,16 +44,16 @@ logger = logging.getLogger(__name__)
 
 
 class Run:
-    """An open run; nothing that it does raises for the store's sake, or holds up the caller for long.
+    """An open run. A problem of the store raises no error here, and delays the caller only for a short time.
 
-    Metrics are sent in batches. After a failed call the store is left alone for a minute, then for two, and
-    so on; metrics wait meanwhile, everything else is given up and counted.
+    Metrics are sent in batches. After a failed call, the run does not use the store for a minute, then for
+    two, and so on. In this time, metrics wait, and everything else is counted as lost.
 
     Args:
-        again: how to log what was lost after all; ends the warning about it.
-        resumed: whether the run has been open before.
+        again: how to log what was lost; it is the end of the warning about it.
+        resumed: whether the run was open before.
         ended: when its training ended, in milliseconds. The run then keeps that end, so that its duration is
-            the training's, and the machine is not watched.
+            the training's, and no system metrics are logged.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Run:
     ) -> None:
         from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
-        # By the client rather than as MLflow's active run: of those there is one at a time.
+        # This uses the client, because MLflow allows only one active run at a time.
         if resumed:
             client.update_run(run_id, status="RUNNING")
         self._monitor = None if ended else SystemMetricsMonitor(run_id, resume_logging=resumed)
@@ -111,31 +111,31 @@ class Run:
         self._give_up_on("dataset", lambda: self._client.log_inputs(self.id, datasets.inputs(card)))
 
     def go_on(self) -> None:
-        """Leave out from now on what a training logged between its last checkpoint and its end."""
+        """From now on, do not log again what a training logged between its last checkpoint and its end."""
         for key in self._client.get_run(self.id).data.metrics:
             self._logged[key] = max(found.step for found in self._client.get_metric_history(self.id, key))
 
     def flush(self) -> None:
-        """Send what waits, unless the store is left alone."""
+        """Send the waiting metrics, unless the run does not use the store at the moment."""
         while self._buffer and self._attempt(lambda: self._client.log_batch(self.id, self._buffer[:BATCH])):
             del self._buffer[:BATCH]
         self._next_flush = time.monotonic() + FLUSH_SECONDS
 
     def trained(self, weights: str) -> None:
-        """Name the model of this run by the SHA-256 of its weights, by which `resume_run` finds it.
+        """Tag this run with the SHA-256 of its model's weights; `resume_run` finds it by this tag.
 
-        That tag is set when the run ends, and only if nothing was lost: a run with gaps is not resumed, so
-        that evaluating the model logs it anew.
+        The tag is set when the run ends, and only if nothing was lost. A run with gaps is not resumed:
+        evaluating the model then logs a new run.
         """
         self._model = store.short(weights)
-        self._paused_until = 0.0  # The last chance of these files: the store may be back.
+        self._paused_until = 0.0  # The last chance to log these files: the store may be back.
         for name in (HISTORY, CARD):
             self._log_file(self._cell.model / name, "training")
 
     def evaluated(self, evaluated: "Evaluated") -> None:
         """Log the results of the cell's model, its pictures, and the model itself.
 
-        Pictures are not in a folder: *Compare* shows only those of the top.
+        Pictures are not in a folder, because *Compare* shows only those at the top level.
         """
         self._log(_numbers(scores.of_evaluation(evaluated.metrics)), step=0)
         note = f"{notes.title(self._cell)}\n\n{notes.scores(evaluated.metrics)}"
@@ -143,7 +143,7 @@ class Run:
         for file in sorted(self._cell.results.iterdir()):
             if file.suffix == ".png":
                 self._log_file(file)
-            elif file.suffix != ".safetensors":  # An ablation's weights are beside its results.
+            elif file.suffix != ".safetensors":  # An ablation has its weights in the folder of its results.
                 self._log_file(file, "evaluation")
             if file.suffix == ".png" and file.stem in views.PICTURES:
                 self._log_chart(file)
@@ -159,10 +159,11 @@ class Run:
         self._give_up_on("model", lambda: log_model(self.id, self._cell.name, self._cell.model, example))
 
     def close(self, status: str) -> None:
-        """End the run, unless it has ended, and say in one line what was lost, if anything.
+        """End the run, unless it has ended. If something was lost, a warning of one line says what.
 
         Raises:
-            UserError: something was lost to a full disk. The cell is not done: DVC would not run it again.
+            UserError: a full disk lost something. Without this error the cell would count as done, and DVC
+                would not run it again.
         """
         if not self._is_open:
             return
@@ -199,7 +200,7 @@ class Run:
 
     def _log_file(self, path: Path, folder: str | None = None) -> None:
         if not path.exists():
-            raise UserError(f"{path}: not found; write it anew with `dvc repro`, or fetch it with `dvc pull`")
+            raise UserError(f"{path}: not found; write it again with `dvc repro`, or get it with `dvc pull`")
         self._give_up_on("file", lambda: self._client.log_artifact(self.id, str(path), folder))
 
     def _give_up_on(self, what: str, call: Callable[[], object]) -> None:
@@ -222,10 +223,10 @@ class Run:
 
 
 class Silent(Run):
-    """The run of a process that is not the first: it logs nothing."""
+    """The run of a process that is not the first one: it logs nothing."""
 
     def __init__(self) -> None:
-        """Without a store."""
+        """Needs no store."""
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
         """Not logged."""
@@ -234,25 +235,25 @@ class Silent(Run):
         """Not logged."""
 
     def flush(self) -> None:
-        """Nothing waits."""
+        """Nothing to send."""
 
     def trained(self, weights: str) -> None:
         """Not logged."""
 
     def close(self, status: str) -> None:
-        """Nothing is open."""
+        """Nothing to end."""
 
 
 @contextmanager
 def open_run(cell: Cell, params: Mapping[str, Any], checkpoints: "Checkpoints") -> Iterator[Run]:
-    """Track the training of a cell in a run of its own; it ends with `Run.trained`.
+    """Track the training of a cell in its own run, until `Run.trained`.
 
-    Of several processes only the first has a run. A training that has checkpoints goes on in the run that it
-    began in. Other runs of this cell that a dead process of this machine left open are marked as killed.
+    Of several processes, only the first one has a run. A training with checkpoints continues in the run in
+    which it began. Other runs of this cell that a dead process of this machine left open are marked killed.
 
     Args:
-        params: the cell's resolved settings, nested as they are.
-        checkpoints: of this training.
+        params: the cell's resolved settings, nested.
+        checkpoints: those of this training.
 
     Raises:
         UserError: the store does not answer.
@@ -267,7 +268,7 @@ def open_run(cell: Cell, params: Mapping[str, Any], checkpoints: "Checkpoints") 
         for left in store.search(client, experiment, cell.tags, "attributes.status = 'RUNNING'"):
             if _process_is_gone(left.data.tags.get(store.PROCESS, "")):
                 client.set_terminated(left.info.run_id, "KILLED")
-        again = "evaluating the model logs it anew"
+        again = "evaluate the model to log it again"
         begun = _begun(client, experiment, cell, checkpoints)
         if begun:
             client.set_tag(begun, store.PROCESS, _process())
@@ -283,7 +284,7 @@ def open_run(cell: Cell, params: Mapping[str, Any], checkpoints: "Checkpoints") 
 
 @contextmanager
 def resume_run(cell: Cell, params: Mapping[str, Any]) -> Iterator[Run]:
-    """Go on with the newest run of a cell's trained model, or log it anew if the store has none.
+    """Continue the newest run of a cell's trained model, or log the model in a new run if the store has none.
 
     Args:
         params: the cell's resolved settings, for a new run.
@@ -353,12 +354,12 @@ def _create(
 
 
 def _process() -> str:
-    """This process, for other processes to look for."""
+    """A name of this process, by which other processes can look for it."""
     return f"{socket.gethostname()} {os.getpid()}"
 
 
 def _process_is_gone(process: str) -> bool:
-    """Whether `<host> <pid>` is of this machine and runs no more."""
+    """Whether `<host> <pid>` was a process of this machine and no longer runs."""
     import psutil  # type: ignore[import-untyped]
 
     host, _, pid = process.partition(" ")
@@ -370,7 +371,7 @@ def _text(value: Any) -> str:
 
 
 def _numbers(values: Mapping[Name, Any]) -> dict[Name, float]:
-    """The numbers among values; NaN stands for "there is none"."""
+    """The numbers among values; NaN means that there is none."""
     return {
         name: value
         for name, value in values.items()

@@ -1,6 +1,6 @@
-"""Scores as MLflow shows them: in per cent, as in the report and on the terminal, the headline at the top.
+"""Scores as MLflow shows them: in per cent, as in the report and on the terminal, the main scores first.
 
-Files such as `metrics.json` and `history.csv` have parts of one instead.
+Files such as `metrics.json` and `history.csv` have scores from 0 to 1 instead.
 """
 
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from attnfd.evaluation.metrics import SCORES
 from attnfd.tracking.keys import Names, leaves
 
 HEADLINE = ("miou", "mean_accuracy")
-# What an evaluation also counts: no scores of a split.
+# An evaluation also counts these; they are not scores of a split.
 COUNTS = {
     "parameters": ("model", "parameters"),
     "multiply_adds": ("model", "macs"),
@@ -19,10 +19,10 @@ COUNTS = {
 
 
 def of_evaluation(metrics: Mapping[str, Any]) -> dict[Names, Any]:
-    """The content of `metrics.json` by the names that MLflow has: `miou`, `test/iou/<class>`, `model/macs`.
+    """The content of `metrics.json` by its names in MLflow: `miou`, `test/iou/<class>`, `model/macs`.
 
-    `miou` and `mean_accuracy` are those of the reported split. With a test split, `val/miou` and its like are
-    those of the validation.
+    `miou` and `mean_accuracy` are from the reported split. If that is a test split, `val/miou` and similar
+    names are from the validation split.
     """
     reported = {key: value for key, value in metrics.items() if key not in ("split", "val")}
     found = {_place(names, metrics["split"]): value for names, value in leaves(reported).items()}
@@ -32,7 +32,7 @@ def of_evaluation(metrics: Mapping[str, Any]) -> dict[Names, Any]:
 
 
 def of_training(values: Mapping[str, float]) -> dict[Names, float]:
-    """Points of curves by names such as `epoch/miou`; scores are in per cent."""
+    """Points of curves by names such as `epoch/miou`, with scores in per cent."""
     found = {tuple(name.split("/")): value for name, value in values.items()}
     return {names: _percent(names, value) for names, value in found.items()}
 

@@ -1,6 +1,6 @@
-"""A run for each student and method, above the runs of its seeds and with the means of their scores.
+"""A parent run for each student and method: it groups the runs of the seeds and has their mean scores.
 
-The report makes them: it is one process for a dataset, so that cells that run at once make none twice.
+The report creates these runs. It is one process per dataset, so no parent run is created twice.
 """
 
 import time
@@ -22,7 +22,7 @@ BY = ["student", "method", "variant"]
 
 
 def group(client: "MlflowClient", experiment: str, chosen: Sequence[Cell], found: pd.DataFrame) -> None:
-    """Put the runs of cells that differ in their seed alone below one run, with the means of their scores.
+    """Put the runs of cells that differ only in their seed below one run, with the means of their scores.
 
     Args:
         found: `tables.results(chosen)`.
@@ -42,7 +42,7 @@ def group(client: "MlflowClient", experiment: str, chosen: Sequence[Cell], found
 
 
 def _parent(client: "MlflowClient", experiment: str, tags: Mapping[str, str], name: str) -> str:
-    """Id of the oldest run with these tags, made if there is none."""
+    """Id of the oldest run with these tags, created if there is none."""
     variant = [] if "variant" in tags else ["tags.variant IS NULL"]
     if known := store.search(client, experiment, tags, *variant):
         return known[-1].info.run_id

@@ -1,4 +1,4 @@
-"""The trained models that students start from: those of the store are fetched while they are needed."""
+"""The trained models that students start from. Models of the store are downloaded while they are needed."""
 
 import tempfile
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from attnfd.tracking import exported
 
 @contextmanager
 def fetched(student: Student | None) -> Iterator[Path | None]:
-    """The folder of the model that a student starts from, if its `weights` name one of the store.
+    """The folder of the model that a student starts from, if its `weights` name a model of the store.
 
     Raises:
         UserError: the store does not answer, or has no such model.
@@ -28,7 +28,7 @@ def fetched(student: Student | None) -> Iterator[Path | None]:
 
 
 def fingerprint(student: Student | None, fetched: Path | None) -> str | None:
-    """That of the weights that a student starts from; None: there are none, or they are missing."""
+    """Fingerprint of the weights that a student starts from; None if there are none or they are missing."""
     if student is None or student.weights is None:
         return None
     folder = fetched or paths.main_root() / Path(student.weights).expanduser()

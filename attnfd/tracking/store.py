@@ -1,6 +1,6 @@
-"""The tracking store: where it is, whether it answers, and how MLflow is opened on it.
+"""The tracking store: its address, whether it answers, and its MLflow client.
 
-The store is `MLFLOW_TRACKING_URI` if set, else `mlflow.db` with `mlruns/` beside it at the main root.
+The store is `MLFLOW_TRACKING_URI` if set, else `mlflow.db` and `mlruns/` in the main root.
 """
 
 import http.client
@@ -28,18 +28,18 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Experiment
 
-# MLflow reads these when it is imported; what the user has set stands.
+# MLflow reads these when it is imported. Variables that the user has set are not changed.
 ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_LOGGING_LEVEL": "ERROR",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    # MLflow would retry for minutes, with training waiting for it.
+    # By default MLflow would retry for minutes while the training waits.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
-    # A run shorter than one interval leaves no system metrics.
+    # A run that is shorter than one interval has no system metrics.
     "MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL": "2",
 }
-# Says that an experiment has training runs, not traces of language models.
+# These tags say that an experiment has training runs, not traces of language models.
 EXPERIMENT = {
     "mlflow.experimentKind": "custom_model_development",
     "mlflow.experiment.primaryMetric.name": "miou",
@@ -48,7 +48,7 @@ EXPERIMENT = {
 SQLITE = "sqlite:///"
 DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 PROBE_SECONDS = 3
-# Tags of runs: the first characters of SHA-256, and who runs it.
+# Tags of runs: the first characters of a SHA-256, and the process that runs it.
 MODEL, INPUTS, CONTENT, PROCESS = (f"attnfd.{name}" for name in ("model", "inputs", "content", "process"))
 
 
@@ -63,7 +63,7 @@ def check() -> None:
 
 
 def address() -> str:
-    """URI of the store. A relative SQLite path starts at the main root, as temporary clones do not last."""
+    """URI of the store. A relative SQLite path starts at the main root: temporary clones are deleted."""
     uri = os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}mlflow.db"
     if uri.startswith(SQLITE):
         return SQLITE + str(main_root().absolute() / uri.removeprefix(SQLITE))
@@ -71,12 +71,12 @@ def address() -> str:
 
 
 def is_local() -> bool:
-    """Whether the store is a file, which is this project's own."""
+    """Whether the store is a file of this project."""
     return address().startswith(SQLITE)
 
 
 def is_new() -> bool:
-    """Whether the store is a file that nothing has been written to."""
+    """Whether the store is a file that does not exist yet."""
     uri = address()
     return uri.startswith(SQLITE) and not _database(uri).exists()
 
@@ -96,7 +96,7 @@ def library() -> ModuleType:
 
     for chatty in ("alembic", "urllib3"):
         logging.getLogger(chatty).setLevel(logging.ERROR)
-    # What fails here is raised as well, and said in a line by `errors` or by the run.
+    # These also raise their errors, which `errors` or the run then reports in one line.
     for doubled in ("mlflow.store.db.utils", "mlflow.system_metrics.system_metrics_monitor"):
         logging.getLogger(doubled).setLevel(logging.CRITICAL)
     return mlflow
@@ -107,24 +107,24 @@ def _database(uri: str) -> Path:
 
 
 def connect(name: str, *, models: bool = True) -> tuple["MlflowClient", str]:
-    """Client of the store and id of an experiment, both created where missing.
+    """Client of the store and id of an experiment; both are created if they are missing.
 
     Args:
-        name: of the experiment, without the project; of a dataset's models that is the dataset.
-        models: whether it has a dataset's models, and so their views.
+        name: of the experiment, without the project; for a dataset's models it is the dataset.
+        models: whether the experiment has a dataset's models, and so their views.
     """
     uri = address()
     _probe(uri)
     mlflow = library()
     mlflow.set_tracking_uri(uri)
-    # Two processes that create the tables of one SQLite file at once leave it broken.
+    # Two processes that create the tables of one SQLite file at the same time would break it.
     with alone() if is_local() else nullcontext():
         client = mlflow.MlflowClient()
         return client, _experiment(client, name, uri, models)
 
 
 def alone() -> AbstractContextManager[object]:
-    """Keeps the other processes of this project out of what must happen once."""
+    """A lock between the processes of this project, for work that only one may do at a time."""
     from filelock import FileLock
 
     if is_local():
@@ -135,15 +135,15 @@ def alone() -> AbstractContextManager[object]:
 
 
 def connect_to_read(wanted: str) -> "MlflowClient":
-    """Client of the store, which is not created for it.
+    """Client of an existing store; it is not created.
 
     Raises:
-        UserError: there is no store to look `wanted` up in.
+        UserError: there is no store in which to look for `wanted`.
     """
     uri = address()
     if is_new():
         raise UserError(
-            f"{wanted}: no such folder, and no {_database(uri)} to look it up; run `dvc repro` first"
+            f"{wanted}: no such folder, and no {_database(uri)} to look in; run `dvc repro` first"
         )
     _probe(uri)
     mlflow = library()
@@ -152,7 +152,7 @@ def connect_to_read(wanted: str) -> "MlflowClient":
 
 
 def _probe(uri: str) -> None:
-    """Raise an error within seconds where MLflow would retry for minutes."""
+    """Raise an error within seconds if the store does not answer; MLflow would retry for minutes."""
     parts = urlsplit(uri)
     if uri.startswith(SQLITE):
         path = _database(uri)
@@ -167,13 +167,13 @@ def _probe(uri: str) -> None:
         try:
             urllib.request.urlopen(f"{shown(uri).rstrip('/')}/health", timeout=PROBE_SECONDS).close()
         except urllib.error.HTTPError:
-            pass  # An answer all the same: not every proxy lets /health through.
+            pass  # The server answers: not every proxy forwards /health.
         except urllib.error.URLError as error:
-            # Certificates are for MLflow to judge, which has settings of its own for them.
+            # MLflow checks certificates itself, with its own settings.
             if not isinstance(error.reason, ssl.SSLError):
                 raise
         except http.client.HTTPException as error:
-            raise OSError(f"no HTTP server: {type(error).__name__}") from None
+            raise OSError(f"not an HTTP server: {type(error).__name__}") from None
     elif parts.hostname:
         port = parts.port or DATABASE_PORTS.get(parts.scheme.partition("+")[0])
         if port:
@@ -185,7 +185,7 @@ def _experiment(client: "MlflowClient", name: str, uri: str, models: bool) -> st
     found = client.get_experiment_by_name(full) or _made(client, full, uri)
     if found.lifecycle_stage == "deleted":
         restore = f"mlflow experiments restore --experiment-id {found.experiment_id}"
-        raise UserError(f"MLflow experiment {full!r}: it was deleted; run `{restore}`")
+        raise UserError(f"MLflow experiment {full!r}: was deleted; run `{restore}`")
     if models and found.tags.get(views.VERSION) != views.version():
         for key, value in (EXPERIMENT | views.tags(name, found.experiment_id)).items():
             client.set_experiment_tag(found.experiment_id, key, value)
@@ -205,7 +205,7 @@ def _made(client: "MlflowClient", full: str, uri: str) -> "Experiment":
 
 
 def _artifacts(experiment: str, uri: str) -> str | None:
-    """Where files of an experiment go: a server decides itself; else absolute, MLflow would take the cwd."""
+    """Where an experiment stores files: a server decides itself; else an absolute path, not MLflow's cwd."""
     if urlsplit(uri).scheme in ("http", "https", "databricks"):
         return None
     root = _database(uri).parent if uri.startswith(SQLITE) else main_root().absolute()
@@ -213,7 +213,7 @@ def _artifacts(experiment: str, uri: str) -> str | None:
 
 
 def origin() -> dict[str, str]:
-    """Tags that say where a run comes from: git commit and DVC experiment, where there are any."""
+    """Tags for the origin of a run: Git commit and DVC experiment, if there are any."""
     tags = {}
     with suppress(OSError, subprocess.CalledProcessError):  # No git here, or no repository.
         commit = subprocess.check_output(["git", "rev-parse", "HEAD"], text=True, stderr=subprocess.DEVNULL)
@@ -224,14 +224,14 @@ def origin() -> dict[str, str]:
 
 
 def described(tags: Mapping[str, str]) -> dict[str, str]:
-    """Tags of a new run, with where it comes from and who started it."""
+    """Tags of a new run, with its origin and the user who started it."""
     from mlflow.tracking.context.registry import resolve_tags
 
     return resolve_tags({**tags, **origin()})
 
 
 def short(sha256: str) -> str:
-    """What tags have of a SHA-256: of a whole one, a table shows nothing else."""
+    """The part of a SHA-256 that tags have: a whole one would fill a table."""
     return sha256[:12]
 
 
@@ -243,7 +243,7 @@ def search(client: "MlflowClient", experiment: str, tags: Mapping[str, str], *mo
 
 @contextmanager
 def errors() -> Iterator[None]:
-    """Whatever goes wrong with the store inside is raised as one line for the user.
+    """Raise any error of the store in this context as one line for the user.
 
     Raises:
         UserError: the store does not answer, or MLflow is not installed.
@@ -261,7 +261,7 @@ def errors() -> Iterator[None]:
 
 
 def no_room(error: Exception) -> str | None:
-    """What to say where a store on this machine has no room for what is to be logged; else None."""
+    """The message if a store on this machine has no room for what is logged; else None."""
     uri = address()
     home = _database(uri).parent if uri.startswith(SQLITE) else main_root()
     scratch = [] if _of_database(error) else [Path(os.environ.get("TMPDIR", "/tmp"))]
@@ -274,7 +274,7 @@ def _of_database(error: Exception) -> Exception | None:
 
 
 def reason(error: Exception) -> str:
-    """The first line of an error, fit to be shown."""
+    """The first line of an error, without secrets and not too long."""
     text = str(_of_database(error) or getattr(error, "reason", None) or error) or type(error).__name__
     text = text.replace(address(), shown(address()))
     return re.sub(r"//\S*@", "//", text.splitlines()[0])[:200]

@@ -1,4 +1,4 @@
-"""One run is one report: its files, the mean mIoU of every method, and what the trainings cost."""
+"""One run is one report: its files, the mean mIoU of every method, and the cost of the trainings."""
 
 import hashlib
 import json
@@ -23,9 +23,9 @@ BENCHMARK = "benchmark"
 
 
 def publish(axes: Run, dataset: str) -> None:
-    """Log a dataset's report and its newest benchmark, unless a run has both, and register its best students.
+    """Log a dataset's report and newest benchmark, unless a run has both, and register its best students.
 
-    Within a DVC experiment nothing is registered: what it found is not the workspace's until it is applied.
+    A DVC experiment registers nothing: its results do not belong to the workspace until they are applied.
 
     Raises:
         UserError: the store does not answer.
@@ -43,7 +43,7 @@ def publish(axes: Run, dataset: str) -> None:
 
 
 def log_benchmark(dataset: str, content: Mapping[str, Any], figure: "Figure | None") -> None:
-    """Log what `attnfd benchmark models` found as a run of its own, which the dataset's next report takes in.
+    """Log the results of `attnfd benchmark models` as a run; the dataset's next report includes them.
 
     Args:
         content: of `attnfd.deploy.benchmark.describe`.
@@ -96,7 +96,7 @@ def _log(client: "MlflowClient", experiment: str, dataset: str, note: str, cost:
     except BaseException:
         client.set_terminated(number, "FAILED")
         raise
-    # Last, because a report with gaps is to be logged anew.
+    # Last, so that an incomplete report is logged again.
     client.set_tag(number, store.CONTENT, content)
     client.set_terminated(number)
 
@@ -108,7 +108,7 @@ def _mious(dataset: str) -> dict[str, float]:
 
 
 def _hash(dataset: str, texts: dict[str, str]) -> str:
-    """SHA-256 of all that a report's run is to hold."""
+    """SHA-256 of all that a report's run contains."""
     folder = paths.report(dataset)
     files = [paths.summary(dataset), *sorted(path for path in folder.rglob("*") if path.is_file())]
     parts = [(file.as_posix(), file.read_bytes()) for file in files]

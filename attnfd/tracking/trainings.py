@@ -1,4 +1,4 @@
-"""Trainings as the commands run them: each with its checkpoints, and in a run of its own."""
+"""Trainings as the commands run them: each with its checkpoints and its own run."""
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from attnfd.results.write import Evaluated
 
 Outcome = str | tuple[str, "Evaluated | None"] | UserError
-"""What a stage that trains returns for a task: the fingerprint of the weights, with an evaluation if it made
-one, or the error that ended the training.
+"""What a stage that trains returns for a task: the fingerprint of the weights, with the evaluation if there
+is one; or the error that ended the training.
 """
 Stage = Callable[[Sequence[Task]], Sequence[Outcome]]
 
 
 def train(tasks: Sequence[Task], stage: Stage) -> None:
-    """Train cells by their stage; what fails stops none of the others.
+    """Train cells by their stage. A failed training does not stop the others.
 
     Raises:
         UserError: the training failed, or the cells cannot be trained together.
@@ -41,7 +41,7 @@ def train(tasks: Sequence[Task], stage: Stage) -> None:
             inputs.checkpoints(task.params, task.cell, starts.fingerprint(task.settings.student, start))
             for task, start in zip(tasks, begun, strict=True)
         ]
-        # In one order everywhere, or two groups of trainings could wait for each other.
+        # Always in the same order: if not, two groups of trainings could wait for each other.
         for kept in sorted(checkpoints, key=lambda kept: kept.folder):
             claimed.enter_context(kept.alone())
         with ExitStack() as opened:
@@ -75,7 +75,7 @@ def train(tasks: Sequence[Task], stage: Stage) -> None:
 
 
 def tracked_settings(task: Task) -> dict[str, dict[str, Any]]:
-    """The settings of a cell's model, with the precision that `auto` stands for on this machine."""
+    """The settings of a cell's model, with the precision that `auto` chooses on this machine."""
     settings = task.settings.of_the_model()
     training = settings["distill" if task.cell.student else "train_teacher"]
     training["precision"] = chosen_precision(training["precision"])

@@ -1,4 +1,4 @@
-"""MLflow's pages: their server, and the address of what a user looks for first."""
+"""MLflow's pages: their server, and the address of the page that a user needs first."""
 
 import os
 import socket
@@ -15,14 +15,14 @@ from attnfd.errors import UserError
 from attnfd.tracking import names, store, views
 
 HOST = "127.0.0.1"
-# uvicorn and its libraries say in ten lines that they have started.
+# uvicorn and its libraries print ten lines at their start.
 QUIET = {"PYTHONWARNINGS": "ignore", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 
 
 def serve(port: int, *, browse: bool = False) -> None:
-    """Become MLflow's server of the store's pages, on this machine only; a line says where it answers.
+    """Replace this process by MLflow's server of the store's pages, on localhost. Print their address.
 
-    A store that is a server has its own pages: their address is said, and that is all.
+    If the store is a server, it has its own pages. Then this function only prints their address.
 
     Args:
         browse: whether to open the page in a browser, too.
@@ -40,7 +40,7 @@ def serve(port: int, *, browse: bool = False) -> None:
     _check_free(port)
     address = f"http://{HOST}:{port}/"
     wait = [sys.executable, "-m", __name__, address, page(), *(["--open"] if browse else [])]
-    # By the environment, because a command line is open for every user of the machine to read.
+    # Through the environment, because every user of the machine can read a command line.
     environment = {**store.ENVIRONMENT, **os.environ, **QUIET, "MLFLOW_BACKEND_STORE_URI": uri}
     command = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port)]
     command += ["--workers", "1", "--uvicorn-opts", "--log-level warning"]
@@ -49,7 +49,7 @@ def serve(port: int, *, browse: bool = False) -> None:
 
 
 def page() -> str:
-    """The newest experiment of this project in its view of scores; without one the list of experiments.
+    """The newest experiment of this project with its scores, or the list of experiments if there is none.
 
     Raises:
         UserError: the store does not answer.
@@ -94,7 +94,7 @@ def _announce(url: str, browse: bool) -> None:
 
 
 def _announce_once_up(address: str, page: str, *options: str) -> None:
-    """Wait for the server, which this process was started by, so that what it says is above the line."""
+    """Wait for the server, the parent process, so that this line comes after the server's own output."""
     server = os.getppid()
     while os.getppid() == server:
         with suppress(OSError):

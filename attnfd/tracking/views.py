@@ -1,6 +1,6 @@
-"""What MLflow's pages show of a dataset's experiment before anybody arranges anything.
+"""What MLflow's pages show of a dataset's experiment by default.
 
-MLflow keeps all of it as tags of the experiment; a saved view is the state of the page, packed.
+MLflow stores it in tags of the experiment. A saved view is the compressed state of the page.
 """
 
 import base64
@@ -15,7 +15,7 @@ NOTE = "mlflow.note.content"
 HEADLINE = "metrics.`miou`"
 SAVED = "mlflow.sharedViewState."
 VERSION = "attnfd.views"
-"""Tag that says which views an experiment has: a digest of them."""
+"""Tag with a digest of the views that an experiment has."""
 WHO = ("tags.`student`", "tags.`method`", "tags.`variant`", "tags.`seed`")
 SCORES = (HEADLINE, "metrics.`mean_accuracy`", "metrics.`val/pixel_accuracy`", "metrics.`val/fw_iou`")
 COSTS = (
@@ -29,13 +29,13 @@ COSTS = (
     "metrics.`model/macs`",
 )
 PICTURES = ("overlays", "confusion")
-"""Pictures of a run that its charts show beside those of other runs."""
-# The runs of methods, which have the means over their seeds, are no models.
+"""Pictures of a run that the charts show next to those of other runs."""
+# Leaves out the parent runs of methods, which have the means over seeds: they are not models.
 MODELS = "tags.`stage` != 'seeds'"
 
 
 class View(NamedTuple):
-    """A saved view: its name, its columns, by which of them rows are sorted, and by which tags grouped."""
+    """A saved view: its name, its columns, the column that sorts its rows, and the tags that group them."""
 
     name: str
     columns: Sequence[str]
@@ -67,18 +67,18 @@ VIEWS = {
 
 
 def version() -> str:
-    """Changes when a view does."""
+    """A digest of all views; it changes when a view changes."""
     return hashlib.sha256(json.dumps([_state(view) for view in VIEWS.values()]).encode()).hexdigest()[:12]
 
 
 def tags(dataset: str, experiment: str) -> dict[str, str]:
-    """The description and the views of a dataset's experiment, which has this id."""
+    """The description and the views of a dataset's experiment with this id."""
     saved = {f"{SAVED}{key}": _saved(view) for key, view in VIEWS.items()}
     return {NOTE: _note(dataset, experiment), **saved, VERSION: version()}
 
 
 def page(experiment: str, view: str = "scores") -> str:
-    """The page of an experiment's runs as trainings, in one of `VIEWS`: by default the highest mIoU first."""
+    """The page of an experiment's training runs in one of `VIEWS`; by default, the highest mIoU is first."""
     return f"#/experiments/{experiment}/runs?workflowType=machine_learning&viewStateShareKey={view}"
 
 
@@ -86,9 +86,9 @@ def _note(dataset: str, experiment: str) -> str:
     links = " · ".join(f"[{view.name}]({page(experiment, key)})" for key, view in VIEWS.items())
     return (
         f"Models of **{dataset}**, a run for each. Saved views: {links}\n\n"
-        f"A run is called `<student>-<method>-<seed>`, an ablation `<student>-attnfd-<variant>-<seed>`. "
+        f"The name of a run is `<student>-<method>-<seed>`, an ablation `<student>-attnfd-<variant>-<seed>`. "
         f"Scores are in per cent; `miou` is the mean IoU over the classes of the test images, or of the "
-        f"validation images where there is no test split. "
+        f"validation images if there is no test split. "
         f"Reports are in the experiment `{dataset}-reports`.\n"
     )
 
@@ -101,7 +101,7 @@ def _saved(view: View) -> str:
 
 
 def _state(view: View) -> dict[str, Any]:
-    """The state of the page. What it leaves out, the page has as its default."""
+    """The state of the page. For missing keys, the page uses its defaults."""
     return {
         "searchFilter": MODELS,
         "orderByKey": view.order,
@@ -114,9 +114,10 @@ def _state(view: View) -> dict[str, Any]:
 
 
 def _charts() -> dict[str, Any]:
-    """The section that the charts begin with; the page appends one for every other metric.
+    """The first section of the charts; the page appends a section for every other metric.
 
-    Without it they begin with the counts of the dataset, equal in all runs, and end with the pictures.
+    Without it, the charts begin with the counts of the dataset, which are equal in all runs, and end with the
+    pictures.
     """
     name = "Scores"
     charts: list[dict[str, Any]] = [
@@ -132,7 +133,7 @@ def _charts() -> dict[str, Any]:
         "compareRunCharts": [
             {"uuid": f"{name} {number}", **common, **chart} for number, chart in enumerate(charts)
         ],
-        "isAccordionReordered": True,  # Else the page sorts sections by name.
+        "isAccordionReordered": True,  # Without this, the page sorts sections by name.
     }
 
 

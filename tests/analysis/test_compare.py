@@ -157,7 +157,7 @@ def test_a_loss_draws_its_bar_to_the_other_side() -> None:
 
 def test_a_teacher_and_a_student_differ_in_their_settings() -> None:
     text = shown(compare.compare("shapes/teacher", "shapes/resnet18/attnfd"))
-    assert "A is a teacher and B is a student: two kinds of model" in text
+    assert "A is a teacher and B is a student: the two kinds of models" in text
     lines = [" ".join(line.split()) for line in text.splitlines()]
     assert "model.backbone resnet101 resnet18" in lines
     assert "method.weight — 10.0" in lines

@@ -188,7 +188,7 @@ def test_files_of_other_images_are_refused(tmp_path, ids, matrices):
         (
             (0.0005, -0.0132, 0.0149, 1, 101),
             "kd does not differ significantly from none: +0.05 mIoU (95 % CI −1.32 … +1.49; "
-            "one seed, 101 images: covers the images' chance only, not training's)",
+            "one seed, 101 images: covers the choice of images, not the randomness of training)",
         ),
     ],
 )

@@ -589,7 +589,7 @@ PARAM_CASES = {
         OWN, text(MINE / "classes.yaml", laughs("[{}]")), ("classes.yaml", "100000 keys")
     ),
     "a student in the teacher's folder": Case(
-        DRAW, params(students={"frozen": {}}), ("students", "'frozen'", "any but")
+        DRAW, params(students={"frozen": {}}), ("students", "'frozen'", "any name except")
     ),
     "training: wrong type": Case(
         DRAW, params(training={"lr": "fast"}), ('training.lr: found "fast"', "number")
@@ -599,7 +599,7 @@ PARAM_CASES = {
     "training: unknown key": Case(DRAW, params(training={"epoch": 3}), ("training.epoch", "'epochs'")),
     "training: missing key": Case(DRAW, params(training={"momentum": ...}), ("momentum: missing", "give")),
     "training: validates on its own": Case(
-        DRAW, params(training={"splits": ["val"]}), ("splits", "any but val")
+        DRAW, params(training={"splits": ["val"]}), ("splits", "any except val")
     ),
     "training: an impossible crop": Case(
         DRAW, params(recipes={"shapes": {"training": {"crop": [0, 8]}}}), ("training.crop.0: found 0",)
@@ -945,9 +945,9 @@ OUT_CASES = {
     "the out's folder is a file": Case(
         DRAW, both(lambda: shutil.rmtree("data"), text("data", b"")), ("data",)
     ),
-    "the out's folder is a loop of links": Case(DRAW, link("data", "data"), ("data", "see that")),
+    "the out's folder is a loop of links": Case(DRAW, link("data", "data"), ("data", "check that")),
     "the out of a model is a file": Case(
-        FREEZE, both(lambda: shutil.rmtree(FROZEN), text(FROZEN, b"")), ("frozen", "see that")
+        FREEZE, both(lambda: shutil.rmtree(FROZEN), text(FROZEN, b"")), ("frozen", "check that")
     ),
 }
 
@@ -1220,7 +1220,7 @@ def test_a_folder_that_may_not_be_written(
     monkeypatch.setattr(sys, "argv", ["attnfd", *DRAW.split()])
     with pytest.raises(SystemExit) as stopped:
         main.main()
-    judge(stopped.value.code, capsys.readouterr().err, ("data", "Permission denied", "see that"))
+    judge(stopped.value.code, capsys.readouterr().err, ("data", "Permission denied", "check that"))
     assert snapshot(project) == before
 
 

@@ -186,7 +186,7 @@ def test_check_accepts_the_miniature(project: Path, monkeypatch: pytest.MonkeyPa
         "precision auto: ",
         "mlflow.db, new",
         "GiB",
-        "stale cells not known, there is no dvc.yaml here",
+        "stale cells unknown: there is no dvc.yaml here",
     ):
         assert words in told
 

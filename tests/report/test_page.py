@@ -230,7 +230,7 @@ def test_scores_of_a_test_split_have_those_of_val_beside_them():
     table = columns(section(described, "Comparison").tables[0])
     assert table["mIoU"] == ["80.00", "60.00", "55.00", "70.00"]
     assert table["mIoU on val"] == ["75.00", "55.00", "50.00", "65.00"]
-    assert any("of the test split" in note for note in section(described, "Notes").text)
+    assert any("from the test split" in note for note in section(described, "Notes").text)
     plain = describe(synthetic.params(), synthetic.ONE_SEED)
     assert "mIoU on val" not in columns(section(plain, "Comparison").tables[0])
 

@@ -151,9 +151,15 @@ def test_a_mapped_teacher_is_frozen_saved_and_loaded(tmp_path: Path) -> None:
             "class_map: found no class of the teacher for 'sky' of the dataset; map one or several to it",
         ),
         ({"classes": [*CITYSCAPES[:-1], "road"]}, r"train_teacher\.classes: found 'road' twice"),
-        ({"classes": None}, r"train_teacher\.classes: missing; give classes and class_map, or none"),
-        ({"class_map": None}, r"train_teacher\.class_map: missing; give classes and class_map, or none"),
-        ({"checkpoint": None}, r"train_teacher\.class_map: found without a checkpoint; allowed: beside one"),
+        ({"classes": None}, r"train_teacher\.classes: missing; give both classes and class_map, or neither"),
+        (
+            {"class_map": None},
+            r"train_teacher\.class_map: missing; give both classes and class_map, or neither",
+        ),
+        (
+            {"checkpoint": None},
+            r"train_teacher\.class_map: found without a checkpoint; allowed: only with one",
+        ),
         ({"class_map": {"road": 1}}, r"train_teacher\.class_map\.road: found 1; allowed: string"),
         ({"class_map": {}}, r"train_teacher\.class_map: found \{\}; allowed: .*at least 1"),
         (

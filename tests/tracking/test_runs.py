@@ -498,7 +498,7 @@ class TestServerLost:
         for lost in ("4000 × metric value", "2 × file", "1 × end of the run"):
             assert lost in line
         assert f"http://127.0.0.1:{self.port}" in line
-        assert "evaluating the model logs it anew" in line
+        assert "evaluate the model to log it again" in line
         assert PASSWORD not in caplog.text
 
     def test_run_with_gaps_is_not_resumed(

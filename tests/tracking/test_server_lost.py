@@ -107,7 +107,7 @@ def test_a_server_that_stays_away_gets_the_model_later(project: Path, server: Se
     (told,) = [line for line in errors.splitlines() if "not logged" in line]
     assert uri in told
     assert "2 × file" in told
-    assert "evaluating the model logs it anew" in told
+    assert "evaluate the model to log it again" in told
     assert "Traceback" not in errors
     with server():
         miou = evaluate(project, uri)
