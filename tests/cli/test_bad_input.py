@@ -1147,7 +1147,7 @@ PRODUCT_CASES = {
         PREDICT.format("datasets/camvid/val"), trap_with_its_card(STUDENT), ("model.safetensors", "replace")
     ),
     "no model to predict": Case(
-        "predict shapes/none x.png --out p", nothing, ("shapes/none: no model there",)
+        "predict shapes/none x.png --out p", nothing, ("shapes/none: found no model",)
     ),
     "nothing to compare": Case("compare shapes/a shapes/b", nothing, ("results", "dvc repro")),
 }
