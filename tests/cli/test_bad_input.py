@@ -899,7 +899,7 @@ DATA_CASES = {
     "a share beside lists": Case(
         OWN,
         params(recipes={"mine": {"prepare": {"val": 0.2}}}),
-        ("found train.txt and val.txt", "prepare.val: 0.2", "one of both"),
+        ("found train.txt and val.txt", "prepare.val: 0.2", "one of the two"),
     ),
     "a list with the folder's name": Case(
         OWN, text(MINE / "val.txt", b"images/4.jpg\n"), ("line 1: found 'images/4.jpg'", "such as 4")
@@ -907,7 +907,7 @@ DATA_CASES = {
     "a list of images and masks": Case(
         OWN,
         text(MINE / "val.txt", b"/Set/4.jpg /Set/4.png\n"),
-        ("line 1: found '/Set/4.jpg /Set/4.png'", "one image a line", "such as 4"),
+        ("line 1: found '/Set/4.jpg /Set/4.png'", "one image per line", "such as 4"),
     ),
     "a table for a file of classes": Case(
         OWN, text(MINE / "classes.yaml", b"Pixel Value, Class\n"), ("no `classes`", "{ground: 0, cat: 1}")

@@ -226,7 +226,7 @@ def test_files_that_are_not_read_are_counted_and_named(
     (folder / "in/loop").symlink_to(folder / "in")
     assert run(colours, "in") == 1
     assert warnings(caplog) == [
-        "files that are not read: 2 .heic, 1 .mp4, 1 broken or endless link; in/b.heic for one"
+        "files that are not read: 2 .heic, 1 .mp4, 1 broken or endless link, such as in/b.heic"
     ]
 
 
@@ -240,7 +240,7 @@ def test_own_outputs_are_no_files_that_are_not_read(colours: Model, caplog: pyte
 def test_what_is_there_is_named_where_nothing_can_be_read(colours: Model, folder: Path) -> None:
     (folder / "in").mkdir()
     (folder / "in/a.heic").write_bytes(b"")
-    with pytest.raises(UserError, match=r"in: found no images \(1 \.heic; in/a\.heic for one\); allowed"):
+    with pytest.raises(UserError, match=r"in: found no images \(1 \.heic, such as in/a\.heic\); allowed"):
         run(colours, "in")
 
 
