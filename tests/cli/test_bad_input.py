@@ -872,7 +872,7 @@ DATA_CASES = {
     "names shifted by one": Case(
         OWN,
         text(MINE / "classes.yaml", b"classes: {ground: 0, cat: 10, dog: 20, cow: 30}"),
-        ("no mask has a pixel of class cow (30)", "contain 0, 10, 20", "shifted by one", "take it out"),
+        ("no mask has a pixel of class cow (30)", "contain 0, 10, 20", "shifted by one", "remove it from"),
     ),
     "masks of nothing but ground": Case(
         OWN, masks_of(0), ("no mask has a pixel of 2 classes: cat (10), dog (20)", "take them out")
@@ -881,7 +881,7 @@ DATA_CASES = {
     "a split of one class": Case(
         OWN,
         both(text(MINE / "val.txt", b"0\n"), text(MINE / "train.txt", b"1\n2\n3\n")),
-        ("mine: split val: its masks show nothing but ground", "two classes", "other classes into it"),
+        ("mine: split val: its masks contain only ground", "two classes", "other classes to it"),
     ),
     "colours for classes of numbers": Case(
         OWN,

@@ -135,7 +135,7 @@ def test_unknown_colours_are_named_and_a_flood_of_them_is_cut(root: Path) -> Non
 def test_numbers_of_objects_are_asked_about(root: Path) -> None:
     write(root / "masks/0.png", Image.fromarray(np.arange(48).reshape(6, 8).astype(np.uint8) % 5))
     with pytest.raises(
-        UserError, match=r"found labels \[1, 2, 3, 4\]; allowed: 0, 10, 20, 255; do the values num"
+        UserError, match=r"found labels \[1, 2, 3, 4\]; allowed: 0, 10, 20, 255; are the values num"
     ):
         prepared(root)
 
@@ -192,7 +192,7 @@ def test_a_list_of_test_images_is_read(root: Path) -> None:
 def test_a_list_of_no_test_images_is_refused(root: Path) -> None:
     (root / "train.txt").write_text("0\n1\n2\n")
     (root / "test.txt").write_text("\n")
-    with pytest.raises(UserError, match=r"split test: found no image among .*or take the split away"):
+    with pytest.raises(UserError, match=r"split test: found no image among .*or remove the split"):
         prepared(root)
 
 
@@ -361,7 +361,7 @@ def test_a_duplicate_in_both_splits_is_refused(root: Path) -> None:
         ),
         (
             lambda root: [(root / "train.txt").write_text("0\n"), (root / "val.txt").write_text("")],
-            r"split val: found no image among the 1 of .*; at least one is needed: list some for it",
+            r"split val: found no image among the 1 of .*; allowed: one or more: list some for it",
         ),
         (lambda root: (root / "val.txt").unlink(), r"val.txt: not found; .*prepare.val"),
         (lambda root: (root / "val.txt").write_text("4\nnine\n"), r"val.txt, line 2: found 'nine'; allowed"),

@@ -120,7 +120,7 @@ def test_what_is_there_is_not_fetched_again(
 ) -> None:
     publish(server, monkeypatch, tar(("VOCdevkit/a", b"a")))
     fetch.fetch("voc", tmp_path)
-    assert "is there already" in fetch.fetch("voc", tmp_path)
+    assert "already exists" in fetch.fetch("voc", tmp_path)
     (tmp_path / "VOCdevkit/a").unlink()
     (tmp_path / "VOCdevkit").rmdir()
     fetch.fetch("voc", tmp_path)
@@ -198,7 +198,7 @@ def test_an_archive_that_is_not_what_it_should_be_leaves_nothing(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
 ) -> None:
     publish(server, monkeypatch, content)
-    with pytest.raises(UserError, match=r"archive.tar: is not the published archive \(.*\); take it away"):
+    with pytest.raises(UserError, match=r"archive.tar: is not the published archive \(.*\); remove it"):
         fetch.fetch("voc", tmp_path / "deep/to")
     assert files(tmp_path) == {"deep/to/archive.tar": content}
 
