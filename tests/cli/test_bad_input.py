@@ -875,7 +875,7 @@ DATA_CASES = {
         ("no mask has a pixel of class cow (30)", "contain 0, 10, 20", "shifted by one", "remove it from"),
     ),
     "masks of nothing but ground": Case(
-        OWN, masks_of(0), ("no mask has a pixel of 2 classes: cat (10), dog (20)", "take them out")
+        OWN, masks_of(0), ("no mask has a pixel of 2 classes: cat (10), dog (20)", "remove them from")
     ),
     "masks of nothing but void": Case(OWN, masks_of(255), ("3 classes: ground (0)", "masks contain 255.")),
     "a split of one class": Case(

@@ -81,7 +81,7 @@ def test_masks_classes_and_lists_are_those_of_the_export(name: str, tmp_path: Pa
         assert lists == tree.splits
     else:
         assert sorted(lists["train"] + lists["val"]) == sorted(tree.masks)
-        assert "val is drawn" in report
+        assert "val is chosen at random" in report
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -182,7 +182,7 @@ def test_a_mask_of_the_stored_image_is_turned_with_it(tmp_path: Path) -> None:
 FAULTS = [
     ("coco", {"segmentation": [[20, 20, 30, 20, 30, 30]]}, "object 2 is outside of the image of 8×6"),
     ("coco", {"segmentation": [[1, 1, 2, 2]]}, "object 2: a polygon has fewer than 3 corners"),
-    ("coco", {"segmentation": {"size": [5, 5], "counts": [25]}}, r"object 2: its RLE is of size \[5, 5\]"),
+    ("coco", {"segmentation": {"size": [5, 5], "counts": [25]}}, r"object 2: its RLE has the size \[5, 5\]"),
     ("coco", {"category_id": 9}, "objects have category 9, which has no name"),
 ]
 
@@ -484,7 +484,7 @@ def test_a_packed_export_and_a_target_inside_are_refused(tmp_path: Path) -> None
     with pytest.raises(UserError, match="is an archive; unpack it"):
         import_export("coco", Path("export.zip"), Path("new"))
     trees.coco(tmp_path / "export")
-    with pytest.raises(UserError, match="is in the export"):
+    with pytest.raises(UserError, match="is inside the export"):
         import_export("coco", Path("export"), Path("export/new"))
     with pytest.raises(UserError, match="gone: not found"):
         import_export("coco", Path("gone"), Path("new"))

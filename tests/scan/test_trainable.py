@@ -52,7 +52,7 @@ def test_numbers_of_objects_in_place_of_classes(tmp_path: Path) -> None:
 def test_a_class_in_the_middle_is_the_users_to_take_out(tmp_path: Path) -> None:
     root = folder(tmp_path / "gap", {str(number): mask(0, 2) for number in range(10)})
     message = refused(root, classes={"ground": 0, "cat": 1, "dog": 2}, val=0.2)
-    assert message.endswith("The masks contain 0, 2. Take it out of the classes, or add images with it")
+    assert message.endswith("The masks contain 0, 2. Remove it from the classes, or add images with it")
 
 
 def test_colours_have_no_neighbours(tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_colours_have_no_neighbours(tmp_path: Path) -> None:
         (tmp_path / f"two/{split}.txt").write_text(f"{number}\n")
     colours = {"ground": [0, 0, 0], "cat": [7, 7, 7], "dog": [9, 9, 9]}
     message = refused(tmp_path / "two", classes=colours)
-    assert "class dog (#090909). The masks contain #000000, #070707. Take it out" in message
+    assert "class dog (#090909). The masks contain #000000, #070707. Remove it from" in message
 
 
 @pytest.mark.parametrize(

@@ -133,7 +133,7 @@ def test_a_broken_download_goes_on_where_it_stopped(
 ) -> None:
     publish(server, monkeypatch, tar(("VOCdevkit/b.bin", BIG)))
     server.breaks_at = 300_000
-    with pytest.raises(UserError, match=r"broke off, at byte 300000; run the command again"):
+    with pytest.raises(UserError, match=r"was interrupted, at byte 300000; run the command again"):
         fetch.fetch("voc", tmp_path)
     assert files(tmp_path) == {"archive.tar.part": server.content[:300_000]}
     server.breaks_at = None

@@ -156,7 +156,7 @@ def test_a_failure_stops_its_dependents_and_nothing_else(project: Path) -> None:
     walk.show(outcome, console)
     shown = console.file.getvalue()
     assert "failed: half@y: exit status 1" in shown
-    assert "skipped: join: waits for half@y" in shown
+    assert "skipped: join: depends on half@y" in shown
 
     ran(project)
     (project / "seed.txt").write_text("x1\ny2\n")
