@@ -27,7 +27,7 @@ SUFFIX = "_equal_time"
 
 
 class Budget(NamedTuple):
-    """Epochs of a method: now, in the time of the slowest training, and in the time of `none`."""
+    """Epochs of a method: now, in the time of the longest training, and in the time of `none`."""
 
     method: str
     seconds_per_step: float

@@ -33,7 +33,7 @@ class Segmentation(Dataset[tuple[Tensor, Tensor]]):
     """The images and masks of some splits at their original size, in the order of the index.
 
     Args:
-        unlabelled: further splits, whose masks are 254 all over.
+        unlabelled: more splits; their masks are 254 everywhere.
     """
 
     def __init__(self, prepared: Prepared, *splits: str, unlabelled: Sequence[str] = ()) -> None:
@@ -131,7 +131,7 @@ class EpochBatches(Sampler[list[Draw]]):
 
 
 class TrainLoader(DataLoader[tuple[Tensor, Tensor]]):
-    """A loader whose order and augmentation follow from the epoch that is set before it is iterated."""
+    """A loader whose order and augmentation depend on the epoch; set the epoch before you iterate."""
 
     batch_sampler: EpochBatches
 

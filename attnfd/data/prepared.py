@@ -33,7 +33,7 @@ COLUMNS = (
     "split", "id", "image", "mask", "height", "width",
     "image_bytes", "mask_bytes", "image_sha256", "mask_sha256", "void",
 )  # fmt: skip
-"""Columns of the index; one more per class counts its pixels."""
+"""Columns of the index; each class has one more column, which counts its pixels."""
 
 
 class Split(Section):

@@ -11,7 +11,7 @@ from attnfd.errors import UserError
 from attnfd.runtime import machine, processes
 from attnfd.runtime.arithmetic import TF32, allow_tf32
 
-# It would print the chosen arithmetic at every start; the params of a training's run contain it.
+# Fabric would print the chosen arithmetic at every start; the params of a training's run contain it.
 logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
 
 # Names of CPU instructions that multiply bfloat16 numbers directly.

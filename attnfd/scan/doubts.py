@@ -46,7 +46,7 @@ def _classes(card: Card) -> Iterator[str]:
     if unlearned := [name for name in card.classes if name in anywhere - trained]:
         only = [name for name in SCORED if have.get(name, set()) & set(unlearned)]
         where = f"split {only[0]} has" if len(only) == 1 else f"splits {' and '.join(only)} have"
-        yield f"Only the {where} pixels of {listed(unlearned)}: no training shows them to a network."
+        yield f"Only the {where} pixels of {listed(unlearned)}. No network is trained on them."
     for split, found in have.items():
         wanted = anywhere if split in SCORED else trained
         if lacking := [name for name in card.classes if name in wanted - found]:

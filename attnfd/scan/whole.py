@@ -113,7 +113,7 @@ def _value_faults(finding: Finding, depth: Depth | None) -> Iterator[tuple[str, 
     if values is None:
         return
     if depth is not None and values.deep and not depth.clip and values.highest > depth.high:
-        yield image, f"values are larger than {depth.high}, which prepare.bits allows; raise it, or set auto"
+        yield image, f"has values above {depth.high}, the limit of prepare.bits; increase it, or set auto"
     elif values.same and finding.row["height"] * finding.row["width"] > 1:
         yield image, "all pixels are equal; replace the image, or leave it out"
     elif one_level(values, depth) and not values.same:

@@ -37,7 +37,7 @@ class BusyError(UserError):
 
     def __init__(self, others: str) -> None:
         super().__init__(
-            f"another run is running here: {others}; wait until it ends, or use `attnfd sweep --wait`"
+            f"another run is active here: {others}; wait until it ends, or use `attnfd sweep --wait`"
         )
         self.others = others
 
@@ -107,10 +107,10 @@ class Graph:
         return Path(self._repo.root_dir)
 
     def check_alone(self) -> None:
-        """Check that no other run is running in this project.
+        """Check that no other run is active in this project.
 
         Raises:
-            BusyError: another run is running.
+            BusyError: another run is active.
         """
         with errors(), self._locked(), self._occupied([], [self._repo.root_dir]):
             pass

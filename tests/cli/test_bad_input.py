@@ -775,7 +775,7 @@ DATA_CASES = {
             params(recipes={"mine": {"prepare": {"bits": 8}}}),
             lambda: deep_image(MINE / "images/1.jpg", 300, (6, 8)),
         ),
-        ("images/1.jpg: values are larger than 255", "prepare.bits"),
+        ("images/1.jpg: has values above 255", "prepare.bits"),
     ),
     "bits that are none": Case(
         OWN, params(recipes={"mine": {"prepare": {"bits": 10}}}), ("prepare.bits: found 10", "8, 12 or 16")

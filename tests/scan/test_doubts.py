@@ -24,7 +24,7 @@ def test_classes_that_a_split_lacks(tmp_path: Path) -> None:
     root = folder(tmp_path / "lacking", masks, val=["8", "9"])
     classes = {"ground": 0, "cat": 1, "dog": 2, "chair": 3, "sofa": 4}
     assert prepared(root, classes=classes)[1] == [
-        "Only the split val has pixels of 2 classes: chair, sofa: no training shows them to a network.",
+        "Only the split val has pixels of 2 classes: chair, sofa. No network is trained on them.",
         "The split val has no pixel of class dog.",
     ]
 

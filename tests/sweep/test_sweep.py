@@ -306,7 +306,7 @@ SLOW = 6
 def test_beside_dvc_repro_it_is_refused_by_name_and_time(project: Path) -> None:
     minute = r"20\d\d-\d\d-\d\d \d\d:\d\d"
     with reproducing(project) as process:
-        wanted = rf"another run is running here: dvc repro \(process {process.pid}, since {minute}\); wait"
+        wanted = rf"another run is active here: dvc repro \(process {process.pid}, since {minute}\); wait"
         with pytest.raises(BusyError, match=wanted):
             Graph().check_alone()
         with pytest.raises(BusyError, match=wanted):  # As `attnfd plan` does.
