@@ -1,4 +1,4 @@
-"""Bars of what was timed."""
+"""Bar charts of timings."""
 
 from collections.abc import Mapping
 
@@ -9,7 +9,7 @@ from attnfd.results import style
 
 @style.styled
 def ratios(parts: Mapping[str, Mapping[str, float]]) -> Figure:
-    """Bars by name, a panel per part; a part's first bar is what the others are compared to."""
+    """Bars by name, a panel per part; the other bars of a part are relative to its first one."""
     heights = [len(part) + 1.5 for part in parts.values()]
     figure = Figure((style.WIDTH, 0.26 * sum(heights)))
     panels = figure.subplots(len(parts), squeeze=False, height_ratios=heights)[:, 0]

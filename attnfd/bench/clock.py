@@ -1,4 +1,4 @@
-"""Times a training loop beside its bare step."""
+"""Times a training loop and its bare step together."""
 
 import time
 from collections.abc import Callable
@@ -11,12 +11,12 @@ from attnfd.bench.timing import wait
 class Clock:
     """Times the epochs of a loop, and runs a bare step before each step.
 
-    An epoch is timed from its first step to that of the next.
+    The time of an epoch is from its first step to the first step of the next epoch.
 
     Args:
-        bare: takes the bare step.
+        bare: runs the bare step.
         flush: writes what the loop's log has not written yet.
-        steps: of an epoch.
+        steps: number of steps in an epoch.
     """
 
     def __init__(
@@ -30,8 +30,8 @@ class Clock:
         self._start = 0.0
 
     def run_bare_step(self, *_: object) -> None:
-        """Hook of the objective that the loop trains."""
-        wait(self._device)  # What the loop has queued is its own.
+        """Run a bare step; a hook of the objective that the loop trains."""
+        wait(self._device)  # Work that the loop has queued counts as the loop's time.
         if self._count % self._steps == 0:
             self._end_epoch()
         self._count += 1
@@ -40,7 +40,7 @@ class Clock:
         self._of_bare_steps += time.perf_counter() - start
 
     def _end_epoch(self) -> None:
-        self._flush()  # Or the next epoch would bear a part of what the log still has to do.
+        self._flush()  # Else the next epoch would include the time for writing the rest of the log.
         if self._count > self._steps:  # The first epoch warms up.
             whole = time.perf_counter() - self._start
             self.loop.append((whole - self._of_bare_steps) / self._steps)

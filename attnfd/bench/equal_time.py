@@ -1,4 +1,4 @@
-"""How many epochs each method may train so that all take the same time on this machine."""
+"""How many epochs each method may train so that all methods take the same time on this machine."""
 
 import math
 from collections.abc import Mapping
@@ -23,11 +23,11 @@ from attnfd.runtime.fabric import chosen_precision
 NONE = "none"
 ROUNDS = 10
 SUFFIX = "_equal_time"
-"""Of the name of a student that is trained in equal time."""
+"""Ends the name of a student that is trained in equal time."""
 
 
 class Budget(NamedTuple):
-    """Epochs of a method: now, in the time of the method that takes longest, in the time of `none`."""
+    """Epochs of a method: now, in the time of the longest training, and in the time of `none`."""
 
     method: str
     seconds_per_step: float
@@ -37,9 +37,9 @@ class Budget(NamedTuple):
 
 
 def budgets(params: Params, dataset: str) -> dict[str, list[Budget]]:
-    """Measure a step of every method of `run.methods`, and share out the time; by student.
+    """Measure a step of every method in `run.methods`, and compute the epochs; by student.
 
-    Students that have epochs of their own on the dataset are left out: their numbers come from here.
+    Students that have epochs of their own on the dataset are left out, since `write` made them.
 
     Raises:
         UserError: there is no such dataset, or no student is left.
@@ -50,7 +50,7 @@ def budgets(params: Params, dataset: str) -> dict[str, list[Budget]]:
     if not students:
         raise UserError(
             f"{params.source}: run.students: found only students with epochs of their own on {dataset}; "
-            "add one without"
+            "add a student without"
         )
     found = {}
     for student in students:
@@ -67,13 +67,13 @@ def share(seconds: Mapping[str, float], epochs: Mapping[str, int]) -> list[Budge
     """The most epochs that fit into the time of the longest training, and into that of `none`; at least one.
 
     Args:
-        seconds: of a step, by method.
-        epochs: of every method now.
+        seconds: seconds of a step, by method.
+        epochs: current epochs, by method.
     """
     hours = {method: seconds[method] * epochs[method] for method in seconds}
 
     def fitting(method: str, time: float) -> int:
-        # A billionth more, or rounding might take an epoch from the method whose time this is.
+        # The factor 1 + 10⁻⁹ prevents that rounding removes an epoch from the method whose time this is.
         return max(1, math.floor(time / seconds[method] * (1 + 1e-9)))
 
     return [
@@ -105,15 +105,15 @@ def show(dataset: str, found: Mapping[str, list[Budget]], console: Console) -> N
             )
         console.print(table)
     console.print(
-        "Each method alone. --write adds a student for each of these, with the epochs of the longest time. "
-        f"For other epochs in place of those now, set methods.<method>.on.{dataset}.epochs."
+        "Each method was timed alone. --write adds a student for each student above, with the epochs of the "
+        f"longest time. To replace the current epochs, set methods.<method>.on.{dataset}.epochs."
     )
 
 
 def write(dataset: str, found: Mapping[str, list[Budget]], console: Console) -> None:
-    """Write into `params.yaml` a student in equal time for each one, and the milliseconds of a step.
+    """For each student, write a student in equal time and the milliseconds of a step into `params.yaml`.
 
-    Print what changed, and what is left to do.
+    Print what changed, and what you still have to do.
     """
     file = Path(PARAMS_FILE)
     params = load_params(file)
@@ -123,7 +123,7 @@ def write(dataset: str, found: Mapping[str, list[Budget]], console: Console) -> 
         own = params.student(timed).epochs if timed in params.raw["students"] else {}
         epochs = {**own, dataset: {one.method: one.as_the_longest for one in budgets}}
         changes["students", timed] = {**params.raw["students"][student], "epochs": epochs}
-        for name in (student, timed):  # One network has one time.
+        for name in (student, timed):  # Both are the same network, so their steps take the same time.
             changes["report", "step_ms", dataset, name] = {
                 one.method: float(f"{1000 * one.seconds_per_step:.4g}") for one in budgets
             }
@@ -133,11 +133,11 @@ def write(dataset: str, found: Mapping[str, list[Budget]], console: Console) -> 
     for key in changes:
         console.print(f"{PARAMS_FILE}: {'.'.join(key)}")
     timed_students = ", ".join(f"{student}{SUFFIX}" for student in found)
-    console.print(f"To train in equal time, too, add to run.students: {timed_students}")
+    console.print(f"To train in equal time, too, add these to run.students: {timed_students}")
 
 
 def _seconds_per_step(dataset: str, student: str, methods: tuple[str, ...]) -> dict[str, float]:
-    """By method, a step's median time, in the arithmetic of the training."""
+    """The median time of a step in the training's precision, by method."""
     given = Setting.load(dataset, student, NONE, rounds=ROUNDS)
     variant = OURS._replace(precision=chosen_precision(given.training.precision))
     teacher = make_teacher(given, frozen=True)

@@ -1,8 +1,8 @@
-"""What a GPU makes of a training, measured on a machine that has PyTorch and little else.
+"""How fast a GPU trains, measured on a machine that has PyTorch and few other packages.
 
-`attnfd benchmark gpu`, or `python -m attnfd.bench.gpu` where the packages of the command line are missing:
-PyTorch, torchvision, NumPy, Pillow and pydantic are enough. Only the loop and its loader need more, and are
-left out without it. Networks have random weights, and images of the step are noise.
+Run `attnfd benchmark gpu`, or `python -m attnfd.bench.gpu` if the packages of the command line are missing.
+PyTorch, torchvision, NumPy, Pillow and pydantic are enough. Only the loop and its loader need more packages,
+and are left out without them. Networks have random weights, and the images of the step are noise.
 """
 
 import argparse
@@ -35,21 +35,21 @@ from attnfd.training.objective import Objective
 
 BF16 = OURS._replace(precision="bf16-mixed")
 CELLS = 4
-"""Trainings at once, which is what `attnfd sweep --gpus-per-job 0.25` starts."""
+"""Trainings at once, as `attnfd sweep --gpus-per-job 0.25` starts them."""
 
 WAIT = 300
-"""Seconds until a cell that does not answer counts as failed."""
+"""Seconds after which a cell without an answer counts as failed."""
 
 GOALS = {"speed": 4.0, "loop": 0.97, "cells": 0.4}
-"""bf16 over the released code's step, at least; the bare step's share of the loop's time, at least; time of
-cells at once over that of one after another, at most."""
+"""`speed`: time of the released code's step over that of bf16, at least. `loop`: the bare step's share of the
+loop's time, at least. `cells`: time of cells at once over their time one after another, at most."""
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """What a step is given; by default as PASCAL VOC's recipe trains.
+    """Networks, crops and batch of a step; by default those of PASCAL VOC's recipe.
 
-    `small`: side of the crops of the cells that share a card.
+    `small`: side of the crops of the cells that share a GPU.
     """
 
     teacher: str = "resnet101"
@@ -61,7 +61,7 @@ class Sizes:
 
     @classmethod
     def tiny(cls) -> Self:
-        """For a rehearsal on a CPU."""
+        """Small sizes, for a rehearsal on a CPU."""
         return cls("mobilenetv2", "mobilenetv2", (33, 33), 2, 33, 2)
 
 
@@ -78,7 +78,7 @@ class Arithmetic:
 
 
 def make_teacher(sizes: Sizes, *, frozen: bool) -> DeepLabV3Plus:
-    """A teacher of random weights with statistics of its maps."""
+    """A teacher with random weights, whose BN has statistics."""
     torch.manual_seed(0)
     teacher = DeepLabV3Plus(sizes.teacher, CLASSES, attention=Attention())
     with torch.no_grad():
@@ -94,7 +94,7 @@ def training_step(
     teacher: DeepLabV3Plus,
     without: Sequence[type[nn.Module]] = (),
 ) -> Callable[[], None]:
-    """A step of AttnFD on a batch of noise: forward passes, loss, backward pass, update; then a wait."""
+    """A step of AttnFD on a batch of noise: forward passes, loss, backward pass, update, wait for the GPU."""
     arithmetic = Arithmetic(device, variant.precision)
     teacher.to(device).to(memory_format=variant.layout)
     if variant.frozen:
@@ -126,7 +126,7 @@ def training_step(
 
 
 def time_call(call: Callable[[], None], rounds: int, device: torch.device) -> dict[str, Any]:
-    """Median, 10th and 90th percentile of a call in ms, and the most memory of the device meanwhile."""
+    """Median, 10th and 90th percentile of a call's time in ms, and the device's peak memory."""
     for _ in range(timing.WARM_UP):
         call()
     if device.type == "cuda":
@@ -144,7 +144,7 @@ def time_call(call: Callable[[], None], rounds: int, device: torch.device) -> di
 
 
 def time_steps(sizes: Sizes, device: torch.device) -> list[dict[str, Any]]:
-    """The step in every way, one after the other; `speed` is that of the released code's step."""
+    """Every variant of the step, one after another; `speed` is relative to the released code's step."""
     ways = VARIANTS | (GPU_VARIANTS if device.type == "cuda" else {})
     rows: list[dict[str, Any]] = []
     for name, variant in ways.items():
@@ -159,7 +159,7 @@ def time_steps(sizes: Sizes, device: torch.device) -> list[dict[str, Any]]:
 
 
 def time_shortcuts(sizes: Sizes, device: torch.device) -> list[dict[str, Any]]:
-    """Our bf16 step without one of the shortcuts: `worth` is how many times as long it takes then."""
+    """Our bf16 step without one of the shortcuts: it takes `worth` times as long."""
     ways: dict[str, Sequence[type[nn.Module]]] = {"all": ()}
     ways |= {kind.__name__: (kind,) for kind in SHORTCUTS if kind is not Dropout or device.type == "cpu"}
     steps = {
@@ -183,7 +183,7 @@ def time_shortcuts(sizes: Sizes, device: torch.device) -> list[dict[str, Any]]:
 
 
 def time_cells(sizes: Sizes, device: torch.device) -> dict[str, Any]:
-    """Small trainings in processes of their own, at once, over one after another."""
+    """The time of small trainings in processes of their own: at once, over one after another."""
     small = replace(sizes, crop=(sizes.small, sizes.small))
     context = multiprocessing.get_context("spawn")
 
@@ -203,7 +203,7 @@ def time_cells(sizes: Sizes, device: torch.device) -> dict[str, Any]:
 
 
 def _cell(sizes: Sizes, device: torch.device, gate: Any, results: Any) -> None:
-    """Take steps beside other cells, from the moment at which all are ready."""
+    """Time steps while other cells run; all cells start together when they are ready."""
     step = training_step(sizes, BF16, device, make_teacher(sizes, frozen=True))
     for _ in range(timing.WARM_UP):
         step()
@@ -215,7 +215,7 @@ def _cell(sizes: Sizes, device: torch.device, gate: Any, results: Any) -> None:
 
 
 def time_loop(sizes: Sizes, device: torch.device) -> dict[str, Any]:
-    """The loader and the loop beside the bare step, see `attnfd.bench.gpu_loop`."""
+    """The loader and the loop compared with the bare step, see `attnfd.bench.gpu_loop`."""
     from attnfd.bench import gpu_loop
 
     return gpu_loop.time_loop(sizes, device)
@@ -236,7 +236,7 @@ PARTS: Mapping[str, Callable[[Sizes, torch.device], Any]] = {
 
 
 def measure(sizes: Sizes, device: torch.device, parts: Sequence[str] = tuple(PARTS)) -> dict[str, Any]:
-    """All numbers. A part that fails, or for which a package is missing, says so and costs no other."""
+    """All numbers. If a part fails or lacks a package, the result says so, and the other parts still run."""
     content: dict[str, Any] = {"machine": timing.machine(), "device": device.type, "sizes": vars(sizes)}
     for part in parts:
         print(f"{part} …", flush=True)
@@ -244,7 +244,7 @@ def measure(sizes: Sizes, device: torch.device, parts: Sequence[str] = tuple(PAR
             content[part] = PARTS[part](sizes, device)
         except ModuleNotFoundError as error:
             content[part] = {"left_out": f"{error.name} is not installed"}
-        except Exception as error:  # An hour of a GPU is not to be had again for one bad part.
+        except Exception as error:  # One failed part must not cost the results of the others.
             content[part] = {"failed": f"{type(error).__name__}: {error}"}
         _empty(device)
     return content
@@ -305,7 +305,7 @@ def _shortcuts(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _cells(found: Mapping[str, Any]) -> list[str]:
     return [
-        f"{found['cells']} cells at once take {found['ratio']:.2f} of the time of one after another; "
+        f"{found['cells']} cells at once take {found['ratio']:.2f} times as long as one after another; "
         f"goal: {GOALS['cells']} or less."
     ]
 
@@ -327,15 +327,15 @@ _SHOWN: Mapping[str, Callable[[Any], list[str]]] = {
 
 
 def gpu(*, rehearse: bool, json_file: Path, markdown: Path, parts: Sequence[str] = tuple(PARTS)) -> str:
-    """Measure on the GPU, or in small on whatever there is, and write both files; returns the tables.
+    """Measure on the GPU, or rehearse in small sizes on any device, and write both files; returns the tables.
 
     Raises:
-        UserError: there is no GPU, and this is no rehearsal.
+        UserError: there is no GPU, and `rehearse` is false.
     """
     from attnfd.errors import UserError
 
     if not rehearse and not torch.cuda.is_available():
-        raise UserError("no GPU is visible here; allowed: --rehearse, which takes tiny steps on the CPU")
+        raise UserError("no GPU is visible; allowed: --rehearse, which runs tiny steps on the CPU")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     content = measure(Sizes.tiny() if rehearse else Sizes(), device, parts)
     tables = to_markdown(content)
@@ -347,7 +347,7 @@ def gpu(*, rehearse: bool, json_file: Path, markdown: Path, parts: Sequence[str]
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        description="What a GPU makes of a training, without the other packages."
+        description="Measure how fast a GPU trains, without the packages of the command line."
     )
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)}; unset: all")
     parser.add_argument("--rehearse", action="store_true", help="tiny steps, also on a CPU")

@@ -1,4 +1,4 @@
-"""The training loop and its loader beside the bare step, on images that are drawn for it."""
+"""The training loop and its loader compared with the bare step, on generated images."""
 
 import time
 from pathlib import Path
@@ -33,14 +33,14 @@ if TYPE_CHECKING:
     from attnfd.bench.gpu import Sizes
 
 SIZE = (375, 500)
-"""Of most images of PASCAL VOC."""
+"""Size of most images of PASCAL VOC."""
 
 STEPS = 20
-"""Of an epoch."""
+"""Steps of an epoch."""
 
 
 def time_loop(sizes: "Sizes", device: torch.device) -> dict[str, Any]:
-    """Share of the bare step in a step of the loop, and of a batch of the loader in the bare step's time."""
+    """The bare step's share of a step of the loop, and the time of a loader's batch over the bare step's."""
     config = Training(
         splits=("train",), epochs=3, batch_size=sizes.batch, lr=0.007, head_lr_factor=10, momentum=0.9,
         nesterov=True, weight_decay=5e-4, schedule="cosine", crop=sizes.crop, scale=(0.5, 2.0), flip=0.5,
@@ -88,7 +88,7 @@ def time_loop(sizes: "Sizes", device: torch.device) -> dict[str, Any]:
 
 
 class _NoLog:
-    """Takes what a training logs, and keeps nothing."""
+    """A log that discards everything."""
 
     def metrics(self, values: Any, step: int) -> None:
         pass
@@ -107,7 +107,7 @@ def _objective(sizes: "Sizes", fabric: Any) -> Objective:
 
 
 def _drawn(folder: Path, images: int) -> Prepared:
-    """A dataset of smooth noise in JPEG, as photographs take time to decode, with masks of blocks."""
+    """A dataset of smooth noise as JPEG, since photographs take time to decode, with masks of blocks."""
     generator = np.random.default_rng(0)
     rows = []
     for number in range(images + 2):

@@ -32,9 +32,10 @@ from attnfd.training.state import Trainee
 
 
 def time_loader(given: Setting) -> list[Row]:
-    """A batch of the loader, read, transformed and on the device, by its processes; over the bare step.
+    """A batch of the loader, read, transformed and copied to the device, by number of processes.
 
-    That is what it has to keep up with. A round is an epoch; crop, batch and images are as in `time_loop`.
+    Ratios are to the bare step, which the loader must keep up with. A round is an epoch; crop, batch and
+    images are as in `time_loop`.
     """
     prepared, training, given = _real_data(given)
     fabric = start_fabric(training.precision)
@@ -66,10 +67,10 @@ def time_loader(given: Setting) -> list[Row]:
 def time_loop(given: Setting) -> list[Row]:
     """A step of the real loop (loader, transforms, schedule, curves, log, checkpoints) over the bare step.
 
-    They take turns, step by step; a round is an epoch. The first epoch warms up, and the last, which has a
-    validation, does not count either. The crop and the batch are the recipe's, the images are those of the
-    teacher's training: students may have too few to measure with. The loop logs into a run of the store that
-    trainings log to, which is deleted afterwards.
+    The two alternate, step by step; a round is an epoch. The first epoch warms up and does not count. The
+    last epoch has a validation and does not count either. Crop and batch are from the recipe. The images are
+    those of the teacher's training, since students may have too few images to measure with. The loop logs
+    into a run of the store that trainings log to; the run is deleted afterwards.
     """
     prepared, training, given = _real_data(given)
     epochs = given.rounds + 2
@@ -83,7 +84,7 @@ def time_loop(given: Setting) -> list[Row]:
 
     def bare() -> None:
         step()
-        apart.zero_grad()  # As the loop does before its own, so that both have the memory to themselves.
+        apart.zero_grad()  # The loop frees its gradients before its step, too, so both have the same memory.
 
     with TemporaryDirectory() as folder, _discarded_run(given) as run:
         clock = Clock(bare, run.flush, steps, fabric.device)
@@ -94,7 +95,7 @@ def time_loop(given: Setting) -> list[Row]:
 
 
 def time_evaluation(given: Setting) -> list[Row]:
-    """An evaluation of the validation split over its forward passes alone."""
+    """The time of an evaluation of the validation split, over that of its forward passes alone."""
     prepared = open_prepared(given.params, given.cell.dataset)
     classes = len(prepared.card.classes)
     device = start_fabric("32-true").device
@@ -130,7 +131,7 @@ def _discarded_run(given: Setting) -> Iterator[runs.Run]:
 
 
 def _real_data(given: Setting) -> tuple[Prepared, Distill, Setting]:
-    """The dataset, and the students' recipe on the images of the teacher's training."""
+    """The dataset, and the students' recipe with the images of the teacher's training."""
     training = given.training.model_copy(update={"splits": given.teacher.splits})
     given = replace(given, size=training.crop, batch=training.batch_size)
     return open_prepared(given.params, given.cell.dataset), training, given

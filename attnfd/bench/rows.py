@@ -1,4 +1,4 @@
-"""Rows of a benchmark's table."""
+"""The rows of a benchmark's table."""
 
 from collections.abc import Mapping, Sequence
 from statistics import median
@@ -9,9 +9,9 @@ from rich.table import Table
 
 
 class Row(NamedTuple):
-    """One thing that was timed: median, 10th and 90th percentile over the rounds.
+    """One timing: median, 10th and 90th percentile over the rounds.
 
-    `ratio`: to the part's first row. `memory_mib`: the most that a process held which ran nothing else.
+    `ratio`: to the part's first row. `memory_mib`: peak memory of a process that ran nothing else.
     """
 
     part: str
@@ -25,7 +25,7 @@ class Row(NamedTuple):
 
 
 def to_rows(part: str, seconds: Mapping[str, Sequence[float]]) -> list[Row]:
-    """Rows of a part; the first is what the others are compared with.
+    """Rows of a part; the ratios are to the first row.
 
     Example:
         >>> [(row.name, row.ms, row.ratio) for row in to_rows("", {"a": [1, 2, 4], "b": [3, 4, 4]})]
@@ -41,7 +41,7 @@ def to_rows(part: str, seconds: Mapping[str, Sequence[float]]) -> list[Row]:
 
 
 def table(rows: Sequence[Row]) -> Table:
-    """The rows of a part for the terminal."""
+    """The rows of a part as a table."""
     shown = Table(box=None, pad_edge=False)
     shown.add_column(rows[0].part, no_wrap=True)
     for column in ("ms", "p10–p90", "ratio", "images/s", "peak MiB"):

@@ -1,7 +1,7 @@
 """What a training costs on this machine: the step, its parts, every method, loader, loop, evaluation.
 
-Networks have random weights, and images of the step are noise: its cost does not depend on what it learns.
-A ratio is the median of the ratios within a round, see `attnfd.bench.timing`.
+Networks have random weights, and the images of the step are noise, since the cost does not depend on values.
+A ratio is the median of the ratios within each round, see `attnfd.bench.timing`.
 """
 
 import json
@@ -22,10 +22,10 @@ from attnfd.tracking import store
 
 
 def bench(setting: Setting, parts: Sequence[str], *, numbers: Path | None, plot: Path | None) -> None:
-    """Measure, show tables, and keep the numbers as a run of the experiment `bench`.
+    """Measure, show tables, and log the numbers as a run of the experiment `bench`.
 
     Raises:
-        UserError: a part, or something that `setting` names, does not exist, or the dataset is not prepared.
+        UserError: a part or a name in `setting` does not exist, or the dataset is not prepared.
     """
     for part in parts:
         discovery.one_of(part, tuple(PARTS), "PART")
@@ -44,7 +44,7 @@ def bench(setting: Setting, parts: Sequence[str], *, numbers: Path | None, plot:
     }
     console.print(f"{setting.described}\n{content['machine']}", highlight=False, markup=False)
     from attnfd.bench import bars
-    from attnfd.results import style  # Late, or matplotlib would count among what a step holds.
+    from attnfd.results import style  # Imported late, or a step's memory would include matplotlib.
 
     parted = {part: list(group) for part, group in groupby(rows, key=lambda row: row.part)}
     figure = bars.ratios({part: {row.name: row.ratio for row in group} for part, group in parted.items()})

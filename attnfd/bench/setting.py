@@ -22,7 +22,7 @@ from attnfd.training.objective import Objective, SharedTeacher
 
 @dataclass(frozen=True)
 class Setting:
-    """A student and a method on a recipe, crops (height, width) in batches, and how often each is timed."""
+    """A student and a method on a recipe, the crop (height, width), the batch, and the rounds to time."""
 
     params: Params
     cell: Cell
@@ -40,7 +40,7 @@ class Setting:
         batch: int | None = None,
         rounds: int = 10,
     ) -> Self:
-        """Out of `params.yaml`; where no crop or batch is given, the recipe's.
+        """Read a setting from `params.yaml`; without a crop or a batch, it takes the recipe's.
 
         Raises:
             UserError: there is no such dataset, student or method.
@@ -53,28 +53,28 @@ class Setting:
         return given
 
     def by(self, method: str) -> Self:
-        """The same of another method."""
+        """The same setting with another method."""
         return replace(self, cell=replace(self.cell, method=method))
 
     @cached_property
     def settings(self) -> Settings:
-        """Of the cell."""
+        """Settings of the cell."""
         return self.params.resolve(self.cell)
 
     @property
     def training(self) -> Distill:
-        """Of the student."""
+        """Settings of the student's training."""
         assert self.settings.distill is not None
         return self.settings.distill
 
     @property
     def teacher(self) -> TrainTeacher:
-        """Of the teacher."""
+        """Settings of the teacher's training."""
         return self.settings.train_teacher
 
     @property
     def described(self) -> dict[str, Any]:
-        """For the terminal, and for a run in MLflow."""
+        """The setting for the terminal, and for a run in MLflow."""
         cell = self.cell
         return {
             "dataset": cell.dataset,
@@ -93,29 +93,29 @@ class Setting:
 
 
 def make_teacher(given: Setting, *, frozen: bool) -> Network:
-    """A teacher of random weights."""
+    """A teacher with random weights."""
     config = given.teacher
     teacher = make_network(config, CLASSES, attention=config.attention)
     with torch.no_grad():
-        for _ in range(3):  # without statistics of its BN, a deep network overflows in eval mode
+        for _ in range(3):  # without BN statistics, a deep network overflows in eval mode
             teacher(torch.randn(2, 3, 65, 65))
     return freeze(teacher.eval()) if frozen else teacher
 
 
 def make_serving_teacher(given: Setting, fabric: Fabric) -> Network:
-    """A frozen teacher as a training has it."""
+    """A frozen teacher, as in a training."""
     teacher = make_teacher(given, frozen=True).to(fabric.device).to(memory_format=OURS.layout)
     cast_weights(teacher, fabric)
     return teacher
 
 
 def make_objective(given: Setting, teacher: Network, kind: type[Objective] = Objective) -> Objective:
-    """The student and the method beside a teacher."""
+    """The student and the method with a teacher."""
     pair = make_student(given.cell, given.settings, CLASSES, teacher.info, weights="none")
     return kind(*pair, teacher).train()
 
 
 def make_objectives_beside(teacher: Network, apart: list[Objective]) -> list[Objective]:
-    """The same students and methods, which share the forward passes of one teacher."""
+    """The same students and methods, sharing the forward passes of one teacher."""
     shared = SharedTeacher(teacher, [one.distiller for one in apart if one.distiller])
     return [Objective(one.model, one.distiller, shared).train() for one in apart]

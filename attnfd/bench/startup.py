@@ -1,7 +1,7 @@
-"""What a command costs before and after its work: help, each stage, and `dvc repro` that finds nothing to do.
+"""The fixed time of a command: help, each stage, and `dvc repro` when nothing is stale.
 
-Run it in a project whose pipeline is small and has run: its steps and images take next to nothing, so what a
-stage takes is its fixed cost.
+Run it in a project with a very small pipeline that has run: its steps and images take almost no time, so the
+time of a stage is its fixed cost.
 """
 
 import json
@@ -22,21 +22,21 @@ from attnfd.errors import UserError
 from attnfd.paths import Cell
 
 RECORD = Path("docs/startup.json")
-"""The last figures: seconds by command, and the machine."""
+"""The last recorded figures: seconds by command, and the machine."""
 
 
 def startup(cells: Mapping[str, Cell], rounds: int, console: Console, *, record: Path | None) -> None:
-    """Time each command, show the medians beside the last figures, and write them if `record` is a file.
+    """Time each command, show the medians beside the last figures, and write them to `record` if given.
 
     Args:
-        cells: by stage, the cell to run it for.
+        cells: the cell to run each stage for, by stage.
 
     Raises:
         UserError: the pipeline has not run here, or a command fails.
     """
     if json.loads(_run("dvc", "status", "--json") or "{}"):
         raise UserError(
-            "dvc status: found stale stages; allowed: none, or they would be timed with their work; "
+            "dvc status: found stale stages; allowed: none, since their work would be timed, too; "
             "run `python -m tests.miniature FOLDER`, then this command in FOLDER"
         )
     calls: dict[str, Callable[[], object]] = {
@@ -45,7 +45,7 @@ def startup(cells: Mapping[str, Cell], rounds: int, console: Console, *, record:
         **{stage: partial(_attnfd, stage, *_options(cell)) for stage, cell in cells.items()},
     }
     seconds: dict[str, list[float]] = {name: [] for name in calls}
-    # A stage writes its outputs anew, which the next `dvc repro` would look at: all rounds of it come before.
+    # Stages rewrite their outputs, which the next `dvc repro` would check: so its rounds come before theirs.
     for name, call in track(calls.items(), "Commands"):
         for _ in range(rounds):
             start = time.perf_counter()
@@ -66,7 +66,7 @@ def _options(cell: Cell) -> list[str]:
 
 
 def table(found: Mapping[str, float], recorded: Mapping[str, float]) -> Table:
-    """Seconds by command, beside the last figures where there are some."""
+    """Seconds by command, beside the last figures if there are any."""
     shown = Table(box=None, pad_edge=False)
     shown.add_column("command")
     for column in ("seconds", "last", "ratio"):

@@ -1,4 +1,4 @@
-"""Timings of the training step, of its parts, and of what each shortcut is worth in it."""
+"""Timings of the training step, of its parts, and of the time that each shortcut saves."""
 
 import multiprocessing
 import time
@@ -36,7 +36,7 @@ from attnfd.training.optimizer import make_optimizer
 
 
 def time_step(given: Setting) -> list[Row]:
-    """The training step from the released code's arithmetic to ours, with peak memory."""
+    """Variants of the training step, from the released code's to ours, with peak memory."""
     on_gpu = start_fabric(OURS.precision).device.type == "cuda"
     variants = VARIANTS | GPU_VARIANTS if on_gpu else VARIANTS
     calls = {name: training_step(given, variant) for name, variant in variants.items()}
@@ -51,9 +51,9 @@ def time_step(given: Setting) -> list[Row]:
 
 
 def time_kernels(given: Setting) -> list[Row]:
-    """Our step in float32 and bfloat16, and the same without one of the shortcuts; ratios to the whole.
+    """Our step in float32 and bfloat16, and each without one of the shortcuts; ratios to the step with all.
 
-    A ratio of 1.05 means that a step takes 1.05 times as long without this one.
+    A ratio of 1.05 means that a step takes 1.05 times as long without this shortcut.
     """
     rows = []
     for precision in ("32-true", "bf16-mixed"):
@@ -70,7 +70,7 @@ def time_kernels(given: Setting) -> list[Row]:
 
 
 def time_parts(given: Setting) -> list[Row]:
-    """The parts of our step; they are ratios of the whole."""
+    """The parts of our step; ratios to the whole step."""
     run = _parts_of_a_step(given)
     parts: dict[str, list[float]] = {}
     for number in track(range(timing.WARM_UP + given.rounds), "split"):
@@ -82,7 +82,7 @@ def time_parts(given: Setting) -> list[Row]:
 
 
 def time_methods(given: Setting) -> list[Row]:
-    """The step of every method, relative to the undistilled student's."""
+    """The step of every method, relative to a step without distillation."""
     names = sorted(discovery.names("distillers"), key=lambda name: (name != "none", name))
     teacher = make_teacher(given, frozen=True)
     calls = {name: training_step(given.by(name), OURS, teacher=teacher) for name in names}
@@ -90,7 +90,7 @@ def time_methods(given: Setting) -> list[Row]:
 
 
 def time_teacher(given: Setting) -> list[Row]:
-    """The step of the teacher's own training, relative to the undistilled student's."""
+    """The step of the teacher's own training, relative to a student's step without distillation."""
     learning = Objective(make_teacher(given, frozen=False)).train()
     calls = {
         "none": training_step(given.by("none"), OURS),
@@ -100,9 +100,9 @@ def time_teacher(given: Setting) -> list[Row]:
 
 
 def time_sharing(given: Setting) -> list[Row]:
-    """A step of a student of every method that reads the teacher, each beside its own or all beside one.
+    """A step of one student per method with a teacher: each with its own teacher, or all with one teacher.
 
-    The latter is what `attnfd sweep --students-per-teacher` does.
+    `attnfd sweep --students-per-teacher` does the latter.
     """
     fabric = start_fabric(OURS.precision)
     teacher = make_serving_teacher(given, fabric)
@@ -134,11 +134,11 @@ def training_step(
     without: Sequence[type[nn.Module]] = (),
     cast: bool = True,
 ) -> Callable[[], None]:
-    """A step of a training that has begun: forward passes, loss, backward pass, update.
+    """A training step: forward passes, loss, backward pass, update.
 
     Args:
-        teacher: with this one; None: with one of random weights.
-        without: shortcuts to leave out; the released step has none.
+        teacher: the teacher; None: a teacher with random weights.
+        without: shortcuts to leave out; the released step uses none.
         cast: whether a frozen teacher's weights are cast once, see `cast_weights`.
     """
     fabric = start_fabric(variant.precision)
@@ -167,7 +167,7 @@ def stepping(given: Setting, variant: Variant, fabric: Fabric, objective: Object
 def _update(
     given: Setting, variant: Variant, fabric: Fabric, objective: Objective
 ) -> Callable[[Tensor, Tensor], None]:
-    """What a training does with a batch on the device."""
+    """The update of a training with a batch that is on the device."""
     objective.to(memory_format=variant.layout)
     if variant.compiled:
         objective.compile()
@@ -175,7 +175,7 @@ def _update(
     wrapped, optimizing = fabric.setup(objective, optimizer)
 
     def update(images: Tensor, target: Tensor) -> None:
-        allow_tf32(variant.precision == TF32)  # Variants take turns, and share what this sets.
+        allow_tf32(variant.precision == TF32)  # Variants alternate, and share this global setting.
         optimizing.zero_grad()
         terms = wrapped(images, target, 0.0)
         fabric.backward(sum(terms.values()))
@@ -220,9 +220,9 @@ def _parts_of_a_step(given: Setting) -> Callable[[], dict[str, float]]:
 
 
 def _memory(given: Setting, variant: Variant) -> float:
-    """Peak memory in MiB of a process of its own that takes some steps; on a GPU, of the device.
+    """Peak memory in MiB of a separate process that runs some steps; on a GPU, of the device.
 
-    It reads its teacher from a file, as a stage does: making one takes more than having one.
+    The process reads its teacher from a file, as a stage does: making a teacher needs more memory.
     """
     with TemporaryDirectory() as folder, multiprocessing.get_context("spawn").Pool(1) as pool:
         checkpoint.save(Path(folder), make_teacher(given, frozen=variant.frozen), {})
@@ -237,7 +237,7 @@ def _steps_and_peak(given: Setting, variant: Variant, saved: Path) -> float:
     if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
         return torch.cuda.max_memory_allocated() / 2**20
     status = Path("/proc/self/status")
-    if status.exists():  # `ru_maxrss` would count what the parent had when it started this process.
+    if status.exists():  # `ru_maxrss` would include the memory of the parent when it started this process.
         (line,) = [line for line in status.read_text().splitlines() if line.startswith("VmHWM")]
         return int(line.split()[1]) / 2**10
     return peak_memory() / 2**20

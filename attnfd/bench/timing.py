@@ -1,4 +1,4 @@
-"""Timing things that are compared: they take turns, so that a change of the machine's speed falls on all."""
+"""Timing of compared calls: they alternate, so that a change of the machine's speed affects all of them."""
 
 import os
 import platform
@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import torch
 
 WARM_UP = 3
-"""Rounds that do not count."""
+"""Rounds at the beginning that do not count."""
 
 KeyT = TypeVar("KeyT")
 
@@ -17,8 +17,8 @@ KeyT = TypeVar("KeyT")
 def take_turns(
     calls: Mapping[KeyT, Callable[[], object]], *, rounds: int, title: str
 ) -> dict[KeyT, list[float]]:
-    """Seconds of every call, a number per round; in each round every call runs once."""
-    from rich.progress import track  # Not everywhere where a GPU is measured.
+    """Seconds of every call, one number per round; in each round every call runs once."""
+    from rich.progress import track  # Imported here, since it may be missing on a machine with a GPU.
 
     seconds: dict[KeyT, list[float]] = {key: [] for key in calls}
     for number in track(range(WARM_UP + rounds), title):
@@ -31,13 +31,13 @@ def take_turns(
 
 
 def wait(device: torch.device) -> None:
-    """Until a GPU has done what it was given."""
+    """Wait until a GPU has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def machine() -> dict[str, Any]:
-    """What the numbers of a timing depend on beside the code."""
+    """The machine and the versions that a timing depends on."""
     return {
         "processor": _processor(),
         "cores": os.cpu_count(),

@@ -1,4 +1,4 @@
-"""The ways to compute a training step that are compared."""
+"""The compared ways to compute a training step."""
 
 from collections.abc import Callable, Mapping, Sequence
 from types import MethodType
@@ -17,7 +17,7 @@ CLASSES = 21
 class Variant(NamedTuple):
     """A way to compute the step.
 
-    `released`: the teacher trains along, as in the authors' code, and no kernel of ours is used.
+    `released`: as in the authors' code, the teacher is in train mode, and none of our kernels is used.
     """
 
     released: bool
@@ -28,13 +28,13 @@ class Variant(NamedTuple):
 
     @property
     def layout(self) -> torch.memory_format:
-        """Of images, features and weights."""
+        """Memory format of images, features and weights."""
         return torch.channels_last if self.channels_last else torch.contiguous_format
 
 
 OURS = Variant(False, True, True, "32-true")
 VARIANTS = {
-    # PyTorch lets convolutions use TF32 unless told not to, and the released code does not tell.
+    # By default PyTorch lets convolutions use TF32, and the released code does not change this.
     "released code's": Variant(True, False, False, "tf32"),
     "teacher without gradient": Variant(False, False, False, "32-true"),
     "teacher frozen, BN folded": Variant(False, True, False, "32-true"),
@@ -45,14 +45,14 @@ GPU_VARIANTS = {
     "tf32": OURS._replace(precision="tf32"),
     "bf16-mixed, compiled": OURS._replace(precision="bf16-mixed", compiled=True),
 }
-"""A CPU has no TF32, and compiling does not pay there (docs/performance.md)."""
+"""Only for a GPU: a CPU has no TF32, and compiling is not worth it there (docs/performance.md)."""
 
 SHORTCUTS: Mapping[type[nn.Module], Callable[..., Tensor]] = {
     AtrousConv: nn.Conv2d.forward,
     Dropout: nn.Dropout.forward,
     JoiningConv: JoiningConv.in_turn,
 }
-"""Modules of `attnfd.models.kernels` that compute the same in a shorter way, and the long way."""
+"""Modules of `attnfd.models.kernels` that compute the same result faster, and the plain way for each."""
 
 
 class Released(Objective):
@@ -66,7 +66,7 @@ class Released(Objective):
 
 
 def leave_out(shortcuts: Sequence[type[nn.Module]], network: nn.Module) -> None:
-    """Compute the long way."""
+    """Let modules of these kinds compute the plain way."""
     for module in network.modules():
         if type(module) in shortcuts:
             module.forward = MethodType(SHORTCUTS[type(module)], module)

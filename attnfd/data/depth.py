@@ -1,4 +1,4 @@
-"""Images of more than 8 bits per channel: a dataset scales all of them to 8 bits in one way."""
+"""Images of more than 8 bits per channel: a dataset scales all of them to 8 bits in the same way."""
 
 from functools import lru_cache
 from typing import NamedTuple, cast
@@ -10,35 +10,35 @@ from pydantic import Field
 from attnfd.config.section import Section
 
 LARGEST = 0xFFFF
-"""Value that an image may have."""
+"""The largest value that an image may have."""
 
 SAMPLE = 256
-"""Rows and columns, at most about, of which the usual values of an image are taken."""
+"""The usual values of an image are taken from about this many rows and columns at most."""
 
 FEW = 32
-"""An image that uses fewer of the 256 grey levels is worth a warning."""
+"""An image that uses fewer of the 256 grey levels gives a warning."""
 
 Pixels = NDArray[np.uint8 | np.uint16]
 """An image as it is stored: RGB (H, W, 3), or grey (H, W) if it has more than 8 bits."""
 
 
 class Depth(Section):
-    """How values of more than 8 bits become 8: `low` becomes 0 and `high` 255, in equal steps."""
+    """How values of more than 8 bits become 8 bits: `low` becomes 0, `high` becomes 255, in equal steps."""
 
     low: int = Field(ge=0, le=LARGEST, description="value that becomes 0")
     high: int = Field(ge=0, le=LARGEST, description="value that becomes 255")
-    clip: bool = Field(description="whether values outside become 0 and 255; if not, they are an error")
+    clip: bool = Field(description="whether values outside become 0 or 255; if false, they are an error")
 
 
 FULL = Depth(low=0, high=LARGEST, clip=False)
-"""The upper 8 of 16 bits: for a dataset without such images."""
+"""Takes the upper 8 of 16 bits; used where a card has no `depth`."""
 
 
 class Values(NamedTuple):
     """The values of an image: whether they have more than 8 bits, their range, and their usual range.
 
-    The usual range leaves out 0.5 % of the pixels at either end if there are more than 8 bits: one hot pixel
-    is no use of the range. `same`: all pixels are equal.
+    With more than 8 bits, the usual range leaves out 0.5 % of the pixels at each end, so that one hot pixel
+    does not widen it. `same`: all pixels are equal.
     """
 
     deep: bool
@@ -67,7 +67,7 @@ def used(values: Values, depth: Depth | None) -> int:
 
 
 def one_level(values: Values, depth: Depth | None) -> bool:
-    """Whether all pixels of an image are equal, or become it."""
+    """Whether all pixels of an image are equal, or become equal when they are scaled."""
     if not values.deep:
         return values.same
     levels = _levels(depth or FULL)
@@ -75,17 +75,17 @@ def one_level(values: Values, depth: Depth | None) -> bool:
 
 
 def scale(pixels: Pixels, depth: Depth | None) -> NDArray[np.uint8]:
-    """An image as RGB (H, W, 3), uint8; what has 8 bits stays as it is.
+    """An image as RGB (H, W, 3), uint8; an image of 8 bits is returned unchanged.
 
     Raises:
-        ValueError: a value is larger than the images of the dataset may have.
+        ValueError: a value is larger than `depth.high`, and `depth` does not clip.
     """
     if pixels.dtype == np.uint8:
         return cast(NDArray[np.uint8], pixels)
     depth = depth or FULL
     highest = int(pixels.max())
     if highest > depth.high and not depth.clip:
-        raise ValueError(f"values up to {highest}; allowed: 0 to {depth.high}, as its dataset has them")
+        raise ValueError(f"values up to {highest}; allowed: 0 to {depth.high}, the range of its dataset")
     levels = _levels(depth)[pixels]
     return np.repeat(levels[..., None], 3, axis=2) if levels.ndim == 2 else levels
 

@@ -13,7 +13,7 @@ from attnfd.runtime import processes
 
 
 class Draw(NamedTuple):
-    """An image in an epoch: the key under which its augmentation is drawn.
+    """An image in an epoch; with the seed, this determines its augmentation.
 
     `turn`: how many times the epoch had this image before.
     """

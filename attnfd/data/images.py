@@ -15,29 +15,29 @@ from attnfd.data.depth import LARGEST, Depth, Pixels, scale
 from attnfd.data.labels import COLOUR, VOID
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP", "JPEG2000")
-"""What is read. Pillow knows further ones, of which EPS starts another program on the file."""
+"""The formats that are read. Pillow knows more, but for EPS it starts another program on the file."""
 
 IMAGES = (
     ".bmp", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff",
     ".webp",
 )  # fmt: skip
 MASKS = (".bmp", ".png", ".tif", ".tiff")
-"""Suffixes of files that a folder is searched for, in any case; of masks those that keep every value.
+"""Suffixes that a folder is searched for, in any case; for masks, only formats that keep every value.
 
-JPEG changes pixels, and a program that writes a GIF may number its indices anew.
+JPEG changes pixels, and a program that writes a GIF may renumber its indices.
 """
 
 UNREADABLE = (OSError, ValueError)
-"""What is raised for a file that cannot be decoded."""
+"""The exceptions for a file that cannot be decoded."""
 
 MATLAB = b"MATLAB 5.0"
-"""How a .mat file begins."""
+"""The first bytes of a .mat file."""
 
 ORIENTATION, NEW_SUBFILE_TYPE, BITS_PER_SAMPLE, SAMPLES_PER_PIXEL = 0x0112, 0x00FE, 0x0102, 0x0115
 """Tags of EXIF and TIFF."""
 
 REDUCED_OR_MASK = 0b101
-"""Bits of a TIFF page that shows another page in a smaller size, or the transparency of another page."""
+"""Set in the type of a TIFF page that is a smaller copy or the transparency of another page."""
 
 INTEGERS = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 """Modes of images with one channel of more than 8 bits."""
@@ -51,14 +51,15 @@ DEEP = {
     },
     GREY_ALPHA: "RGBA",
 }
-"""Layouts of 16 bits: Pillow takes the upper bytes of them, and the lower ones by the layout beside."""
+"""Layouts of 16 bits, of which Pillow reads the upper bytes, and the layouts that give the lower bytes."""
 
 
 class Mask(NamedTuple):
     """Values (H, W) of a mask, the palette of an index mask, and whether pixels have one bit.
 
-    Values of uint8 are grey values or palette indices; of uint32, colours: `COLOUR` + 0xRRGGBB. A palette is
-    a row of numbers: red, green and blue of index 0, of index 1, and so on. `turned`: by an EXIF orientation.
+    Values of uint8 are grey values or palette indices; values of uint32 are colours: `COLOUR` + 0xRRGGBB. A
+    palette is a list of numbers: red, green and blue of index 0, of index 1, and so on. `turned`: the mask
+    has an EXIF orientation of its own.
     """
 
     values: NDArray[np.uint8] | NDArray[np.uint32]
@@ -69,13 +70,13 @@ class Mask(NamedTuple):
 
 @contextmanager
 def _decoding() -> Iterator[None]:
-    """What Pillow raises for a broken file follows no rule; it leaves here as one of `UNREADABLE`."""
+    """Pillow raises exceptions of many types for a broken file; turn them into one of `UNREADABLE`."""
     try:
         yield
     except UnidentifiedImageError:
         allowed = ", ".join(FORMATS)
         raise ValueError(
-            f"of no known format, or of channels that are not read; allowed: {allowed}"
+            f"its format is unknown, or its channels are not supported; allowed: {allowed}"
         ) from None
     except UNREADABLE:
         raise
@@ -84,7 +85,7 @@ def _decoding() -> Iterator[None]:
 
 
 def decode_image(file: str | Path | BytesIO, depth: Depth | None = None) -> NDArray[np.uint8]:
-    """An image as RGB (H, W, 3), uint8, turned as its EXIF orientation says.
+    """An image as RGB (H, W, 3), uint8, turned upright by its EXIF orientation.
 
     Grey, palette and CMYK images become RGB, and transparency is dropped.
 
@@ -92,8 +93,8 @@ def decode_image(file: str | Path | BytesIO, depth: Depth | None = None) -> NDAr
         depth: how values of more than 8 bits are scaled; unset: the upper 8 of 16 bits are used.
 
     Raises:
-        OSError, ValueError: the file is broken, has far too many pixels, several pages or frames, values that
-            are floats or have more than 16 bits, or values beyond those of `depth`.
+        OSError, ValueError: the file is broken, has too many pixels, has several pages or frames, has values
+            that are floats or have more than 16 bits, or has values outside of `depth`.
     """
     return scale(read_pixels(file), depth)
 
@@ -113,7 +114,7 @@ def read_pixels(file: str | Path | BytesIO) -> Pixels:
 
 @_decoding()
 def orientation(file: str | Path | BytesIO) -> int:
-    """The EXIF orientation of an image: 1 for one that is stored as it is seen, else 2 to 8."""
+    """The EXIF orientation of an image: 1 if it is stored upright, else 2 to 8."""
     with _open(file) as image:
         return _orientation(image)
 
@@ -137,14 +138,14 @@ def decode_mask(file: str | Path | BytesIO, *, colours: bool = False) -> np.ndar
 
 @_decoding()
 def read_mask(file: str | Path | BytesIO, *, colours: bool = False, white: int = 1) -> Mask:
-    """A mask, turned as its EXIF orientation says. Of a .mat file of SBD: its `GTcls.Segmentation`.
+    """A mask, turned upright by its EXIF orientation. From a .mat file of SBD, `GTcls.Segmentation` is read.
 
     Args:
         colours: read colours rather than grey values and indices.
         white: value of white in a mask of one bit.
 
     Raises:
-        OSError, ValueError: the file is broken, has far too many pixels, or several pages or frames; the mask
+        OSError, ValueError: the file is broken, has too many pixels, or has several pages or frames; the mask
             has more than one channel (unless `colours`), values above 255, or labels in its alpha channel.
     """
     if _head(file) == MATLAB:
@@ -169,7 +170,7 @@ def read_mask(file: str | Path | BytesIO, *, colours: bool = False, white: int =
 def read_labels(file: str | Path | BytesIO, table: np.ndarray) -> Mask:
     """A mask of the dataset with this `label_table`.
 
-    White in a mask of one bit is 1, or 255 if that is a class and 1 is none.
+    White in a mask of one bit is 1, or 255 if 255 is a class and 1 is not.
     """
     white = 255 if table[1] == VOID != table[255] else 1
     return read_mask(file, colours=len(table) > COLOUR, white=white)
@@ -182,9 +183,9 @@ def read_classes(file: str | Path | BytesIO, table: np.ndarray) -> np.ndarray:
 
 @contextmanager
 def _open(file: str | Path | BytesIO) -> Iterator[Image.Image]:
-    """A file with one image, at that image."""
+    """Open a file that has one image, and go to the page of that image."""
     with Image.open(file, formats=FORMATS) as image:
-        # An MPO is a photo with views of it for other devices behind it.
+        # In an MPO the photo comes first; copies of it for other devices follow.
         if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
             _seek_only_page(image)
         yield image
@@ -194,7 +195,7 @@ def _seek_only_page(image: Image.Image) -> None:
     pages = [page for page in range(image.n_frames) if _is_own(image, page)]  # type: ignore[attr-defined]
     if len(pages) != 1:
         raise ValueError(
-            f"found {len(pages)} pages or frames; allowed: one; save the one that counts by itself"
+            f"found {len(pages)} pages or frames; allowed: one; save the one that you want as its own file"
         )
     image.seek(pages[0])
 
@@ -213,7 +214,7 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _fitting(values: NDArray[np.integer[Any]]) -> NDArray[np.uint8]:
-    """Values of a mask of more than 8 bits, in 8."""
+    """The values of a mask of more than 8 bits, as uint8."""
     lowest, highest = int(values.min()), int(values.max())
     if lowest < 0 or highest > VOID:
         raise ValueError(f"mask with values from {lowest} to {highest}; allowed: 0 to {VOID}")
@@ -229,7 +230,7 @@ def _integers(image: Image.Image) -> NDArray[np.uint16]:
 
 
 def _rawmode(image: Image.Image) -> str:
-    """The layout of an image of 16 bits in several channels, of which Pillow takes the upper 8; else ""."""
+    """The layout of an image of several channels of 16 bits, of which Pillow reads the upper 8; else ""."""
     tiles = getattr(image, "tile", None)
     rawmode = _arguments(tiles[0])[0] if tiles and image.format in ("PNG", "TIFF") else ""
     if rawmode in DEEP:
@@ -237,7 +238,7 @@ def _rawmode(image: Image.Image) -> str:
     bits = image.tag_v2.get(BITS_PER_SAMPLE, (8,)) if image.format == "TIFF" else (8,)  # type: ignore[attr-defined]
     if len(bits) > 1 and max(bits) > 8:
         raise ValueError(
-            f"TIFF of {len(bits)} channels of {max(bits)} bits; allowed: RGB or RGBA, by the pixel"
+            f"TIFF of {len(bits)} channels of {max(bits)} bits; allowed: RGB or RGBA, interleaved by pixel"
         )
     return ""
 
@@ -247,20 +248,20 @@ def _arguments(tile: Any) -> tuple[Any, ...]:
 
 
 def _sixteen_bits(file: str | Path | BytesIO, upper: NDArray[np.uint8], rawmode: str) -> NDArray[np.uint16]:
-    """All 16 bits of an image: Pillow is asked once more, for the other byte of every value."""
+    """All 16 bits of an image: Pillow reads the file again for the lower byte of every value."""
     with _open(file) as image:
         image.tile = [  # type: ignore[attr-defined]
             (*tile[:3], (DEEP[rawmode], *_arguments(tile)[1:]))
             for tile in image.tile  # type: ignore[attr-defined]
         ]
         lower = np.array(ImageOps.exif_transpose(image))
-    if rawmode == GREY_ALPHA:  # of a pixel's four bytes, the first two are its grey value
+    if rawmode == GREY_ALPHA:  # the first two of a pixel's four bytes are its grey value
         return lower[..., 0].astype(np.uint16) << 8 | lower[..., 1]
     return upper[..., :3].astype(np.uint16) << 8 | lower[..., :3]
 
 
 def _colours(mask: Image.Image) -> NDArray[np.uint32]:
-    """Colours as `COLOUR` + 0xRRGGBB, unless transparency tells pixels of one colour apart."""
+    """Colours as `COLOUR` + 0xRRGGBB; an error if only the alpha channel separates some labels."""
     red, green, blue = np.moveaxis(np.array(mask.convert("RGB")).astype(np.uint32), 2, 0)
     colours = red << 16 | green << 8 | blue
     if mask.has_transparency_data:
@@ -283,5 +284,5 @@ def _decode_sbd(file: str | Path | BytesIO) -> np.ndarray:
 
     try:
         return loadmat(file, variable_names=["GTcls"])["GTcls"][0]["Segmentation"][0].astype(np.uint8)
-    except Exception as error:  # what scipy raises for a broken file follows no rule
-        raise ValueError(f"no mask of SBD: {error}") from None
+    except Exception as error:  # scipy raises exceptions of many types for a broken file
+        raise ValueError(f"not a mask of SBD: {error}") from None

@@ -5,13 +5,13 @@ from collections.abc import Mapping
 import numpy as np
 
 VOID = 255
-"""Class of the pixels that count nowhere."""
+"""Class of the pixels that every loss and every score ignores."""
 
 UNLABELLED = 254
-"""Class of the pixels of which only a teacher knows; classes are 0 to 253."""
+"""Class of the pixels that only a teacher labels; classes are 0 to 253."""
 
 COLOUR = 256
-"""A label from here on is a colour: COLOUR + 0xRRGGBB."""
+"""A label of this value or more is a colour: COLOUR + 0xRRGGBB."""
 
 
 def label_table(labels: Mapping[int, int]) -> np.ndarray:

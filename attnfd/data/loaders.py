@@ -1,7 +1,7 @@
 """Loaders: batches of images (B, 3, H, W) and masks (B, H, W), both uint8, 255 = void.
 
-What a loader yields depends on seed and epoch alone: not on the number of worker processes, nor on the
-random state of the caller, which it leaves as it was.
+The batches of a loader depend on seed and epoch alone. They do not depend on the number of worker processes
+or on the random state of the caller, which a loader does not change.
 """
 
 import os
@@ -26,14 +26,14 @@ KEEP_BYTES = 512 * 2**20
 """A split that is smaller than this when decoded stays in memory."""
 
 SMALL_PIXELS = 128 * 128
-"""Images of this size cost less to augment than to send from one process to another."""
+"""Images of this size or smaller are faster to augment than to send from one process to another."""
 
 
 class Segmentation(Dataset[tuple[Tensor, Tensor]]):
     """The images and masks of some splits at their original size, in the order of the index.
 
     Args:
-        unlabelled: further splits, whose masks are 254 all over.
+        unlabelled: more splits; their masks are 254 everywhere.
     """
 
     def __init__(self, prepared: Prepared, *splits: str, unlabelled: Sequence[str] = ()) -> None:
@@ -75,7 +75,7 @@ class Segmentation(Dataset[tuple[Tensor, Tensor]]):
 
 
 class Augmented(Dataset[tuple[Tensor, Tensor]]):
-    """Training crops of a split; the random numbers of a crop follow from seed, epoch and row."""
+    """Training crops of a split; the random numbers of a crop depend on seed and draw alone."""
 
     def __init__(self, images: Segmentation, training: Training, seed: int) -> None:
         self.images = images
@@ -85,7 +85,7 @@ class Augmented(Dataset[tuple[Tensor, Tensor]]):
     def __getitem__(self, draw: Draw) -> tuple[Tensor, Tensor]:
         image, mask = self.images[draw.row]
         with torch.random.fork_rng(devices=[]):
-            # Not torch.manual_seed: it would seed the GPU as well, and with it every dropout that follows.
+            # torch.manual_seed would also seed the GPU, and so change every dropout that follows.
             torch.default_generator.manual_seed(
                 mix(self.seed, draw.epoch, draw.row + draw.turn * len(self.images))
             )
@@ -94,12 +94,12 @@ class Augmented(Dataset[tuple[Tensor, Tensor]]):
 
 
 class TrainLoader(DataLoader[tuple[Tensor, Tensor]]):
-    """A loader whose order and augmentation follow from the epoch that is set before it is iterated."""
+    """A loader whose order and augmentation depend on the epoch; set the epoch before you iterate."""
 
     batch_sampler: EpochBatches
 
     def set_epoch(self, epoch: int, skip: int = 0) -> None:
-        """Choose the epoch, and how many batches of it have been taken already."""
+        """Set the epoch, and how many of its batches to skip."""
         self.batch_sampler.epoch = epoch
         self.batch_sampler.skipped = skip
 
@@ -109,10 +109,10 @@ def train_loader(
 ) -> TrainLoader:
     """Augmented batches (images, masks) of `training.splits`, and of `unlabelled` if there are students.
 
-    `workers`: loader processes; unset: ATTNFD_WORKERS, or else chosen from cores and image size.
+    `workers`: loader processes; unset: ATTNFD_WORKERS, or else a number that depends on cores and image size.
 
     Raises:
-        UserError: the dataset lacks such a split, or there is no batch of at least two images.
+        UserError: the dataset lacks such a split, or batches would have too few images for batch norm.
     """
     unlabelled = training.unlabelled if isinstance(training, Distill) else ()
     images = Segmentation(prepared, *training.splits, unlabelled=unlabelled)
@@ -125,34 +125,35 @@ def train_loader(
 
 
 def _least(training: Training, images: int, dataset: str) -> int:
-    """The fewest images of a batch from which every process has statistics of batch norm.
+    """The fewest images of a batch that give every process enough images for batch norm.
 
     Raises:
-        UserError: whole batches have fewer, or cannot be shared out.
+        UserError: full batches have fewer images, or cannot be divided equally among the processes.
     """
     if images < 2 or training.batch_size < 2:
         raise UserError(
             f"{dataset}: found {images} training images in batches of {training.batch_size}; "
-            "allowed: at least 2 of both, since batch norm needs them"
+            "allowed: at least 2 of each, since batch norm needs them"
         )
     count = processes.count()
     if training.batch_size % count:
         raise UserError(
             f"training.batch_size: found {training.batch_size} for {count} processes; "
-            "allowed: a multiple of their number, which torchrun --nproc-per-node sets"
+            "allowed: a multiple of the number of processes, which torchrun --nproc-per-node sets"
         )
     # Without synchronised BN, a process has only its own part of a batch.
     least = max(2, count) if training.sync_bn else 2 * count
     if training.batch_size < least:
         raise UserError(
-            f"training.batch_size: found {training.batch_size} for {count} processes, and training.sync_bn: "
-            f"false; allowed: {least} or more, since batch norm needs two images in each; or sync_bn: true"
+            f"training.batch_size: found {training.batch_size} for {count} processes with training.sync_bn: "
+            f"false; allowed: {least} or more, since batch norm needs two images in each process; or set "
+            "sync_bn: true"
         )
     return least
 
 
 class Numbered(Dataset[tuple[Tensor, Tensor, Tensor]]):
-    """Images and masks with their place in the split."""
+    """Images and masks with their position in the split."""
 
     def __init__(self, images: Segmentation) -> None:
         self.images = images
@@ -170,9 +171,9 @@ def eval_loader(
     workers: int | None = None,
     share: tuple[int, int] = (0, 1),
 ) -> DataLoader[tuple[Tensor, Tensor, Tensor]]:
-    """Batches (images, masks, indices) at original size, each of images of one size.
+    """Batches (images, masks, indices) at original size; the images of a batch have the same size.
 
-    `indices` (B,) are rows of `prepared.split(split)`. `share` (i, n) is every n-th batch from the i-th on.
+    `indices` (B,) are rows of `prepared.split(split)`. `share` (i, n): every n-th batch from the i-th on.
     """
     first, step = share
     images = Segmentation(prepared, split)
@@ -203,13 +204,13 @@ def _processes(images: Segmentation, device: torch.device, workers: int | None) 
         "num_workers": workers,
         "persistent_workers": workers > 0,
         "pin_memory": device.type == "cuda",
-        # Without its own, a loader takes a number from the global generator whenever it starts its processes.
+        # Without this, a loader takes a number from the global generator whenever it starts its processes.
         "generator": torch.Generator(),
     }
 
 
 def _cores() -> int:
-    """Cores for this process: a sweep says by OMP_NUM_THREADS how many a cell has."""
+    """Cores for this process; a sweep sets OMP_NUM_THREADS to the number that a cell may use."""
     affinity = getattr(os, "sched_getaffinity", None)
     there = len(affinity(0)) if affinity else os.cpu_count() or 1
     given = os.environ.get("OMP_NUM_THREADS", "")

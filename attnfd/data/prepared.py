@@ -1,6 +1,6 @@
 """A prepared dataset: `card.json` says what it is, `index.csv` lists its images.
 
-Training and evaluation read these two and the files that the index names; the reader serves `prepare` only.
+Training and evaluation read these two and the files that the index names. Only `prepare` uses the reader.
 """
 
 import hashlib
@@ -25,15 +25,15 @@ from attnfd.runtime import machine
 INDEX = "index.csv"
 WARNINGS = "warnings.json"
 SPLITS = ("train", "val")
-"""Every dataset has these; further ones can be named in `training.splits`."""
+"""Every dataset has these splits; `training.splits` can name more."""
 SCORED = ("val", "test")
-"""No network is trained on these: epochs are chosen on the first, results are those of the second."""
+"""No network is trained on these: the best epoch is chosen on the first, results are from the second."""
 TEXT_COLUMNS = ("split", "id", "image", "mask", "image_sha256", "mask_sha256")
 COLUMNS = (
     "split", "id", "image", "mask", "height", "width",
     "image_bytes", "mask_bytes", "image_sha256", "mask_sha256", "void",
 )  # fmt: skip
-"""Columns of the index; one more per class counts its pixels."""
+"""Columns of the index; each class has one more column, which counts its pixels."""
 
 
 class Split(Section):
@@ -51,16 +51,16 @@ class Split(Section):
         return self.void + sum(self.pixels.values()) > 0
 
     def shares(self) -> dict[str, float]:
-        """Of all pixels, those of every class, and at the end those of void."""
+        """The share of every class in all pixels; the last entry is void."""
         counts = {**self.pixels, "void": self.void}
         total = max(1, sum(counts.values()))
         return {name: count / total for name, count in counts.items()}
 
 
 class Card(Section):
-    """What a dataset is. `sha256` is that of the index, and so covers the content of every file.
+    """Describes a dataset. `sha256` is the hash of the index, which covers the content of every file.
 
-    `depth` says how images of more than 8 bits are scaled; null: there are none.
+    `depth` says how images of more than 8 bits are scaled; null: the dataset has no such images.
     """
 
     name: str
@@ -78,7 +78,7 @@ class Card(Section):
         """Read the card that `prepare` wrote.
 
         Raises:
-            UserError: there is none, or it is damaged.
+            UserError: the card is missing or damaged.
         """
         file = Path(folder, paths.CARD)
         written = _written(file)
@@ -100,11 +100,11 @@ class Prepared:
 
     @classmethod
     def load(cls, folder: str | Path, root: str | Path) -> Self:
-        """Read what `prepare` wrote, and see that the files below `root` still have their sizes.
+        """Read what `prepare` wrote, and check that the files below `root` still have their sizes.
 
         Raises:
             UserError: the dataset is not prepared, its card or index is damaged or edited, or a file is
-                missing or changed since.
+                missing or has changed since `prepare`.
         """
         folder = Path(folder)
         card, listed = Card.load(folder), _written(folder / INDEX)
@@ -138,21 +138,21 @@ class Prepared:
 
     @property
     def reported(self) -> str:
-        """The split that results are of: `test` if there is one, else `val`."""
+        """The split on which results are reported: `test` if there is one, else `val`."""
         return "test" if "test" in self.card.splits else "val"
 
     def held_out(
         self, splits: Sequence[str], share: float, seed: int, unlabelled: Sequence[str] = ()
     ) -> "Prepared":
-        """The dataset of a trial: some of its training images validate, the rest trains; it has no others.
+        """The dataset of a trial: some training images become `val`, the others stay; nothing else is kept.
 
-        Images of one content stay together.
+        Images with the same content stay on the same side.
 
         Args:
-            unlabelled: further splits that a trial trains on, except for images that validate.
+            unlabelled: more splits that a trial trains on, without the images of `val`.
 
         Raises:
-            UserError: there is no such split, or a side would have no image.
+            UserError: there is no such split, or one side would have no image.
         """
         rows = self.split(*splits)
         present = rows[list(self.card.classes)].to_numpy() > 0
@@ -173,7 +173,7 @@ class Prepared:
         """The content of a file of the index.
 
         Raises:
-            UserError: it is missing, or changed since the dataset was prepared.
+            UserError: it is missing, or has changed since the dataset was prepared.
         """
         path = self.root / name
         try:
@@ -185,10 +185,10 @@ class Prepared:
         return BytesIO(data)
 
     def check_classes(self, classes: int, model: Path) -> None:
-        """See that a network has this dataset's number of classes.
+        """Check that a network has this dataset's number of classes.
 
         Raises:
-            UserError: it has not.
+            UserError: the numbers differ.
         """
         if classes != len(self.card.classes):
             raise UserError(
@@ -210,7 +210,7 @@ class Prepared:
 
     def _missing(self, path: Path) -> UserError:
         return UserError(
-            f"{path}: not found; it was there when {self.card.name} was prepared: restore it, "
+            f"{path}: not found; it existed when {self.card.name} was prepared: restore it, "
             f"or set {machine.root_key(self.card.name)} to the dataset's folder"
         )
 
@@ -219,10 +219,10 @@ class Prepared:
 
 
 def read_warnings(folder: str | Path) -> list[str]:
-    """What `prepare` warned of.
+    """The warnings of `prepare`.
 
     Raises:
-        UserError: its file is missing or damaged.
+        UserError: their file is missing or damaged.
     """
     file = Path(folder, WARNINGS)
     written = _written(file)
@@ -233,7 +233,7 @@ def read_warnings(folder: str | Path) -> list[str]:
 
 
 def write_warnings(folder: str | Path, warnings: Sequence[str]) -> None:
-    """Keep the warnings beside the card: training does not depend on them, the report does."""
+    """Write the warnings to their own file: the report depends on them, training does not."""
     text = json.dumps(list(warnings), indent=2, ensure_ascii=False)
     Path(folder, WARNINGS).write_text(text + "\n", encoding="utf-8")
 
@@ -248,7 +248,7 @@ def _written(file: Path) -> bytes:
 
 
 def per_cent(share: float) -> str:
-    """A share of pixels in per cent; few are not none.
+    """A share of pixels in per cent; a small share is never shown as 0.
 
     Example:
         >>> per_cent(0), per_cent(1.2e-6), per_cent(0.25)
@@ -264,11 +264,11 @@ def per_cent(share: float) -> str:
 def dataset_root(params: Params, dataset: str, folder: Path) -> Path:
     """The folder that a dataset's paths start from.
 
-    For a reader with the option `root`: what the machine's settings say, else the option, both relative to
-    the main root. A reader without it draws into the prepared `folder`.
+    For a reader with the option `root`: the folder from the machine's settings, else from the option, both
+    relative to the main root. A reader without this option draws into the prepared `folder`.
 
     Raises:
-        UserError: a setting of the machine would send several recipes to one folder.
+        UserError: a machine setting would apply to several recipes that read different folders.
     """
     settings = params.prepare(dataset)
     option = settings.options.get("root")

@@ -9,22 +9,23 @@ def stratify(
 ) -> NDArray[np.bool_]:
     """Choose a `share` of the images in which every class occurs as often as in the rest.
 
-    Iterative stratification (Sechidis et al. 2011): the images of the rarest class are dealt out first, each
-    to the side that still lacks most of that class and is not full: else a side could get every image where
-    each has a class of its own.
+    Iterative stratification (Sechidis et al. 2011): the images of the rarest class are assigned first. Each
+    goes to the side that needs most images of that class and is not full yet. Without the second condition,
+    one side could get all images if every image had a class of its own.
 
     Args:
         present: which classes (N, K) occur in an image.
-        share: of the images chosen, 0 to 1.
-        seed: of the order in which the images of a class are dealt out.
-        groups: of the images (N,), from 0; images of one group are dealt out together. Unset: one by one.
+        share: share of the images to choose, 0 to 1.
+        seed: seed of the order in which the images of a class are assigned.
+        groups: group of every image (N,), from 0; the images of a group are assigned together. Unset: one
+            by one.
 
     Returns:
         Whether an image is chosen (N,).
     """
     rng = np.random.default_rng(seed)
     groups = np.arange(len(present)) if groups is None else groups
-    # A last class that every image has: it deals out those without any other.
+    # Every image has one extra class, so that images without any other class are assigned too.
     images = np.column_stack([present, np.ones(len(present), dtype=bool)])
     counts = np.zeros((groups.max() + 1, images.shape[1]), dtype=int)
     np.add.at(counts, groups, images)

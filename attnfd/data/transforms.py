@@ -14,22 +14,22 @@ from attnfd.data.labels import VOID
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 SHARP = 0.1
-"""Least deviation of a blur, which changes nothing yet."""
+"""Smallest standard deviation of a blur; it does not change the image."""
 PAD_COLOUR = [round(255 * channel) for channel in MEAN]
 
 
 def augment(image: Tensor, mask: Tensor, training: Training) -> tuple[Tensor, Tensor]:
-    """Random scale, flip, a random crop padded with the mean colour and void, colours and blur.
+    """Apply a random scale, flip and crop (padded with the mean colour and void), random colours and blur.
 
     Images (3, H, W) are resized bilinearly, masks (H, W) to the nearest value; both are uint8. Random numbers
-    are those of torch's global generator.
+    come from torch's global generator.
     """
     factor = float(torch.empty(()).uniform_(*training.scale))
     if training.scale_from == "short_side":
         factor *= min(training.crop) / min(mask.shape)
     size = [max(1, round(side * factor)) for side in mask.shape]
     image = F.resize_image(image, size, antialias=True)
-    # "Exact" samples at pixel centres, as bilinear does; v2's kernel for masks is half a pixel off.
+    # NEAREST_EXACT samples at pixel centres, as bilinear does; v2's function for masks is half a pixel off.
     mask = F.resize_image(mask[None], size, interpolation=InterpolationMode.NEAREST_EXACT)
     if torch.rand(1) < training.flip:
         image, mask = F.horizontal_flip_image(image), F.horizontal_flip_image(mask)
@@ -44,7 +44,7 @@ def augment(image: Tensor, mask: Tensor, training: Training) -> tuple[Tensor, Te
 
 
 def disturb(image: Tensor, training: Training) -> Tensor:
-    """Random colours and a random blur of an image (3, H, W), uint8; what is off draws no number."""
+    """Random colours and blur of an image (3, H, W), uint8; a setting of 0 draws no random number."""
     if training.jitter:
         factors = torch.empty(3).uniform_(1 - training.jitter, 1 + training.jitter).tolist()
         changes = (F.adjust_brightness_image, F.adjust_contrast_image, F.adjust_saturation_image)
@@ -70,9 +70,9 @@ def normalize(images: Tensor) -> Tensor:
 
 @cache
 def _statistics(device: torch.device) -> tuple[Tensor, Tensor]:
-    """Mean and deviation, once for a device: a copy to it for each batch would make the host wait."""
+    """Mean and deviation on a device, cached: a copy for each batch would make the host wait."""
     mean, deviation = (torch.tensor(values, device=device)[:, None, None] for values in (MEAN, STD))
     return mean, deviation
 
 
-_statistics(torch.device("cpu"))  # Now, so that an export that traces `normalize` finds them.
+_statistics(torch.device("cpu"))  # Fill the cache now: an export that traces `normalize` needs it.

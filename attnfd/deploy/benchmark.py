@@ -1,4 +1,4 @@
-"""What models cost on this machine: parameters, multiply-adds, latency; and what they score for it."""
+"""What models cost on this machine: parameters, multiply-adds and latency, beside their mIoU."""
 
 import copy
 import importlib.util
@@ -34,7 +34,7 @@ Call = Callable[[], object]
 
 @dataclass(frozen=True)
 class Cost:
-    """A model in a runtime. Latencies are of a batch, from pixels to classes in the host's memory.
+    """The cost of a model in a runtime. Latencies are of a batch, from pixels to classes in host memory.
 
     `macs`: multiply-adds of one image in PyTorch, see `attnfd.results.cost`.
     """
@@ -62,25 +62,25 @@ def benchmark(
     """Measure models and show a table.
 
     Args:
-        numbers: a JSON file for all of it.
-        plot: a PNG of mIoU over latency.
+        numbers: JSON file to write the numbers to.
+        plot: PNG file to write the plot of mIoU over latency to.
 
     Returns:
         The numbers, and the plot if all models have an mIoU.
 
     Raises:
-        UserError: there is a model without an mIoU to plot.
+        UserError: `plot` is given, and a model has no mIoU.
     """
     for model in models:
         if plot is not None and model.miou is None:
-            raise UserError(f"{model.name}: no {paths.METRICS} of it; evaluate it, or leave out --plot")
+            raise UserError(f"{model.name}: has no {paths.METRICS}; evaluate it, or leave out --plot")
     costs = measure(models, size=size, batch=batch, rounds=rounds)
     console = Console()
     console.print(table(costs))
     devices = ", ".join(sorted({f"{cost.runtime} on {cost.device}" for cost in costs}))
     console.print(f"batch {batch}, {size[0]}×{size[1]} pixels; {devices}", highlight=False)
     if not has_onnx_runtime():
-        console.print(f"Without ONNX Runtime; to time it, too: {export.INSTALL}", markup=False)
+        console.print(f"ONNX Runtime was not timed; to time it, too: {export.INSTALL}", markup=False)
     for file in filter(None, (numbers, plot)):
         file.parent.mkdir(parents=True, exist_ok=True)
     content = describe(costs, size=size, batch=batch, rounds=rounds)
@@ -96,10 +96,10 @@ def benchmark(
 def measure(models: Sequence[Model], *, size: tuple[int, int], batch: int, rounds: int) -> list[Cost]:
     """Time every model in PyTorch and, where they are installed, in ONNX Runtime and OpenVINO.
 
-    Each round runs each of them once, so that what else the machine does strikes all alike.
+    Each round runs each of them once, so that other load on the machine affects all of them equally.
 
     Args:
-        size: height and width of the images, which are noise.
+        size: height and width of the images, which contain noise.
     """
     noise = torch.Generator().manual_seed(0)
     images = torch.randint(256, (batch, *size, 3), dtype=torch.uint8, generator=noise)
@@ -124,12 +124,12 @@ def measure(models: Sequence[Model], *, size: tuple[int, int], batch: int, round
 
 
 def has_onnx_runtime() -> bool:
-    """Whether models can be run in it here."""
+    """Whether ONNX Runtime is installed, with all that an export to ONNX needs."""
     return all(importlib.util.find_spec(package) for package in export.PACKAGES)
 
 
 def has_openvino() -> bool:
-    """Whether models can be run in it here."""
+    """Whether OpenVINO is installed, with all that an export to ONNX needs."""
     return has_onnx_runtime() and importlib.util.find_spec("openvino") is not None
 
 
@@ -138,7 +138,7 @@ def _pytorch(network: nn.Module, images: torch.Tensor, device: torch.device) -> 
 
     def call() -> None:
         with torch.inference_mode():
-            live(images.to(device)).cpu()  # which waits for the device
+            live(images.to(device)).cpu()  # This waits for the device.
 
     return call, device.type
 
@@ -162,7 +162,7 @@ def _onnx_runtime(network: nn.Module, images: NDArray[np.uint8], device: torch.d
 def _openvino(network: nn.Module, images: NDArray[np.uint8]) -> tuple[Call, str]:
     import openvino
 
-    # By default it computes in bfloat16 where the processor can, and the others here in float32.
+    # By default OpenVINO computes in bfloat16 on processors that support it; the other runtimes use float32.
     settings = {"INFERENCE_NUM_THREADS": torch.get_num_threads(), "INFERENCE_PRECISION_HINT": "f32"}
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch, "model.onnx")
@@ -187,7 +187,7 @@ def _cost(model: Model, runtime: str, device: str, macs: int, seconds: Sequence[
 
 
 def table(costs: Sequence[Cost]) -> Table:
-    """The costs for the terminal; `speed` is relative to the first model in the same runtime."""
+    """The costs as a table; `speed` is relative to the first model in the same runtime."""
     first = {cost.runtime: cost.p50_ms for cost in reversed(costs)}
     shown = Table(box=None, pad_edge=False)
     shown.add_column("model", overflow="fold")

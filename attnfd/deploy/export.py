@@ -28,18 +28,18 @@ from attnfd.models.tapped import Tapped
 from attnfd.results.examples import evenly
 
 SUFFIX = {"onnx": ".onnx", "torch-export": ".pt2"}
-"""Of the file, by format."""
+"""Suffix of the file, by format."""
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
-"""That ONNX needs."""
+"""Packages that an export to ONNX needs."""
 
 INSTALL = "`pip install 'attnfd[export]'`"
 OPSET = 20
 MIN_SIDE = 17
-"""Of an image, in pixels: below, a feature map has a single position, which an exported graph is not for."""
+"""Smallest side of an image in pixels: below it, a feature map has one position, which export rejects."""
 
 IMAGES = 8
-"""On which an export is compared with the network."""
+"""Number of images on which an export is compared with the network."""
 
 ODD_SIZE = (97, 131)
 TOLERANCE = 1e-3
@@ -47,17 +47,17 @@ AGREEMENT = 0.999
 HALF_TOLERANCE = 2e-2
 HALF_AGREEMENT = 0.99
 LOOPS = {"Loop", "If", "Scan"}
-"""Operators of ONNX whose work depends on values."""
+"""Operators of ONNX whose control flow depends on values."""
 
 Answer = tuple[NDArray[np.uint8], NDArray[np.float32]]
 Runner = Callable[[NDArray[np.uint8]], Answer]
 
 
 class Form(NamedTuple):
-    """What a file is to be like.
+    """Options of an exported file.
 
-    `opset`: of ONNX. `half`: in float16. `size`: height and width of every image; None: any.
-    `probabilities`: it answers those of the classes in place of the classes.
+    `opset`: version of ONNX's operators. `half`: compute in float16. `size`: height and width of every image;
+    None: any. `probabilities`: return the probabilities of the classes instead of the classes.
     """
 
     opset: int = OPSET
@@ -70,7 +70,10 @@ PLAIN = Form()
 
 
 class Comparison(NamedTuple):
-    """An export beside the network: `max|a - b| / max|a|` of the logits, share of pixels of one class."""
+    """How close an export is to the network.
+
+    `difference`: `max|a - b| / max|a|` of the logits. `agreement`: share of pixels with the same class.
+    """
 
     images: int
     difference: float
@@ -86,17 +89,18 @@ def export(
     overwrite: bool = False,
     form: Form = PLAIN,
 ) -> Comparison:
-    """Write a model and, as `<out>.json`, what it takes and answers; or nothing, if it answers otherwise.
+    """Write a model, and its inputs and outputs as `<out>.json`; write nothing if its results differ.
 
     Args:
         kind: one of `SUFFIX`.
-        images: sources of images to compare on, see `attnfd.deploy.predict.find`; without any, validation
-            images of the model's dataset.
-        overwrite: whether `out` may be there already.
+        images: sources of images to compare on, see `attnfd.deploy.predict.find`; if empty, validation
+            images of the model's dataset are used.
+        overwrite: whether `out` may exist already.
         form: see `Form`.
 
     Raises:
-        UserError: a name does not hold, a package is missing, there are no images, or the export differs.
+        UserError: a name is not valid, a package is missing, there are no images, or the export differs from
+            the network.
     """
     out = Path(out)
     discovery.one_of(kind, tuple(SUFFIX), "--format")
@@ -107,7 +111,7 @@ def export(
         )
     card = out.with_name(f"{out.name}.json")
     if not overwrite and (out.exists() or card.exists()):
-        raise UserError(f"{out}: is there already; name another file, or add --overwrite")
+        raise UserError(f"{out}: already exists; name another file, or add --overwrite")
     cases = _cases(_given(model, images, out) if images else _validation(model), form.size)
     tolerance, least = (HALF_TOLERANCE, HALF_AGREEMENT) if form.half else (TOLERANCE, AGREEMENT)
 
@@ -118,9 +122,9 @@ def export(
         found = compare(model.network, RUNNERS[kind](file), cases)
         if not (found.difference <= tolerance and found.agreement >= least):
             raise UserError(
-                f"{model.name}: as {kind} its logits differ by {found.difference:.1e} and "
-                f"{100 * found.agreement:.2f} % of its pixels agree; allowed: {tolerance:.0e} and "
-                f"{100 * least:.1f} %; nothing was written"
+                f"{model.name}: as {kind}, its logits differ by {found.difference:.1e}, and "
+                f"{100 * found.agreement:.2f} % of the pixels have the same class; allowed: at most "
+                f"{tolerance:.0e}, and at least {100 * least:.1f} %; nothing was written"
             )
         card_of_file = _describe(model, kind, found, form)
         if kind == "onnx":
@@ -133,10 +137,10 @@ def export(
 
 
 def check_packages(kind: str) -> None:
-    """See that what a format needs is installed.
+    """Check that the packages that a format needs are installed.
 
     Raises:
-        UserError: it is not.
+        UserError: one is missing.
     """
     for package in PACKAGES if kind == "onnx" else ():
         if importlib.util.find_spec(package) is None:
@@ -157,7 +161,8 @@ class Half(torch.nn.Module):
 def obstacles(file: Path) -> list[str]:
     """What TensorRT would refuse in a graph, or run slowly.
 
-    It takes bytes if a cast reads them, has no 64-bit outputs, and no loop that depends on values.
+    TensorRT accepts bytes only if a cast reads them. It supports no 64-bit outputs, and no loops that depend
+    on values.
     """
     import onnx
 
@@ -175,9 +180,9 @@ def write(network: torch.nn.Module, kind: str, file: Path, form: Form = PLAIN) -
     """Write a network on the CPU, in eval mode, as `ClassMap`: uint8 (B, H, W, 3) → uint8 (B, H, W)."""
     if kind == "torch-export" and isinstance(network, Tapped):
         raise UserError(
-            "--format: found torch-export, which cannot be had of this kind of network; allowed: onnx"
+            "--format: found torch-export, which does not support this kind of network; allowed: onnx"
         )
-    # Sizes that are neither equal nor 1, or export would take them for constants.
+    # Sizes must differ and must not be 1, or torch.export would treat them as constants.
     example = torch.zeros(2, *(form.size or (64, 96)), 3, dtype=torch.uint8)
     axes = (
         {}
@@ -192,7 +197,7 @@ def write(network: torch.nn.Module, kind: str, file: Path, form: Form = PLAIN) -
             program = torch.export.export(
                 answering,
                 (example,),
-                # What torch cannot prove of a network of others, the comparison shows.
+                # Torch cannot prove the sizes of a network from another library; the comparison checks them.
                 dynamic_shapes={"images": dict.fromkeys(dynamic["images"], torch.export.Dim.AUTO)}
                 if others
                 else dynamic,
@@ -203,7 +208,7 @@ def write(network: torch.nn.Module, kind: str, file: Path, form: Form = PLAIN) -
                 raise
             reason = str(error).strip().split("\n")[0]
             raise UserError(
-                f"export: torch cannot export this network for images of any size ({reason})"
+                f"export: torch cannot export this network for variable image sizes ({reason})"
             ) from None
     if kind == "torch-export":
         torch.export.save(program, file)
@@ -213,7 +218,7 @@ def write(network: torch.nn.Module, kind: str, file: Path, form: Form = PLAIN) -
         opset_version=form.opset,
         input_names=["images"],
         output_names=[_answer(form)],
-        dynamic_shapes=dynamic,  # for their names alone
+        dynamic_shapes=dynamic,  # only names the axes
         verbose=False,
     )
     assert exported is not None
@@ -229,8 +234,8 @@ def _validation(model: Model) -> list[NDArray[np.uint8]]:
     dataset = model.legend.dataset
     if not (paths.prepared(dataset) / paths.CARD).exists():
         raise UserError(
-            f"{paths.prepared(dataset)}: not found; to compare on, name images by --images, "
-            f"or run `dvc repro prepare@{dataset}`"
+            f"{paths.prepared(dataset)}: not found; the export is compared with the network on its images: "
+            f"run `dvc repro prepare@{dataset}`, or name other images by --images"
         )
     prepared = open_prepared(load_params(), dataset)
     names = prepared.split("val")["image"]
@@ -249,14 +254,16 @@ def _given(model: Model, sources: Sequence[str], without: Path) -> list[NDArray[
             raise UserError(f"{files[position]}: cannot be read ({error}); fix it or leave it out") from None
         if min(images[-1].shape[:2]) < MIN_SIDE:
             height, width = images[-1].shape[:2]
-            raise UserError(f"{files[position]}: found {height}×{width} pixels; allowed: {MIN_SIDE} a side")
+            raise UserError(
+                f"{files[position]}: found {height}×{width} pixels; allowed: sides of {MIN_SIDE} or more"
+            )
     return images
 
 
 def _cases(images: Sequence[NDArray[np.uint8]], size: tuple[int, int] | None) -> list[NDArray[np.uint8]]:
-    """Each image by itself at its own size, and three at once at one that no stride divides.
+    """Each image alone at its own size, and a batch of three at a size that no stride divides.
 
-    With a `size` all have that one.
+    With a `size`, all images have that size.
     """
     height, width = size or ODD_SIZE
 
@@ -281,7 +288,7 @@ def _describe(model: Model, kind: str, found: Comparison, form: Form) -> dict[st
             "shape": ["batch", *sides, 3],
             "channels": "RGB",
             "smallest_side": MIN_SIDE,
-            "preprocessing": "none: the file holds it, (x / 255 - mean) / std",
+            "preprocessing": "none: the file contains it, (x / 255 - mean) / std",
             "mean": legend.mean,
             "std": legend.std,
             "deep_images": {
@@ -311,11 +318,11 @@ def _describe(model: Model, kind: str, found: Comparison, form: Form) -> dict[st
 
 
 def compare(network: torch.nn.Module, run: Runner, cases: Sequence[NDArray[np.uint8]]) -> Comparison:
-    """Compare what a file answers with the network itself.
+    """Compare the results of a file with those of the network.
 
     Args:
         run: RGB images (B, H, W, 3), uint8 → classes (B, H, W) and logits (B, K, H, W).
-        cases: such images.
+        cases: RGB images (B, H, W, 3), uint8.
     """
     differences, agreed, pixels = [], 0, 0
     for images in cases:
@@ -325,7 +332,7 @@ def compare(network: torch.nn.Module, run: Runner, cases: Sequence[NDArray[np.ui
         differences.append(np.abs(live - logits).max() / np.abs(live).max())
         agreed += int((live.argmax(1) == classes).sum())
         pixels += classes.size
-    worst = float(np.max(differences))  # a NaN stays one
+    worst = float(np.max(differences))  # NaN stays NaN
     return Comparison(sum(map(len, cases)), worst, agreed / pixels)
 
 
@@ -347,12 +354,12 @@ def _onnx(file: Path) -> Runner:
 
 
 def to_classes(answer: NDArray[Any]) -> NDArray[Any]:
-    """Classes (B, H, W) of what a file answers, which may be their probabilities (B, K, H, W)."""
+    """Classes (B, H, W) from a file's output, which may be probabilities (B, K, H, W)."""
     return answer if answer.ndim == 3 else answer.argmax(1)
 
 
 class _Recorder(fx.Interpreter):
-    """Runs an exported graph and keeps its logits, the input of argmax or of the softmax."""
+    """Runs an exported graph and keeps its logits, the input of argmax or softmax."""
 
     logits: Tensor
 

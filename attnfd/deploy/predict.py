@@ -1,4 +1,4 @@
-"""Images in; class maps, overlays, a contact sheet and class areas out."""
+"""Segment images: class maps, overlays, a contact sheet and class areas."""
 
 import glob
 import logging
@@ -37,15 +37,15 @@ AREAS = "areas.csv"
 SHEET = "contact_sheet.png"
 PROBABILITIES = "probabilities"
 WAITING = 4
-"""Batches of images that wait, decoded, for others of their size."""
+"""Batches of decoded images that may wait for other images of the same size."""
 
 logger = logging.getLogger(__name__)
 
 
 class Decoded(NamedTuple):
-    """An image by its path below the folder that all share, as RGB (H, W, 3), uint8.
+    """An image as RGB (H, W, 3), uint8; `path` is relative to the folder that all sources share.
 
-    `dull`: it has more than 8 bits, and so few grey levels are left that the model may expect other values.
+    `dull`: it has more than 8 bits, and uses so few grey levels that the model may expect other values.
     `drops_a_band`: it has a fourth band, or transparency, which is not read.
     """
 
@@ -68,41 +68,41 @@ def predict(
     probabilities: bool = False,
     cityscapes_ids: bool = False,
 ) -> int:
-    """Segment images of any size, and write the answers into a folder.
+    """Segment images of any size, and write the results into a folder.
 
-    It gets `classes/<path>.png` (class indices, with the palette), `overlays/<path>.png` with their legend,
-    `contact_sheet.png`, and `areas.csv`: image, class, pixels, and their share of the image. With
-    `probabilities` it gets `probabilities/<path>.npz`, too: `probabilities` (K, H, W), float16, and their
-    `classes` (K,).
+    The folder gets `classes/<path>.png` (class indices, with the palette), `overlays/<path>.png` with a
+    legend, `contact_sheet.png`, and `areas.csv`: image, class, pixels, and their share of the image. With
+    `probabilities` it also gets `probabilities/<path>.npz`: `probabilities` (K, H, W), float16, and the names
+    of the `classes` (K,).
 
     Args:
-        sources: images, folders, which are searched with all that is in them, and patterns.
+        sources: images, folders (searched with their subfolders) and patterns.
         batch_size: images of one size per forward pass.
-        overlays: whether to write them and the contact sheet.
-        overwrite: whether `out` may hold files already.
-        tiles: of larger images; None for whole images.
-        views: whose probabilities are averaged.
-        probabilities: whether to write those of all classes.
-        cityscapes_ids: write the label ids of Cityscapes in place of class indices, and no palette.
+        overlays: whether to write the overlays and the contact sheet.
+        overwrite: whether `out` may already contain files.
+        tiles: how larger images are divided; None for whole images.
+        views: the views whose probabilities are averaged.
+        probabilities: whether to write the probabilities of all classes.
+        cityscapes_ids: write the label ids of Cityscapes instead of class indices, without a palette.
 
     Returns:
         How many images were segmented.
 
     Raises:
-        UserError: a source has no images, two of them would be written to one file, `out` is in use, or the
-            model has no label ids, all before anything is written; images cannot be read, after all others
-            are done.
+        UserError: before anything is written: a source has no images, two images would be written to one
+            file, `out` is in use, or the model has no label ids. After all other images are done: images
+            cannot be read.
     """
     out = Path(out)
     if out.exists() and not (overwrite and out.is_dir()) and not (out.is_dir() and not any(out.iterdir())):
-        raise UserError(f"{out}: is there already; name another folder, or add --overwrite")
+        raise UserError(f"{out}: already exists; name another folder, or add --overwrite")
     ids = label_ids(model) if cityscapes_ids else None
     images = find(sources, without=out)
     device = start_fabric("32-true").device
     network = views.of(model.network.to(device).eval())
     if tiles is not None:
         _tell_memory(network, len(model.legend.classes), tiles, images.values(), probabilities=probabilities)
-        batch_size = 1  # Images wait for others of their size, which large ones should not.
+        batch_size = 1  # Large images must not wait in memory for others of the same size.
     areas: dict[Path, NDArray[np.int64]] = {}
     dull: list[Path] = []
     banded: list[Path] = []
@@ -125,18 +125,18 @@ def predict(
     if dull:
         _warn_of_dull(dull, model.legend.depth)
     if banded:
-        logger.warning("%d images have a band that is not read, %s for one", len(banded), banded[0])
+        logger.warning("%d images have a band that is not read, such as %s", len(banded), banded[0])
     if unread := [str(file) for path, file in images.items() if path not in areas]:
         done = f"the others are in {out}" if areas else "nothing was written"
         raise UserError(
-            f"{len(unread)} of {len(images)} images cannot be read, {unread[0]} for one; "
+            f"{len(unread)} of {len(images)} images cannot be read, such as {unread[0]}; "
             f"fix them or leave them out; {done}"
         )
     return len(areas)
 
 
 def label_ids(model: Model) -> NDArray[np.uint8]:
-    """The label id of Cityscapes of every class index, as its test server wants them.
+    """The Cityscapes label id of every class index, as the test server of Cityscapes needs them.
 
     Raises:
         UserError: the classes of the model are not those of Cityscapes.
@@ -144,8 +144,8 @@ def label_ids(model: Model) -> NDArray[np.uint8]:
     ids, legend = dict(zip(Cityscapes.classes, Cityscapes.ids, strict=True)), model.legend
     if set(legend.classes) != ids.keys():
         raise UserError(
-            f"--cityscapes-ids: found {model.name}, which knows the {len(legend.classes)} classes of "
-            f"{legend.dataset}; allowed: a model of the {len(ids)} classes of Cityscapes"
+            f"--cityscapes-ids: found {model.name}, which has the {len(legend.classes)} classes of "
+            f"{legend.dataset}; allowed: a model with the {len(ids)} classes of Cityscapes"
         )
     return np.array([ids[name] for name in legend.classes], np.uint8)
 
@@ -153,27 +153,27 @@ def label_ids(model: Model) -> NDArray[np.uint8]:
 def _tell_memory(
     network: nn.Module, classes: int, tiles: Tiles, files: Iterable[Path], *, probabilities: bool
 ) -> None:
-    """Print what the largest image will need, before anything is computed."""
+    """Print the memory that the largest image will need, before anything is computed."""
     sizes = []
     for file in files:
         try:
             with Image.open(file, formats=FORMATS) as image:
                 sizes.append((image.height, image.width))
         except UNREADABLE:
-            continue  # What cannot be read is told when it is its turn.
+            continue  # `_decode` warns of images that cannot be read.
     if sizes:
         line = describe(network, classes, tiles, sizes, probabilities=probabilities)
         Console(soft_wrap=True, highlight=False).print(line)
 
 
 def find(sources: Sequence[str], *, without: Path) -> dict[Path, Path]:
-    """Every image once, by its path below the folder that all sources share.
+    """Every image once, by its path relative to the folder that all sources share.
 
     Args:
         without: a folder that is not searched.
 
     Raises:
-        UserError: a source has no images, or two would be written to one file.
+        UserError: a source has no images, or two images would be written to one file.
     """
     listed = [_listed(source) for source in sources]
     shared = os.path.commonpath([root for root, _ in listed])
@@ -192,13 +192,13 @@ def find(sources: Sequence[str], *, without: Path) -> dict[Path, Path]:
         other = names.setdefault(path.with_suffix(""), file)
         if other != file:
             raise UserError(
-                f"{other}, {file}: have one name for their outputs; rename one, or predict it apart"
+                f"{other}, {file}: their outputs would have one name; rename one, or predict it separately"
             )
         images[path] = file
     if same := twins(images):
         logger.warning(
-            "names that differ only in capitals: %d images, %s and %s for two; "
-            "on a disk that does not tell them apart their outputs are one file",
+            "names that differ only in capitals: %d images, such as %s and %s; "
+            "on a disk that ignores this difference, one output overwrites the other",
             sum(map(len, same)),
             *same[0][:2],
         )
@@ -208,7 +208,7 @@ def find(sources: Sequence[str], *, without: Path) -> dict[Path, Path]:
 
 
 def _listed(source: str) -> tuple[str, Found]:
-    """The folder that a source starts from, absolute, and what is in it."""
+    """The absolute folder that a source starts from, and the files in it."""
     path = Path(source)
     if path.is_file():
         return os.path.abspath(path.parent), Found([path], [])
@@ -227,10 +227,10 @@ def _listed(source: str) -> tuple[str, Found]:
 
 
 def _matches(root: Path, pattern: tuple[str, ...]) -> Iterator[Path]:
-    """What is below a folder and fits a pattern; `**` is any number of folders."""
+    """The paths below a folder that match a pattern; `**` is any number of folders."""
     if "**" not in pattern:
         return (root / name for name in glob.iglob(os.path.join(*pattern), root_dir=root))
-    # Python's own search goes round in links that lead back.
+    # Python's own search would follow links that lead back without end.
     return (path for path in walk(root) if _fits(path.relative_to(root).parts, pattern))
 
 
@@ -243,12 +243,12 @@ def _fits(parts: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
 
 
 def _is_end(path: Path) -> bool:
-    """Whether a pattern has found a file that is not hidden, and by no link that leads back."""
+    """Whether a path is a file that is not hidden, and was not reached through a link that leads back."""
     return not (path.is_dir() or path.name.startswith(".") or any(map(leads_back, path.parents)))
 
 
 def _decode(images: Mapping[Path, Path], depth: Depth | None, at_once: int) -> Iterator[Decoded]:
-    """Decode images in parallel threads, in order; those that cannot be read are told and left out."""
+    """Decode images in parallel threads, in order; warn of images that cannot be read, and leave them out."""
 
     def decode(job: tuple[Path, Path]) -> Decoded | None:
         path, file = job
@@ -271,15 +271,15 @@ def _decode(images: Mapping[Path, Path], depth: Depth | None, at_once: int) -> I
 
 def _warn_of_dull(images: Sequence[Path], depth: Depth | None) -> None:
     low, high = (depth or FULL).low, (depth or FULL).high
-    why = "as in its training" if depth else "since its training had images of 8 bits alone"
+    why = "as in its training" if depth else "since it was trained on images of 8 bits alone"
     logger.warning(
-        "%d images use fewer than %d of the 256 grey levels, %s for one: the model reads values %d to %d, %s",
+        "%d images use fewer than %d of the 256 grey levels, such as %s: the model reads values %d to %d, %s",
         len(images), FEW, images[0], low, high, why,
     )  # fmt: skip
 
 
 def batches(images: Iterable[Decoded], batch_size: int) -> Iterator[list[Decoded]]:
-    """Images in batches of one size each; of those that wait for their like, the most are let go first."""
+    """Images in batches of one size each; when too many images wait, the largest group is yielded first."""
     waiting: dict[tuple[int, ...], list[Decoded]] = {}
     for image in images:
         same = waiting.setdefault(image.pixels.shape, [])

@@ -1,4 +1,4 @@
-"""One image in, as a notebook has it; its classes, overlay and areas out."""
+"""Segment one image, as in a notebook: its classes, overlay and areas."""
 
 import base64
 from dataclasses import dataclass
@@ -26,10 +26,10 @@ ALLOWED = "a path, a PIL image, an array (H, W, 3) or (H, W), or a tensor (3, H,
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Prediction:
-    """What a model sees in an image. A notebook shows the overlay and the areas of the classes.
+    """The result of a model on an image. A notebook shows the overlay and the areas of the classes.
 
     `classes`: the class of every pixel (H, W), uint8. `image`: RGB (H, W, 3), uint8. `legend`: names and
-    colours of the classes. `probabilities`: those of the classes (K, H, W), float16, if they were asked for.
+    colours of the classes. `probabilities`: of the classes (K, H, W), float16, if you asked for them.
     """
 
     classes: NDArray[np.uint8]
@@ -38,13 +38,13 @@ class Prediction:
     probabilities: NDArray[np.float16] | None = None
 
     def class_map(self) -> Image.Image:
-        """The classes as a picture of indices with the palette."""
+        """The classes as an index image with the palette."""
         indexed = Image.fromarray(self.classes)
         indexed.putpalette([channel for colour in self.legend.palette for channel in colour])
         return indexed
 
     def overlay(self) -> Image.Image:
-        """The image and the colours of its classes, half each."""
+        """The image blended with the colours of its classes, half each."""
         return Image.blend(Image.fromarray(self.image), self.class_map().convert("RGB"), 0.5)
 
     def areas(self) -> pd.DataFrame:
@@ -99,11 +99,11 @@ def predict(
 
 
 def _pixels(image: Any) -> Pixels:
-    """An image in memory as `read_pixels` returns one.
+    """An image in memory, converted to what `read_pixels` returns.
 
     Raises:
-        TypeError: it is of another kind.
-        ValueError: it has other values or another shape.
+        TypeError: the object is not one of `ALLOWED`.
+        ValueError: its values or its shape are not allowed.
     """
     if isinstance(image, Image.Image):
         turned = ImageOps.exif_transpose(image)
@@ -123,7 +123,7 @@ def _pixels(image: Any) -> Pixels:
 
 
 def _whole(values: NDArray[Any], *, deep: bool = False) -> Pixels:
-    """Whole numbers as bytes or, if they are `deep`, of a type of 16 bits or above 255, as such."""
+    """Integers as uint8, or as uint16 if they are `deep`, have a type of 16 bits or are above 255."""
     if values.dtype.kind == "f":
         raise ValueError("found floats; allowed: whole numbers, such as (255 * image).round() as uint8")
     if values.dtype.kind not in "iu":

@@ -10,9 +10,9 @@ from PIL import Image, ImageDraw, ImageFont
 from attnfd.deploy.prediction import Prediction
 
 SHOWN, COLUMNS = 48, 6
-"""Most images of a contact sheet, and of a row of it."""
+"""Most images on a contact sheet, and in one of its rows."""
 TILE, GAP, NARROWEST = 240, 8, 160
-"""The longer side of a small picture, the room between two, and the least width of a legend, in pixels."""
+"""In pixels: the longer side of a small picture, the gap between two, and the smallest width of a legend."""
 NAMED = 40
 """Classes that a legend names."""
 
@@ -20,7 +20,7 @@ Colour = tuple[int, int, int]
 
 
 def with_legend(prediction: Prediction) -> Image.Image:
-    """The overlay as it is, and below it the names of the classes in it, the largest first."""
+    """The overlay, and below it the names of its classes, the largest first."""
     overlay = prediction.overlay()
     width = max(overlay.width, NARROWEST)
     entries = [(name, colour) for name, _, colour in prediction.found()]
@@ -28,7 +28,7 @@ def with_legend(prediction: Prediction) -> Image.Image:
 
 
 class ContactSheet:
-    """Small overlays of many images on one page; of more than it has room for, some evenly out of all."""
+    """Small overlays of many images on one page; if there are too many, an even selection of them."""
 
     def __init__(self, images: Collection[Path]) -> None:
         self._paths = [path for number, path in enumerate(images) if _is_shown(number, len(images))]
@@ -37,7 +37,7 @@ class ContactSheet:
         self._classes: dict[str, Colour] = {}
 
     def add(self, path: Path, prediction: Prediction) -> None:
-        """Take an image in, if the page has a place for it."""
+        """Add an image if it is one of the selected ones."""
         if path in self._paths:
             self._tiles[path] = _resized(prediction.overlay())
             self._classes |= {name: colour for name, _, colour in prediction.found()}
@@ -62,7 +62,7 @@ class ContactSheet:
 
 
 def _is_shown(number: int, count: int) -> bool:
-    """Whether an image is the first of its share, where `count` of them share the places."""
+    """Whether an image is the first of its group, if `count` images are divided into `SHOWN` groups."""
     return count <= SHOWN or number * SHOWN % count < SHOWN
 
 
@@ -74,7 +74,7 @@ def _resized(picture: Image.Image) -> Image.Image:
 
 
 def _legend(entries: Iterable[tuple[str, Colour]], width: int, letters: int) -> Image.Image:
-    """Squares of colours with names, in as many lines as they need."""
+    """Coloured squares with names, in as many lines as needed."""
     font = _font(letters)
     line, square = round(1.6 * letters), letters
     entries = list(entries)
@@ -110,7 +110,7 @@ def _words(text: str, width: int, *, keep_end: bool = False) -> Image.Image:
 
 
 def _cut(text: str, font: ImageFont.FreeTypeFont, width: int, *, keep_end: bool = False) -> str:
-    """A text as one line that fits a width; what is left out is an ellipsis."""
+    """A text as one line that fits a width; an ellipsis replaces what is cut."""
     kept = " ".join(text.split())
     cut = kept
     while kept and font.getlength(cut) > width:
@@ -130,5 +130,5 @@ def _stack(pictures: Collection[Image.Image], width: int) -> Image.Image:
 
 @cache
 def _font(letters: int) -> ImageFont.FreeTypeFont:
-    # Pillow's own font has Latin letters alone.
+    # Pillow's own font has only Latin letters.
     return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf"), letters)

@@ -1,4 +1,4 @@
-"""A trained model by the name that a user gives it: a folder, or what the tracking store calls it."""
+"""A trained model by its name: a folder, or a name in the tracking store."""
 
 import json
 import tempfile
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, repr=False)
 class Model:
-    """A network in eval mode on the CPU, and what its answers mean.
+    """A network in eval mode on the CPU, and what its outputs mean.
 
-    `miou` is that of its evaluation at original size, if there was one.
+    `miou` is the mIoU of its evaluation at original size, if there was one.
     """
 
     name: str
@@ -47,16 +47,16 @@ class Model:
 
         Args:
             image: its path, a PIL image, an array (H, W, 3) or (H, W), or a tensor (3, H, W). Values are
-                whole numbers from 0 to 255; those of more than 8 bits are scaled as in the training.
-            tile: side of the tiles of a larger image; None for the whole image.
+                whole numbers from 0 to 255; values of more than 8 bits are scaled as in the training.
+            tile: side of the tiles for a larger image; None for the whole image.
             overlap: pixels that two tiles share, up to half a tile.
             flip: average the probabilities of the image and of its mirror image.
-            scales: average those at the image's size times each factor.
-            probabilities: give those of all classes, too.
+            scales: average the probabilities at the image's size times each of these factors.
+            probabilities: also return the probabilities of all classes.
 
         Raises:
-            UserError: it cannot be read, or has other values or another shape; an option is not valid.
-            TypeError: it is none of these.
+            UserError: the image cannot be read, its values or shape are not allowed, or an option is invalid.
+            TypeError: `image` has another type.
         """
         from attnfd.deploy.prediction import predict
         from attnfd.deploy.views import Views
@@ -80,12 +80,12 @@ def open_model(name: str | Path) -> Model:
     """Find and read a model.
 
     Args:
-        name: a folder with weights and card, or the weights in it; such a folder below `models/`, like
-            `shapes/resnet18/attnfd/0`; id of an MLflow run; a registered model, `models:/<name>@<alias>` or
-            `<name>@<alias>`, or its name alone for the alias `best`.
+        name: a folder with weights and card, or the file of weights in it; the path of such a folder below
+            `models/`, like `shapes/resnet18/attnfd/0`; the id of an MLflow run; a registered model,
+            `models:/<name>@<alias>` or `<name>@<alias>`, or its name alone for the alias `best`.
 
     Raises:
-        TypeError: it is no name.
+        TypeError: `name` is not a string or path.
         UserError: there is no such model, it is damaged, or its card does not name its classes.
     """
     if not isinstance(name, str | Path):
@@ -99,7 +99,7 @@ def open_model(name: str | Path) -> Model:
         return _read(name, folder)
     if ":/" not in name and "/" in name:
         raise UserError(
-            f"{name}: no model there; allowed: a folder such as models/shapes/resnet18/attnfd/0, "
+            f"{name}: found no model; allowed: a folder such as models/shapes/resnet18/attnfd/0, "
             "an MLflow run's id, or models:/<name>@<alias>"
         )
     with tempfile.TemporaryDirectory() as scratch:
@@ -123,18 +123,18 @@ def _read(name: str, folder: Path) -> Model:
     needed = {key for key, field in Legend.model_fields.items() if field.is_required()}
     if not needed <= card.keys():
         missing = ", ".join(sorted(needed - card.keys()))
-        raise UserError(f"{where}: {missing}: missing, an older version wrote it; run `dvc repro`")
+        raise UserError(f"{where}: {missing}: missing; an older version wrote this card; run `dvc repro`")
     legend = validate(Legend, {key: card[key] for key in Legend.model_fields if key in card}, where)
     if not len(legend.classes) == len(legend.palette) == network.info.classes:
         raise UserError(
             f"{where}: found {len(legend.classes)} classes and {len(legend.palette)} colours; "
-            f"allowed: {network.info.classes} of both, as many as the network has"
+            f"allowed: {network.info.classes} of each, the number of classes of the network"
         )
     return Model(name, network, legend, card, _miou(folder))
 
 
 def _miou(folder: Path) -> float | None:
-    """Results lie with the model, or in the same place below `results/`."""
+    """The mIoU from the metrics beside the model, or at the same path below `results/`."""
     parts = list(folder.absolute().parts)
     if paths.MODELS.name in parts:
         last = len(parts) - 1 - parts[::-1].index(paths.MODELS.name)

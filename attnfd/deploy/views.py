@@ -1,4 +1,4 @@
-"""How a trained model looks at an image: in tiles, mirrored too, in several sizes; and what it answers."""
+"""How a trained model sees an image: in tiles, mirrored, in several sizes; and the result."""
 
 import math
 from typing import Annotated
@@ -18,17 +18,17 @@ from attnfd.models.taps import Output
 from attnfd.runtime.arithmetic import true_float32
 
 SMALLEST, LARGEST = 0.25, 4
-Scale = Annotated[float, within(SMALLEST, LARGEST, "objects of other sizes are not what a network has seen")]
+Scale = Annotated[float, within(SMALLEST, LARGEST, "a network was not trained on objects of such sizes")]
 
 
 class Views(Section):
-    """What a network sees of an image; its answer is the mean of the probabilities of all views."""
+    """Versions of an image that a network sees; the result is the mean of the probabilities of all views."""
 
-    flip: bool = Field(default=False, description="the mirror image, too, at every size")
+    flip: bool = Field(default=False, description="also the mirror image, at every size")
     scales: tuple[Scale, ...] = Field(default=(1.0,), min_length=1, description="factors of the image's size")
 
     def of(self, network: nn.Module) -> nn.Module:
-        """A network that answers so; the same one if the image alone is seen."""
+        """A network that averages over these views; the same network if the only view is the image itself."""
         return network if not self.flip and self.scales == (1.0,) else Averaged(network, self)
 
 
@@ -73,8 +73,8 @@ def segment(
     """Classes (B, H, W) of images (B, 3, H, W), uint8, on the network's device; always in true float32.
 
     Args:
-        tiles: of larger images; None for whole images.
-        probabilities: those of the classes (B, K, H, W), float16, too; else they are None.
+        tiles: how larger images are divided; None for whole images.
+        probabilities: also return the probabilities of the classes (B, K, H, W), float16; else None.
     """
     with evaluating(network), torch.inference_mode(), true_float32():
         if not probabilities:

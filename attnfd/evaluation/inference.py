@@ -1,4 +1,4 @@
-"""A network on images: the classes of the pixels, and the confusion matrices of a split."""
+"""Applies a network to images: the classes of the pixels, and the confusion matrices of a split."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -17,7 +17,7 @@ from attnfd.evaluation.tiles import Tiles, classify_tiled
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Eval mode without gradients; at the end every module is in the mode it came in."""
+    """Eval mode without gradients; at the end every module is back in its previous mode."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
@@ -29,7 +29,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def classify(model: nn.Module, images: Tensor, tiles: Tiles | None = None) -> Tensor:
-    """Most likely classes (B, H, W) of images (B, 3, H, W), values up to 255; in tiles if they are larger."""
+    """Most likely classes (B, H, W) of images (B, 3, H, W), values up to 255; larger images in `tiles`."""
     if tiles is not None and not tiles.fits(*images.shape[-2:]):
         return torch.stack([classify_tiled(model, image, tiles) for image in images])
     return model(normalize(images)).logits.argmax(1)
@@ -40,7 +40,7 @@ class ClassMap(nn.Module):
 
     Args:
         network: takes normalised images (B, 3, H, W), returns an `Output` with logits (B, K, H, W).
-        probabilities: answer those of the classes (B, K, H, W), float32, instead.
+        probabilities: return the probabilities of the classes (B, K, H, W), float32, instead.
     """
 
     def __init__(self, network: nn.Module, *, probabilities: bool = False) -> None:
@@ -48,8 +48,8 @@ class ClassMap(nn.Module):
         self.network, self.probabilities = network, probabilities
 
     def forward(self, images: Tensor) -> Tensor:
-        # TensorRT takes and gives bytes only next to floats: it refuses a graph that begins with a transpose
-        # of bytes, and one that makes them of integers.
+        # TensorRT converts bytes only from and to floats: it refuses a graph that begins with a transpose of
+        # bytes, and a graph that converts integers to bytes.
         pixels = images.float().permute(0, 3, 1, 2)
         if self.probabilities:
             return self.network(normalize(pixels)).logits.float().softmax(1)
@@ -67,20 +67,20 @@ def confusion(
 ) -> NDArray[np.int64]:
     """Confusion matrix of every image of a split, by position; see `confusion_matrices`.
 
-    Score their sum, never the mean of per-image scores.
+    Compute scores from the sum of the matrices, never as the mean of per-image scores.
 
     Args:
         batches: images uint8 (B, 3, H, W), masks uint8 (B, H, W) and positions (B,), in any order.
         classes: K.
         resize: short side in pixels to which images (bilinear, antialiased) and masks (nearest) are resized,
-            aspect ratio kept; what is scored then is the resized mask, as in the released code's evaluation
-            at 513. None evaluates at the original size.
-        tiles: of larger images; None for whole images.
+            with the same aspect ratio; the resized mask is the ground truth then, as in the released code's
+            evaluation at 513. None evaluates at the original size.
+        tiles: how larger images are divided; None for whole images.
 
     Returns:
         (N, K, K), rows of ground truth.
     """
-    # Of several processes, one may have no batch at all.
+    # With several processes, one may have no batch.
     matrices = [torch.zeros(0, classes, classes, dtype=torch.long, device=device)]
     positions = [torch.zeros(0, dtype=torch.long)]
     with evaluating(model):
@@ -96,13 +96,13 @@ def confusion(
 
 
 def confusion_matrices(pred: Tensor, target: Tensor, classes: int) -> Tensor:
-    r"""Confusion matrix of each image, computed on the device without waiting for it.
+    r"""Confusion matrix of each image, computed on the device without making the host wait.
 
     .. math:: M_{n,i,j} = |\{p : \text{target}_n(p) = i \wedge \text{pred}_n(p) = j\}|
 
     Args:
         pred: predicted classes (N, H, W), integers in [0, K).
-        target: ground truth (N, H, W), integers in [0, K), or 255 = void: these pixels count nowhere.
+        target: ground truth (N, H, W), integers in [0, K), or 255 = void: these pixels are ignored.
         classes: K.
 
     Returns:
@@ -113,7 +113,7 @@ def confusion_matrices(pred: Tensor, target: Tensor, classes: int) -> Tensor:
         tensor([[[1, 1],
                  [0, 0]]])
     """
-    # A bin of their own, cut off at the end, takes the void pixels: selecting the others by a mask, like
+    # Void pixels go into an extra bin, which is cut off at the end. To select the others by a mask, or to use
     # torch.bincount, would make the host wait for the device.
     void_bin = classes * classes
     bins = torch.where(target == VOID, void_bin, target.long() * classes + pred).flatten(1)
@@ -125,7 +125,7 @@ def confusion_matrices(pred: Tensor, target: Tensor, classes: int) -> Tensor:
 
 @contextmanager
 def _in_any_order() -> Iterator[None]:
-    """Without the warning that torch gives of sums whose order varies: those of integers are exact."""
+    """Switch off torch's warning about sums whose order varies: sums of integers are exact."""
     deterministic = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     torch.use_deterministic_algorithms(False)

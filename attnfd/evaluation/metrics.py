@@ -1,7 +1,7 @@
-"""Every score that follows from a confusion matrix.
+"""All scores that are computed from a confusion matrix.
 
-To add a score, compute it in `scores` and give it a title in `SCORES`: it is then in `metrics.json`, in
-MLflow, in the report's `comparison.csv`, and in `attnfd compare`.
+To add a score, compute it in `scores` and give it a title in `SCORES`: then it is in `metrics.json`, MLflow,
+the report's `comparison.csv`, and `attnfd compare`.
 """
 
 from typing import TypedDict
@@ -20,7 +20,7 @@ SCORES = {
 
 
 class Scores(TypedDict):
-    """Scores of a confusion matrix, all between 0 and 1; None stands for a class that does not occur."""
+    """Scores of a confusion matrix, all between 0 and 1; None for a class that does not occur."""
 
     miou: float
     mean_accuracy: float
@@ -38,15 +38,15 @@ def scores(matrix: NDArray[np.integer]) -> Scores:
         \text{IoU}_i = \frac{M_{ii}}{\sum_j M_{ij} + \sum_j M_{ji} - M_{ii}}, \qquad
         \text{accuracy}_i = \frac{M_{ii}}{\sum_j M_{ij}}
 
-    * `miou`: mean IoU of the classes that occur in the ground truth: the same classes for every network.
+    * `miou`: mean IoU of the classes that occur in the ground truth; they are the same for every network.
     * `mean_accuracy`: mean accuracy of the classes that occur in the ground truth; the column "Accuracy" of
       the AttnFD paper (Tables 2 and 3).
-    * `pixel_accuracy`: part of the pixels that is right.
+    * `pixel_accuracy`: share of the pixels whose class is correct.
     * `fw_iou`: mean IoU, weighted by the number of ground truth pixels.
-    * `miou_predicted`: mean IoU of the classes that occur in the ground truth or in the prediction. One stray
-      pixel of another class puts a 0 into this mean, and none into another network's.
+    * `miou_predicted`: mean IoU of the classes that occur in the ground truth or in the prediction. A single
+      wrong pixel of another class adds a 0 to this mean, but not to the mean of another network.
 
-    Never NaN: an absent class is None and takes part in no mean, and an empty matrix scores 0.
+    No score is NaN: an absent class is None and is not in any mean, and an empty matrix scores 0.
 
     Example:
         >>> scores(np.array([[3, 1], [0, 4]]))["iou"]
@@ -70,7 +70,7 @@ def scores(matrix: NDArray[np.integer]) -> Scores:
 
 
 def averages(found: Scores) -> dict[str, float]:
-    """Those of `SCORES`."""
+    """The scores that are listed in `SCORES`."""
     return {name: found[name] for name in SCORES}  # type: ignore[literal-required]
 
 

@@ -1,4 +1,4 @@
-"""Large images in tiles that overlap: memory depends on the tile, not on the image."""
+"""Large images in overlapping tiles: the memory for a network depends on the tile, not on the image."""
 
 import math
 from collections.abc import Iterator
@@ -12,11 +12,11 @@ from attnfd.config.section import Count, Section, Side
 from attnfd.data.transforms import normalize
 
 WORKING = 2
-"""Copies of its features that a layer needs while it computes, at most about."""
+"""About how many copies of its features a layer needs at most while it computes."""
 
 
 class Tiles(Section):
-    """Sides of a tile and what two neighbours share, in pixels."""
+    """The side of a tile and the overlap of two neighbours, in pixels."""
 
     size: Side = Field(ge=32, description="side of a tile")
     overlap: Count = Field(description="pixels that two neighbours share")
@@ -24,11 +24,11 @@ class Tiles(Section):
     @model_validator(mode="after")
     def _move_on(self) -> "Tiles":
         if self.overlap > self.size // 2:
-            raise ValueError(f"overlap: found {self.overlap}; allowed: up to half of the tile's {self.size}")
+            raise ValueError(f"overlap: found {self.overlap}; allowed: up to half of the size {self.size}")
         return self
 
     def starts(self, side: int) -> list[int]:
-        """Where tiles begin along a side: the fewest that overlap by this much or more, evenly.
+        """Where tiles begin along a side: the fewest tiles that overlap by at least `overlap`, evenly.
 
         Example:
             >>> Tiles(size=100, overlap=20).starts(250)
@@ -40,7 +40,7 @@ class Tiles(Section):
         return [round(place * (side - self.size) / (count - 1)) for place in range(count)]
 
     def ramp(self, length: int) -> Tensor:
-        """Weights along a side of a tile: 1 inside, falling towards both ends over the overlap."""
+        """Weights along a side of a tile: 1 inside, decreasing towards both ends over the overlap."""
         place = torch.arange(1, length + 1, dtype=torch.float32)
         return torch.minimum(place, place.flip(0)).div(self.overlap + 1).clamp(max=1)
 
@@ -53,7 +53,7 @@ class Tiles(Section):
         return summed
 
     def fits(self, height: int, width: int) -> bool:
-        """Whether an image is a single tile."""
+        """Whether an image fits into a single tile."""
         return max(height, width) <= self.size
 
 
@@ -66,11 +66,11 @@ def classify_tiled(model: nn.Module, image: Tensor, tiles: Tiles) -> Tensor:
 
 
 def blended(model: nn.Module, image: Tensor, tiles: Tiles) -> Iterator[tuple[slice, Tensor]]:
-    """Logits (K, rows, W) of a uint8 image (3, H, W), and which rows they are, from the top.
+    """Yield logits (K, rows, W) of a uint8 image (3, H, W) with the slice of their rows, from top to bottom.
 
-    Where tiles overlap, they are the mean of their logits, with the weights of both ramps. Those of a row of
-    tiles are in memory at once, and no more: what no later tile reaches is given. They are valid until you
-    ask for the next ones, which use the same memory.
+    Where tiles overlap, the result is the mean of their logits, weighted by both ramps. Only the logits of
+    one row of tiles are in memory at a time: rows are yielded as soon as no later tile reaches them. They
+    are valid until you ask for the next rows, which use the same memory.
     """
     _, height, width = image.shape
     tops, lefts = tiles.starts(height), tiles.starts(width)
@@ -96,9 +96,9 @@ def blended(model: nn.Module, image: Tensor, tiles: Tiles) -> Iterator[tuple[sli
 def memory(
     model: nn.Module, classes: int, tiles: Tiles, height: int, width: int, *, probabilities: bool = False
 ) -> int:
-    """Bytes that an image of this size needs at most, about: weights, features of a tile, logits of a row.
+    """About how many bytes an image of this size needs at most: weights, features of a tile, logits of a row.
 
-    With `probabilities` those of the image, in float16, are in memory too.
+    With `probabilities`, the image's probabilities in float16 are in memory, too.
     """
     rows, columns = min(height, tiles.size), min(width, tiles.size)
     weights = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
@@ -108,7 +108,7 @@ def memory(
 
 
 def _features(model: nn.Module, height: int, width: int) -> Iterator[int]:
-    """Bytes that each layer reads and writes for an image, without computing anything."""
+    """Bytes that each layer reads and writes for an image; nothing is computed."""
     sizes: list[int] = []
 
     def note(_: nn.Module, inputs: Any, output: Any) -> None:
@@ -133,7 +133,7 @@ def describe(
     *,
     probabilities: bool = False,
 ) -> str:
-    """What tiles of a set of images will need, in a line."""
+    """One line about the tiles and the memory that a set of images will need."""
     height, width = max(sizes, key=lambda size: size[0] * size[1])
     count = len(tiles.starts(height)) * len(tiles.starts(width))
     needed = max(
@@ -142,5 +142,5 @@ def describe(
     )
     return (
         f"The largest image, {height} × {width} pixels, becomes {count} tiles of {tiles.size} × {tiles.size} "
-        f"that overlap by {tiles.overlap} or more; about {needed / 2**30:.1f} GiB of memory are needed"
+        f"that overlap by {tiles.overlap} or more; it needs about {needed / 2**30:.1f} GiB of memory"
     )

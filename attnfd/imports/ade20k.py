@@ -29,7 +29,7 @@ class Ade20k(Importer):
 
 
 def _classes(file: Path) -> dict[int, str]:
-    """The first name of every class, or all of its names where two classes have the same first one."""
+    """The first name of every class, or all of its names if another class has the same first name."""
     rows = [line.split("\t") for line in read_text(file).splitlines()[1:] if line.strip()]
     if not rows or any(len(row) < 5 or not row[0].strip().isdecimal() for row in rows):
         raise UserError(f"{file}: allowed: a heading, then lines of Idx, Ratio, Train, Val, Name with tabs")

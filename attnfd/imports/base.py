@@ -1,7 +1,7 @@
-"""The contract of a format: what an annotation tool hands out, as images and the classes of their pixels.
+"""The contract of a format: an importer reads the export of an annotation tool as images and masks.
 
-A format is one file of this package. It says where the images are and draws their masks; what is the same
-for all of them, from the checks to the new folder, is in `attnfd/sources/imports.py`.
+A format is one file of this package. It finds the images and draws their masks. The parts that all formats
+share, from the checks to the new folder, are in `attnfd/sources/imports.py`.
 """
 
 from abc import ABC, abstractmethod
@@ -23,19 +23,19 @@ SPLITS = {
     "val": "val", "valid": "val", "validation": "val", "val2017": "val",
     "test": "test", "testing": "test", "test2017": "test",
 }  # fmt: skip
-"""The split that a folder, a list or a file means by its name."""
+"""The split for the name of a folder, a list or a file."""
 
 
 class Sample(NamedTuple):
-    """An image of an export, and how its mask is drawn.
+    """An image of an export, and how to draw its mask.
 
     Attributes:
         name: its path in the new folder, without suffix.
-        image: its file, or what gives the content of one.
-        split: train, val or test; None where the export does not say.
-        draw: makes its mask on a canvas of the size that it is given. A `ValueError` or `OSError` is a fault.
-        size: that the export says; None for the size of the image as it is seen.
-        source: the file that a fault of its mask names.
+        image: its file, or a function that returns the file's content.
+        split: train, val or test; None if the export does not say.
+        draw: draws its mask on a canvas of a given size. A `ValueError` or `OSError` counts as a fault.
+        size: size in the export; None for the size of the upright image.
+        source: the file to name in faults of its mask.
     """
 
     name: str
@@ -48,14 +48,14 @@ class Sample(NamedTuple):
 
 @dataclass
 class Export:
-    """What an importer has found.
+    """What an importer found.
 
     Attributes:
         classes: a name for every index of the new masks; 255 is void.
-        palette: an RGB colour for some of them.
+        palette: an RGB colour for some of the indices.
         overlaps: which of two objects gets a pixel that both cover.
         remarks: what was left out, a line each.
-        faults: what must be fixed first, a line each, with the name of the file.
+        faults: what you must fix first, a line each, with the name of the file.
     """
 
     classes: Mapping[int, str]
@@ -70,18 +70,18 @@ class Importer(ABC):
     """A format that annotation tools export, or in which datasets are published."""
 
     about: ClassVar[str]
-    """What it is, in a line."""
+    """A description in one line."""
 
     @abstractmethod
     def fits(self, root: Path) -> bool:
-        """Whether a folder looks like this format; only what is needed for that is read."""
+        """Whether a folder looks like this format; reads no more than this check needs."""
 
     @abstractmethod
     def read(self, root: Path) -> Export:
-        """Find images, classes and masks; nothing is drawn yet.
+        """Find images, classes and masks, without drawing anything.
 
         Raises:
-            UserError: it is another format, or a file that all others need is missing.
+            UserError: the folder has another format, or a file that all others need is missing.
         """
 
 
@@ -89,12 +89,12 @@ BASE = Importer
 
 
 def to_void(labels: Mapping[int, int]) -> dict[int, int]:
-    """`labels` in which 255 is void unless it has a class."""
+    """`labels` with 255 as void, unless 255 has a class."""
     return {VOID: VOID, **labels}
 
 
 def by_name(folder: Path, suffixes: Sequence[str] = IMAGES) -> dict[str, Path]:
-    """Files of a folder and all below it, by their path in it without suffix."""
+    """Files of a folder and its subfolders, by their relative path without suffix."""
     if not folder.is_dir():
         return {}
     return {
@@ -111,10 +111,10 @@ def pair(
     split: str | None,
     prefix: str = "",
 ) -> None:
-    """Add a sample for every mask that has an image; say which have none.
+    """Add a sample for every mask with an image; report masks without an image and images without a mask.
 
     Args:
-        prefix: stands before names in the new folder, such as `train/`.
+        prefix: begins the names in the new folder, such as `train/`.
     """
     for name, mask in sorted(masks.items()):
         if name in images:
@@ -124,7 +124,7 @@ def pair(
     export.faults += [f"{masks[name]}: its image {name} is missing" for name in no_image]
     bare = sorted(images.keys() - masks.keys())
     if bare and masks:
-        export.remarks.append(f"{len(bare)} images without a mask, {images[bare[0]]} for one")
+        export.remarks.append(f"{len(bare)} images have no mask, such as {images[bare[0]]}")
 
 
 def pair_listed(
@@ -134,7 +134,7 @@ def pair_listed(
     labels: Mapping[int, int],
     splits: Mapping[str | None, set[str]],
 ) -> None:
-    """Add a sample for every mask that a list names, or for all of them if there is no list."""
+    """Add a sample for every mask that a list names, or for all masks if there is no list."""
     for split, names in (splits or {None: set(masks)}).items():
         export.faults += [
             f"the list of {split or 'all images'}: {name} has neither an image nor a mask"
@@ -144,7 +144,7 @@ def pair_listed(
         pair(export, {name: images[name] for name in names & images.keys()}, ours, labels, split)
     unlisted = sorted(masks.keys() - set().union(*splits.values())) if splits else []
     if unlisted:
-        export.remarks.append(f"{len(unlisted)} masks that no list names, {unlisted[0]} for one")
+        export.remarks.append(f"{len(unlisted)} masks are in no list, such as {unlisted[0]}")
 
 
 def all_masks(folder: Path) -> dict[str, Path]:

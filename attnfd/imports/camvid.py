@@ -1,4 +1,4 @@
-"""CamVid as first published, in 32 colours (Brostow et al. 2009), grouped into the 11 classes of papers."""
+"""CamVid as first published, in 32 colours (Brostow et al. 2009), grouped into the usual 11 classes."""
 
 import csv
 from collections.abc import Mapping
@@ -29,13 +29,13 @@ GROUPS = {
     "pedestrian": ("Pedestrian", "Child", "CartLuggagePram", "Animal"),
     "bicyclist": ("Bicyclist", "MotorcycleScooter"),
 }
-"""The 32 classes in the 11 of SegNet (Badrinarayanan et al. 2017); `Void` stays void."""
+"""The 32 classes grouped into the 11 of SegNet (Badrinarayanan et al. 2017); `Void` stays void."""
 
 
 class CamVid32(Importer):
-    """`train/x.png` and `train_labels/x_L.png`, likewise `val` and `test`; or all in two folders."""
+    """`train/x.png` and `train_labels/x_L.png`, also for `val` and `test`; or all images in two folders."""
 
-    about = "CamVid in 32 colours with class_dict.csv; its classes become the 11 of papers"
+    about = "CamVid in 32 colours with class_dict.csv; its classes become the usual 11"
 
     def fits(self, root: Path) -> bool:
         return (root / CLASSES).is_file() or (root / COLOURS).is_file()
@@ -48,8 +48,8 @@ class CamVid32(Importer):
         unknown = sorted(colours.keys() - index.keys())
         if unknown:
             raise UserError(
-                f"{file}: found {', '.join(unknown)}; allowed: the 32 classes of CamVid; for classes of your "
-                "own use the reader `folder` with these colours, docs/your-data.md shows how"
+                f"{file}: found {', '.join(unknown)}; allowed: the 32 classes of CamVid; for your own "
+                "classes, use the reader `folder` with these colours; docs/your-data.md shows how"
             )
         export = Export(dict(enumerate(CamVid.classes)), palette=dict(enumerate(CamVid.palette)))
         labels = {colour(rgb): index[name] for name, rgb in colours.items()}
@@ -64,7 +64,7 @@ class CamVid32(Importer):
 
 
 def _folders(root: Path) -> list[tuple[Path, Path, str | None]]:
-    """Folders of images and of masks, and their split; the first publication has no splits."""
+    """Folders of images, folders of masks, and their splits; the first publication has no splits."""
     splits = [name for name in ("train", "val", "test") if (root / f"{name}_labels").is_dir()]
     if splits:
         return [(root / name, root / f"{name}_labels", SPLITS[name]) for name in splits]
@@ -72,7 +72,7 @@ def _folders(root: Path) -> list[tuple[Path, Path, str | None]]:
 
 
 def _listed(file: Path) -> Mapping[str, tuple[int, ...]]:
-    """Colours out of `name,r,g,b` lines."""
+    """Colours from lines of `name,r,g,b`."""
     rows = [row for row in csv.reader(read_text(file).splitlines()) if row]
     try:
         return {row[0].strip(): tuple(int(value) for value in row[1:4]) for row in rows[1:]}
@@ -81,7 +81,7 @@ def _listed(file: Path) -> Mapping[str, tuple[int, ...]]:
 
 
 def _spaced(file: Path) -> Mapping[str, tuple[int, ...]]:
-    """Colours out of `r g b name` lines."""
+    """Colours from lines of `r g b name`."""
     rows = [line.split() for line in read_text(file).splitlines() if line.strip()]
     try:
         return {row[3]: tuple(int(value) for value in row[:3]) for row in rows}

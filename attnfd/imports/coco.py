@@ -1,4 +1,4 @@
-"""COCO JSON: polygons and run lengths per object, as the tools around COCO write them."""
+"""COCO JSON: polygons and run lengths per object."""
 
 import os
 from collections import defaultdict
@@ -18,7 +18,7 @@ from attnfd.readers.base import sift, walk
 
 KEYS = ("images", "annotations", "categories")
 OFFICIAL = "instances_"
-"""How those of COCO's own files begin that have masks."""
+"""How the names of COCO's own files with masks begin."""
 
 
 class Picture(Part):
@@ -55,9 +55,9 @@ class Content(Part):
 
 
 class Coco(Importer):
-    """JSON files of images, annotations and categories; images are beside them, or where tools put them."""
+    """JSON files of images, annotations and categories; images are beside them, or in the usual folders."""
 
-    about = "COCO JSON with polygons or RLE, of COCO, Roboflow, CVAT, Label Studio and others"
+    about = "COCO JSON with polygons or RLE, from COCO, Roboflow, CVAT, Label Studio and others"
 
     def fits(self, root: Path) -> bool:
         return bool(_files(root))
@@ -72,7 +72,7 @@ class Coco(Importer):
         numbers = sorted(names, key=lambda number: (isinstance(number, str), number))
         order = [number for number in numbers if number in used]
         unused = [names[number] for number in numbers if number not in used]
-        # An export may name its own background.
+        # An export may have its own class background.
         zero = next((number for number in order if names[number].strip().lower() == BACKGROUND), None)
         index = {zero: 0} if zero is not None else {}
         for number in order:
@@ -80,7 +80,7 @@ class Coco(Importer):
         classes = {0: BACKGROUND, **{value: names[number] for number, value in index.items()}}
         export = Export(classes, overlaps="the smaller object")
         if unused:
-            export.remarks.append(f"categories without an object: {', '.join(unused)}")
+            export.remarks.append(f"categories without objects: {', '.join(unused)}")
         home = Path(os.path.normpath(root if root.is_dir() else root.parent))
         for file, content in contents.items():
             _add(export, home, file, content, index)
@@ -88,14 +88,14 @@ class Coco(Importer):
 
 
 def _files(root: Path) -> list[Path]:
-    """JSON files that look like COCO; of COCO's own ones those with masks."""
+    """JSON files that look like COCO; of COCO's own files, only those with masks."""
     near = [root] if root.is_file() else sorted([*root.glob("*.json"), *root.glob("*/*.json")])
     found = [file for file in near if mentions(file, *(f'"{key}"' for key in KEYS))]
     return [file for file in found if file.name.startswith(OFFICIAL)] or found
 
 
 def _contents(files: Sequence[Path]) -> dict[Path, Content]:
-    """The content of every file; what is wrong in any of them comes at once."""
+    """The content of every file; the faults of all files are reported at once."""
     found, faults = {}, []
     for file in files:
         try:
@@ -110,14 +110,14 @@ def _contents(files: Sequence[Path]) -> dict[Path, Content]:
 def _content(file: Path) -> Content:
     content = read_json(file)
     if not isinstance(content, dict) or not all(isinstance(content.get(key), list) for key in KEYS):
-        raise UserError(f"{file}: no COCO JSON; allowed: lists of {', '.join(KEYS)}")
+        raise UserError(f"{file}: not COCO JSON; allowed: lists of {', '.join(KEYS)}")
     if any(isinstance(entry, dict) and "segments_info" in entry for entry in content["annotations"]):
-        raise UserError(f"{file}: is of COCO's panoptic format; allowed: objects with a segmentation each")
+        raise UserError(f"{file}: has COCO's panoptic format; allowed: objects with a segmentation each")
     return typed(Content, content, file)
 
 
 def _categories(contents: dict[Path, Content]) -> dict[Any, str]:
-    """The name of every category; it must be the same in all files."""
+    """The name of every category; a category must have the same name in all files."""
     names: dict[Any, tuple[str, Path]] = {}
     faults = []
     for file, content in contents.items():
@@ -129,7 +129,7 @@ def _categories(contents: dict[Path, Content]) -> dict[Any, str]:
             if other != name:
                 faults.append(
                     f"{where} and {file}: category {number} is {other!r} in one and {name!r} in the other; "
-                    "import them one by one, they are two datasets"
+                    "they are two datasets: import them separately"
                 )
         known = {entry.id for entry in content.categories}
         lost = {entry.category_id for entry in content.annotations} - known
@@ -147,11 +147,11 @@ def _add(export: Export, root: Path, file: Path, content: Content, index: dict[A
     boxes = [entry for entry in content.annotations if not entry.segmentation]
     if boxes and len(boxes) == len(content.annotations):
         export.faults.append(
-            f"{file}: its objects have boxes alone; allowed: a segmentation, polygons or RLE"
+            f"{file}: its objects have only boxes; allowed: a segmentation, as polygons or RLE"
         )
         return
     if boxes:
-        export.remarks.append(f"{file.name}: {len(boxes)} objects without a segmentation, of boxes alone")
+        export.remarks.append(f"{file.name}: {len(boxes)} objects have no segmentation, only boxes")
     find = _finder(root, file)
     words = [file.stem.removeprefix(OFFICIAL), file.parent.name]
     split = next((SPLITS[word] for word in words if word in SPLITS), None)
@@ -168,15 +168,15 @@ def _add(export: Export, root: Path, file: Path, content: Content, index: dict[A
         draw, where = partial(_draw, ours, index), f"{file}: {picture.file_name}"
         export.samples.append(Sample(inside.removeprefix("images/"), image, split, draw, where, size))
     lost = sorted(objects.keys() - {picture.id for picture in content.images}, key=str)
-    export.faults += [f"{file}: objects have image {number}, which is not in images" for number in lost]
+    export.faults += [f"{file}: objects refer to image {number}, which is not in images" for number in lost]
     if bare:
         export.remarks.append(
-            f"{file.name}: {bare} images without an object are {export.classes[0]} all over"
+            f"{file.name}: {bare} images have no object and become {export.classes[0]} everywhere"
         )
 
 
 def _finder(root: Path, file: Path) -> Any:
-    """Finds an image by its file name: where tools put it, or anywhere below the root by its last part."""
+    """A function that finds an image: in the usual folders, or anywhere below the root by its last part."""
     subset = file.stem.removeprefix(OFFICIAL)
     homes = [
         folder / tail
@@ -200,7 +200,7 @@ def _finder(root: Path, file: Path) -> Any:
 
 
 def _draw(objects: Sequence[Object], index: dict[Any, int], size: Size) -> Canvas:
-    """The largest object first, so that the smaller ones stay to be seen."""
+    """Draw the largest object first, so that smaller ones stay visible."""
     canvas = Canvas(size)
     regions: list[tuple[int, Region]] = []
     for entry in objects:

@@ -1,4 +1,4 @@
-"""COCO-Stuff 164k (Caesar et al. 2018): the 171 classes of things and stuff on all images of COCO 2017."""
+"""COCO-Stuff 164k (Caesar et al. 2018): 171 classes of things and stuff for all images of COCO 2017."""
 
 from pathlib import Path
 
@@ -23,7 +23,7 @@ rug, salad, sand, sea, shelf, sky-other, skyscraper, snow, solid-other, stairs, 
 structural-other, table, tent, textile-other, towel, tree, vegetable, wall-brick, wall-concrete, wall-other,
 wall-panel, wall-stone, wall-tile, wall-wood, water-other, waterdrops, window-blind, window-other, wood
 """
-"""Names of the values 0 to 181; the eleven that no mask has are `-`."""
+"""Names of the values 0 to 181; `-` marks the eleven values that no mask has."""
 
 
 class CocoStuff(Importer):
@@ -49,6 +49,6 @@ class CocoStuff(Importer):
 
 
 def _maps(root: Path, folder: str) -> Path | None:
-    """Where the pixel maps of a split were unpacked."""
+    """The folder of the pixel maps of a split."""
     places = ("annotations", "stuffthingmaps", "stuffthingmaps_trainval2017")
     return next((root / place / folder for place in places if (root / place / folder).is_dir()), None)

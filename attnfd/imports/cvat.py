@@ -24,7 +24,7 @@ class Cvat(Importer):
     def read(self, root: Path) -> Export:
         if not (root / MAP).is_file():
             tasks = [place.parent.name for place in sorted(root.glob(f"*/{MAP}"))]
-            hint = f"it has {len(tasks)} exports, {', '.join(tasks)}: import them one by one" if tasks else ""
+            hint = f"found {len(tasks)} exports, {', '.join(tasks)}: import them separately" if tasks else ""
             raise UserError(f"{root / MAP}: not found; {hint or 'export the task as Segmentation mask 1.1'}")
         colours = _colours(root / MAP)
         classes = [name for name in colours if name not in ("ignored", "void")]
@@ -38,14 +38,14 @@ class Cvat(Importer):
         masks = all_masks(root / "SegmentationClass")
         if masks and not images:
             raise UserError(
-                f"{root / 'JPEGImages'}: holds no image; export again with Save images, or copy them there"
+                f"{root / 'JPEGImages'}: contains no image; export again with Save images, or copy them there"
             )
         pair_listed(export, images, masks, labels, _splits(root / LISTS))
         return export
 
 
 def _splits(folder: Path) -> dict[str | None, set[str]]:
-    """Names that the lists of the subsets have; CVAT calls the only one `default`."""
+    """The names in the list of every subset; CVAT calls a single subset `default`."""
     found: dict[str | None, set[str]] = {}
     for file in sorted(folder.glob("*.txt")):
         names = {line.strip() for line in read_text(file).splitlines() if line.strip()}
@@ -54,7 +54,7 @@ def _splits(folder: Path) -> dict[str | None, set[str]]:
 
 
 def _colours(file: Path) -> dict[str, tuple[int, ...]]:
-    """The colour of every label: lines of `label:red,green,blue:parts:actions`."""
+    """The colour of every label, from lines of `label:red,green,blue:parts:actions`."""
     found: dict[str, tuple[int, ...]] = {}
     for number, line in enumerate(read_text(file).splitlines(), start=1):
         if not line.strip() or line.startswith("#"):

@@ -1,4 +1,4 @@
-"""Datasets of the Hugging Face Hub in parquet files, with the images inside."""
+"""Datasets of the Hugging Face Hub: parquet files with the images inside."""
 
 import re
 from collections import Counter
@@ -20,7 +20,7 @@ from attnfd.readers.base import walk
 NAMES = ("id2label.json", "label2id.json")
 IMAGE_COLUMNS = ("image", "pixel_values", "img")
 MASK_COLUMNS = ("label", "mask", "annotation", "labels", "semantic_segmentation", "segmentation")
-"""Names that these columns have, the usual ones first."""
+"""Possible names of these columns, the usual ones first."""
 
 LOCK = Lock()
 
@@ -71,7 +71,7 @@ def _names(root: Path) -> dict[int, str]:
     file = next((root / name for name in NAMES if (root / name).is_file()), None)
     if file is None:
         raise UserError(
-            f"{root / NAMES[0]}: not found; it says what the values in the masks mean, such as "
+            f"{root / NAMES[0]}: not found; write what the values in the masks mean into it, such as "
             '{"0": "road", "1": "car"}'
         )
     content: Any = read_json(file)
@@ -88,7 +88,7 @@ def _names(root: Path) -> dict[int, str]:
 
 
 def _rows(file: Path) -> Iterator[tuple[int, int]]:
-    """The group of every row of a file, and its place in there."""
+    """The row group of every row of a file, and its position in the group."""
     opened = _opened(file)
     _columns(file, opened.schema_arrow.names)
     for group in range(opened.num_row_groups):
@@ -97,17 +97,17 @@ def _rows(file: Path) -> Iterator[tuple[int, int]]:
 
 
 def _cell(file: Path, group: int, row: int, column: int) -> bytes:
-    """What a row contains in the column of images, or in that of masks."""
+    """The bytes of a row: `column` 0 is the image, 1 the mask."""
     with LOCK:
         found = _group(file, group)[column][row]
     if not found or not found.get("bytes"):
-        raise ValueError("has no content; download the dataset with its images inside")
+        raise ValueError("is empty; download the dataset with its images inside")
     return found["bytes"]
 
 
 @lru_cache(maxsize=2)
 def _group(file: Path, group: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Images and masks of some rows that are stored together: not the whole file is in memory."""
+    """Images and masks of one row group, so that the whole file need not be in memory."""
     opened = _opened(file)
     image, mask = _columns(file, opened.schema_arrow.names)
     table = opened.read_row_group(group, columns=[image, mask])
@@ -131,8 +131,8 @@ def _opened(file: Path) -> Any:
         from pyarrow import ArrowException
         from pyarrow.parquet import ParquetFile
     except ImportError:
-        raise UserError(f"pyarrow: not there, and this format needs it; {INSTALL}") from None
+        raise UserError(f"pyarrow: not installed, and this format needs it; {INSTALL}") from None
     try:
         return ParquetFile(file)
     except ArrowException as error:
-        raise UserError(f"{file}: no readable parquet file ({error})") from None
+        raise UserError(f"{file}: not a readable parquet file ({error})") from None

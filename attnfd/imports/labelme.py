@@ -21,9 +21,9 @@ from attnfd.readers.base import sift, walk
 NAMES = "labels.txt"
 IGNORE, GROUND = "__ignore__", "_background_"
 POINTS = {"circle": 2, "rectangle": 2, "line": 2, "linestrip": 2}
-"""How many points a shape needs; of those that are not here, one."""
+"""How many points a shape needs; kinds that are not listed need one."""
 LINE, POINT = 10, 5
-"""Width of a line and radius of a point, as LabelMe itself draws them."""
+"""Width of a line and radius of a point, as in LabelMe."""
 
 
 class Shape(Part):
@@ -50,9 +50,9 @@ class Content(Part):
 
 
 class LabelMe(Importer):
-    """`x.json` with shapes; the image is `imagePath` beside it, or is inside."""
+    """`x.json` with shapes; the image is at `imagePath` beside it, or inside the file."""
 
-    about = "LabelMe: a JSON file with shapes beside every image (what labelme2voc writes is `voc`)"
+    about = "LabelMe: a JSON file with shapes beside every image (for the output of labelme2voc use `voc`)"
 
     def fits(self, root: Path) -> bool:
         return next(_files(root), None) is not None
@@ -80,7 +80,7 @@ class LabelMe(Importer):
         images = set(sift(walk(root), IMAGES).files)
         bare = sorted(images - {sample.image for sample in export.samples})
         if bare:
-            export.remarks.append(f"{len(bare)} images without a JSON file, {bare[0]} for one")
+            export.remarks.append(f"{len(bare)} images have no JSON file, such as {bare[0]}")
         return export
 
 
@@ -98,7 +98,7 @@ def _content(file: Path, faults: list[str]) -> Content | None:
 
 
 def _names(root: Path, contents: dict[Path, Content], faults: list[str]) -> list[str]:
-    """Classes in the order of labels.txt, or else by name."""
+    """Classes in the order of labels.txt if it exists, else sorted by name."""
     shapes = [(file, shape) for file, content in contents.items() for shape in content.shapes]
     faults += [f"{file}: a shape has no label" for file, shape in shapes if not shape.label]
     found = {shape.label for _, shape in shapes if shape.label}
@@ -139,7 +139,7 @@ def _draw(shapes: Sequence[Shape], index: dict[str, int], size: Size) -> Canvas:
 
 
 def _put(canvas: Canvas, shape: Shape, value: int, what: str) -> None:
-    """Draw one shape as LabelMe itself does."""
+    """Draw one shape as LabelMe does."""
     draw: Callable[[Any], None]
     kind, points = shape.kind, shape.points
     needed = POINTS.get(kind, 1)

@@ -21,11 +21,11 @@ PICTURE = re.compile(
     r"task-(?P<task>\d+)-annotation-(?P<annotation>\d+)-by-(?P<rest>.+)-(?P<number>\d+)\.png"
 )
 HALF = 127
-"""Brushes have soft borders: a pixel belongs to a label from half on."""
+"""Brushes have soft borders: a pixel belongs to a label if its value is above one half."""
 
 
 class Task(Part):
-    """What every task of the JSON export has."""
+    """A task of the JSON export."""
 
     id: int
 
@@ -40,7 +40,7 @@ class Brush(NamedTuple):
 
 
 class LabelStudio(Importer):
-    """`task-12-annotation-3-by-1-tag-road-0.png`, beside the JSON export, which says what image a task is."""
+    """`task-12-annotation-3-by-1-tag-road-0.png`, and the JSON export, which names the image of a task."""
 
     about = "Label Studio: brush labels as PNG, one per label, with the JSON export and the images beside"
 
@@ -67,7 +67,7 @@ class LabelStudio(Importer):
             _add(export, task, found, tasks.get(task), images)
         bare = sorted(tasks.keys() - of_task.keys())
         if bare:
-            export.remarks.append(f"{len(bare)} tasks without a brush label, task {bare[0]} for one")
+            export.remarks.append(f"{len(bare)} tasks have no brush label, such as task {bare[0]}")
         return export
 
 
@@ -80,12 +80,12 @@ def _tasks(root: Path) -> dict[int, dict[str, Any]]:
             if isinstance(task, dict) and "id" in task:
                 number = typed(Task, task, file).id
                 if number in found and found[number] != task:
-                    raise UserError(f"{file}: task {number} is in another JSON file, too; leave one of them")
+                    raise UserError(f"{file}: task {number} is also in another JSON file; keep one of them")
                 found[number] = task
     if not found:
         raise UserError(
-            f"{root}: found no JSON export; the names of the PNG files say the number of a task but not its "
-            "image: export the project as JSON, too, and put that file there"
+            f"{root}: found no JSON export; the names of the PNG files contain the number of a task but not "
+            "its image: export the project as JSON, too, and put that file there"
         )
     return found
 
@@ -105,7 +105,7 @@ def _brushes(root: Path, labels: Sequence[str], faults: list[str]) -> Iterator[B
     for file in sorted(walk(root)):
         match = PICTURE.fullmatch(file.name)
         if match:
-            # Behind the annotator and the tag, both of any form, comes the label.
+            # The name ends in the label; the annotator and the tag before it can have any form.
             ends = [label for label in labels if match["rest"].endswith(f"-{label}")]
             if ends:
                 yield Brush(int(match["task"]), int(match["annotation"]), max(ends, key=len), file)
@@ -126,17 +126,17 @@ def _add(
     if entry is None:
         export.faults.append(f"{brushes[0].file}: the JSON export has no task {task}")
         return
-    data = entry.get("data", entry)  # JSON_MIN has the image beside the number
+    data = entry.get("data", entry)  # in JSON_MIN, the image is beside the number
     addresses = [
         value for value in (data.values() if isinstance(data, dict) else ()) if isinstance(value, str)
     ]
     last = [re.split(r"[/\\=]", unquote(address))[-1] for address in addresses]
-    # An upload has eight letters and a dash before its name.
+    # Label Studio adds eight letters and a dash before the name of an uploaded file.
     names = [*last, *(name.partition("-")[2] for name in last)]
     image = next((images[name] for name in names if name in images), None)
     if image is None:
         export.faults.append(
-            f"task {task}: its image is missing; put {last[0] if last else 'it'} below the folder"
+            f"task {task}: its image is missing; put {last[0] if last else 'it'} into the export's folder"
         )
         return
     index = {label: value for value, label in export.classes.items()}

@@ -1,4 +1,4 @@
-"""Mapillary Vistas (Neuhold et al. 2017), from version 1.0 to 2.0."""
+"""Mapillary Vistas (Neuhold et al. 2017), versions 1.0 to 2.0."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ FOLDERS = ("training", "validation")
 
 
 class Label(Part):
-    """An entry of `labels`; its place is its value in the masks."""
+    """An entry of `labels`; its position is its value in the masks."""
 
     readable: str
     color: Rgb | None = None
@@ -49,12 +49,12 @@ class Mapillary(Importer):
             masks = all_masks(root / folder / version / "labels")
             pair(export, by_name(root / folder / "images"), masks, labels, SPLITS[folder], f"{folder}/")
         void = [entry.readable for value, entry in enumerate(entries) if value not in kept]
-        export.remarks.append(f"labels of {config.name}; void, as it says: {', '.join(void) or 'none'}")
+        export.remarks.append(f"labels are from {config.name}; it makes void: {', '.join(void) or 'none'}")
         return export
 
 
 def _config(root: Path) -> Path | None:
-    """The newest one whose labels are there."""
+    """The newest config whose labels exist."""
     for name in CONFIGS:
         version = name.removesuffix(".json").removeprefix("config").removeprefix("_")
         if (root / name).is_file() and (root / "training" / version / "labels").is_dir():

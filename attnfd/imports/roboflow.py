@@ -1,4 +1,4 @@
-"""Roboflow's "Semantic Segmentation Masks": masks beside their images, and a table of the values."""
+"""Roboflow's "Semantic Segmentation Masks": masks beside their images, and a table of their values."""
 
 import csv
 from pathlib import Path
@@ -13,7 +13,7 @@ SUFFIX = "_mask"
 
 
 class Roboflow(Importer):
-    """`train/x.jpg`, `train/x_mask.png` and `train/_classes.csv`; likewise `valid` and `test`."""
+    """`train/x.jpg`, `train/x_mask.png` and `train/_classes.csv`; also for `valid` and `test`."""
 
     about = (
         "Roboflow, Semantic Segmentation Masks: train/, valid/, test/ with x.jpg, x_mask.png, _classes.csv"
@@ -29,7 +29,7 @@ class Roboflow(Importer):
         first, names = next(iter(tables.items()))
         export = Export(names)
         export.faults += [
-            f"{first} and {table}: name other classes; import them one by one, they are two datasets"
+            f"{first} and {table}: name different classes; they are two datasets: import them separately"
             for table, other in tables.items()
             if other != names
         ]
@@ -49,13 +49,13 @@ class Roboflow(Importer):
 
 
 def _tables(root: Path) -> list[Path]:
-    """That of every split, or the only one."""
+    """The table of every split, or the only table."""
     order = ("train", "valid", "val", "test", ".")
     return [root / name / NAMES for name in order if (root / name / NAMES).is_file()]
 
 
 def _classes(table: Path) -> dict[int, str]:
-    """Lines of `value, class` below a heading."""
+    """The class of every value, from lines of `value, class` below a heading."""
     rows = [row for row in csv.reader(read_text(table).splitlines()) if row]
     try:
         names = {int(row[0]): row[1].strip() for row in rows[1:]}

@@ -45,7 +45,7 @@ class Outline(Part):
 
 
 class Bitmap(Part):
-    """A packed PNG, and where its upper left corner is."""
+    """A packed PNG, and the position of its upper left corner."""
 
     data: str
     origin: tuple[int, int]
@@ -77,7 +77,7 @@ class Content(Part):
 class Supervisely(Importer):
     """`meta.json`, and per dataset `img/x.jpg` and `ann/x.jpg.json` with polygons, bitmaps and rectangles."""
 
-    about = "Supervisely project: meta.json, and img/ and ann/ of every dataset"
+    about = "Supervisely project: meta.json, and img/ and ann/ in every dataset"
 
     def fits(self, root: Path) -> bool:
         return (root / META).is_file() and bool(_datasets(root))
@@ -116,7 +116,7 @@ def _add(export: Export, root: Path, home: Path, index: dict[str, int]) -> None:
     images = {file.name: file for file in (home / "img").iterdir() if file.suffix.lower() in IMAGES}
     bare = sorted(images.keys() - files.keys())
     if bare:
-        export.remarks.append(f"{len(bare)} images without a JSON file, {images[bare[0]]} for one")
+        export.remarks.append(f"{len(bare)} images have no JSON file, such as {images[bare[0]]}")
     inside = home.relative_to(root).as_posix()
     prefix = "" if inside == "." else f"{inside}/"
     left: Counter[str] = Counter()
@@ -138,7 +138,7 @@ def _add(export: Export, root: Path, home: Path, index: dict[str, int]) -> None:
         split = SPLITS.get(home.name.lower())
         export.samples.append(Sample(prefix + stem, images[name], split, draw, str(file), given))
     export.remarks += [
-        f"{count} objects that are a {kind}, which has no area" for kind, count in sorted(left.items())
+        f"{count} objects are of the kind {kind}, which has no area" for kind, count in sorted(left.items())
     ]
 
 
@@ -173,7 +173,7 @@ def _put(canvas: Canvas, entry: Object, value: int, what: str) -> None:
 
 
 def _bitmap(data: str) -> Region:
-    """A PNG, packed and in letters; its pixels are in the alpha channel if it has one."""
+    """Decode a PNG from zlib and Base64; its pixels are in the alpha channel if there is one."""
     picture = decoded(zlib.decompress(base64.b64decode(data)))
     part = picture.getchannel("A") if "A" in picture.getbands() else picture.convert("L")
     return np.array(part) > 0

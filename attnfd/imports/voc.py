@@ -1,4 +1,4 @@
-"""The layout of PASCAL VOC: as most people have VOC 2012 with SBD, and as labelme2voc and others write it."""
+"""The layout of PASCAL VOC: the usual form of VOC 2012 with SBD, and the output of labelme2voc and others."""
 
 from pathlib import Path
 
@@ -10,16 +10,16 @@ from attnfd.readers.voc import Voc
 
 IMAGE_FOLDER = "JPEGImages"
 MASK_FOLDERS = ("SegmentationClassAug", "SegmentationClassPNG", "SegmentationClass")
-"""Where masks of indices are, the fullest first."""
+"""Folders of index masks, the most complete first."""
 LISTS = "ImageSets/Segmentation"
 NAMES = "class_names.txt"
 
 
 class VocStyle(Importer):
-    """`JPEGImages/`, masks of indices, and lists of one column or two; 255 is void."""
+    """`JPEGImages/`, index masks, and lists of one or two columns; 255 is void."""
 
     about = (
-        "Pascal VOC style: JPEGImages/, SegmentationClassAug/ or -Class/, lists; also what labelme2voc writes"
+        "Pascal VOC style: JPEGImages/, SegmentationClassAug/ or -Class/, lists; also output of labelme2voc"
     )
 
     def fits(self, root: Path) -> bool:
@@ -35,16 +35,16 @@ class VocStyle(Importer):
         export = Export(classes, palette={} if own.is_file() else dict(enumerate(Voc.palette)))
         masks: dict[str, Path] = {}
         folders = [folder for folder in MASK_FOLDERS if all_masks(home / folder)]
-        for folder in reversed(folders):  # what comes later replaces what was there
+        for folder in reversed(folders):  # later masks replace earlier ones
             masks |= all_masks(home / folder)
-        export.remarks.append(f"masks of {' over '.join(folders)}")
+        export.remarks.append(f"masks are from {', else from '.join(folders)}")
         images, labels = by_name(home / IMAGE_FOLDER, IMAGES), to_void({value: value for value in classes})
         pair_listed(export, images, masks, labels, _splits(home, export))
         return export
 
 
 def _home(root: Path) -> Path | None:
-    """The folder of the images, which may be further below, as in VOCdevkit/VOC2012."""
+    """The folder that contains the images; it may be deeper, as in VOCdevkit/VOC2012."""
     for home in (root, *sorted(root.glob("VOC*")), *sorted(root.glob("VOC*/VOC*"))):
         if (home / IMAGE_FOLDER).is_dir() and any((home / folder).is_dir() for folder in MASK_FOLDERS):
             return home
@@ -53,17 +53,17 @@ def _home(root: Path) -> Path | None:
 
 def _names(file: Path) -> dict[int, str]:
     names = [line.strip() for line in read_text(file).splitlines() if line.strip()]
-    named = [name.strip("_") for name in names if name != "__ignore__"]  # the value of that one is -1
+    named = [name.strip("_") for name in names if name != "__ignore__"]  # its value is -1
     return dict(enumerate(named))
 
 
 def _splits(home: Path, export: Export) -> dict[str | None, set[str]]:
-    """Names by split; `trainaug` contains `train`, and takes its place."""
+    """Names by split; `trainaug` contains `train`, and replaces it."""
     files = {file.stem: file for folder in (LISTS, ".") for file in sorted((home / folder).glob("*.txt"))}
     chosen = {stem: file for stem, file in files.items() if stem in ("train", "trainaug", "val", "test")}
     if "trainaug" in chosen:
         chosen.pop("train", None)
-        export.remarks.append("trainaug.txt is the split train")
+        export.remarks.append("trainaug.txt is used as the split train")
     found: dict[str | None, set[str]] = {}
     for stem, file in sorted(chosen.items()):
         names = {_first(line) for line in read_text(file).splitlines() if line.strip()}
@@ -77,6 +77,6 @@ def _splits(home: Path, export: Export) -> dict[str | None, set[str]]:
 
 
 def _first(line: str) -> str:
-    """The name of an image, of `a`, of `a.jpg`, or of `/JPEGImages/a.jpg /SegmentationClassAug/a.png`."""
+    """The name of an image, from `a`, `a.jpg` or `/JPEGImages/a.jpg /SegmentationClassAug/a.png`."""
     path = Path(line.split()[0])
     return (path.with_suffix("") if path.suffix.lower() in IMAGES else path).name

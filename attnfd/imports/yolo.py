@@ -1,4 +1,4 @@
-"""YOLO's polygons (Ultralytics): a text file for every image, a line for every object."""
+"""YOLO polygons (Ultralytics): a text file for every image, a line for every object."""
 
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -19,7 +19,7 @@ CLASSES = "classes.txt"
 class Yolo(Importer):
     """`data.yaml` with names and splits; `images/…/x.jpg` and `labels/…/x.txt` with `class x y x y …`.
 
-    A split is a folder of images, or a list of them, as CVAT writes it.
+    A split is a folder of images, or a file that lists them, as in exports of CVAT.
     """
 
     about = "YOLO segmentation: data.yaml (or classes.txt), images/ and labels/ with polygons"
@@ -67,7 +67,7 @@ def _splits(root: Path, content: Any) -> Iterator[tuple[str | None, list[Path]]]
             place = _below(root, given)
             if place is None:
                 raise UserError(
-                    f"{root}: {given} of {key} is missing; allowed: a folder of images, or a list"
+                    f"{root}: {given} of {key} is missing; allowed: a folder of images, or a list of them"
                 )
             named = True
             yield SPLITS[key], _listed(root, place) if place.is_file() else _images(place)
@@ -76,7 +76,7 @@ def _splits(root: Path, content: Any) -> Iterator[tuple[str | None, list[Path]]]
 
 
 def _below(root: Path, given: str) -> Path | None:
-    """A file or folder of the export, which may be given as seen from elsewhere, such as ../train/images."""
+    """A file or folder of the export; the path may be relative to another folder, such as ../train/images."""
     parts = Path(given).parts
     tails = (Path(*parts[start:]) for start in range(len(parts)))
     return next(
@@ -86,12 +86,12 @@ def _below(root: Path, given: str) -> Path | None:
 
 
 def _listed(root: Path, file: Path) -> list[Path]:
-    """The images that a file lists, a path a line."""
+    """The images that a file lists, one path per line."""
     lines = [line.strip() for line in read_text(file).splitlines() if line.strip()]
     found = {line: _below(root, line) for line in lines}
     lost = [line for line, image in found.items() if image is None]
     if lost:
-        raise UserError(f"{file}: {len(lost)} images are missing, {lost[0]} for one")
+        raise UserError(f"{file}: {len(lost)} images are missing, such as {lost[0]}")
     return [image for image in found.values() if image is not None]
 
 
@@ -123,11 +123,11 @@ def _add(
         for folder in sorted(strange)
     ]
     if bare:
-        export.remarks.append(f"{len(bare)} images without a label file, {bare[0]} for one")
+        export.remarks.append(f"{len(bare)} images have no label file, such as {bare[0]}")
 
 
 def _swapped(path: Path, old: str, new: str) -> Path | None:
-    """A path with another folder in place of the last one of this name."""
+    """A path in which `new` replaces the last folder called `old`; None if there is none."""
     parts = list(path.parent.parts)
     if old not in parts:
         return None
@@ -136,7 +136,7 @@ def _swapped(path: Path, old: str, new: str) -> Path | None:
 
 
 def _look_for_others(export: Export, root: Path, config: Path) -> None:
-    """Label files without an image are faults; those of images in no split are counted."""
+    """Report label files without an image as faults, and count those of images in no split."""
     used = {sample.source for sample in export.samples}
     images, unlisted = by_name(root), []
     for inside, file in by_name(root, (".txt",)).items():
@@ -149,7 +149,7 @@ def _look_for_others(export: Export, root: Path, config: Path) -> None:
             export.faults.append(f"{file}: its image {image} is missing")
     if unlisted:
         export.remarks.append(
-            f"{len(unlisted)} label files of no split of {config.name}, {unlisted[0]} for one"
+            f"{len(unlisted)} label files are in no split of {config.name}, such as {unlisted[0]}"
         )
 
 
@@ -172,7 +172,7 @@ def _draw(file: Path, names: dict[int, str], size: Size) -> Canvas:
 
 
 def _fault(words: Sequence[str], names: dict[int, str]) -> str:
-    """What is wrong with a line, or nothing."""
+    """The fault of a line, or ""."""
     try:
         places = [float(word) for word in words[1:]]
         number = int(words[0])

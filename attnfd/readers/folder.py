@@ -31,13 +31,13 @@ ROOT_HINT = (
 ALLOWED = "allowed: 0 to 255, or [red, green, blue], or a list of different ones"
 UNLABELLED = "unlabelled"
 """Split of the images without masks."""
-POLYGONS = "an export of polygons becomes masks by attnfd data import"
+POLYGONS = "attnfd data import makes masks from exported polygons"
 TO_MASKS = {
     ".npy": "save each array by Image.fromarray(array.astype('uint8')).save('a.png')",
     **dict.fromkeys((".jpg", ".jpeg"), "JPEG changes pixels, so export the masks as PNG"),
     **dict.fromkeys((".json", ".xml", ".txt"), POLYGONS),
 }
-"""How masks of another format become PNG, by suffix; what is not listed needs no hint."""
+"""How to convert masks of another format to PNG, by suffix."""
 
 
 class Classes(Section):
@@ -45,7 +45,7 @@ class Classes(Section):
 
     classes: dict[str, Any] = Field(description="value in a mask of every class; see `labels_of`")
     void: list[Any] | Literal["rest"] = Field(
-        default=[], description="values in a mask that count nowhere; rest: all that no class has"
+        default=[], description="values in a mask to ignore; rest: all values that no class has"
     )
 
     @model_validator(mode="after")
@@ -59,31 +59,31 @@ class Options(Section):
 
     root: str = Field(description="folder of the dataset, relative to the repository's root")
     images: str = Field(default="images", description="folder of the images, relative to root")
-    masks: str = Field(default="masks", description="folder of the masks, laid out as that of the images")
+    masks: str = Field(default="masks", description="folder of the masks, with the subfolders of `images`")
     mask_suffix: str = Field(
-        default="", description="what a mask's name has behind its image's, such as _mask"
+        default="", description="what follows the image's name in the mask's name, such as _mask"
     )
     classes: dict[str, Any] | str = Field(
         default="classes.yaml",
-        description="value in a mask of every class: 0 to 255, or [red, green, blue] for all of them, or a "
+        description="value of every class in a mask: 0 to 255, or [red, green, blue] for all of them, or a "
         "list of several; "
         "or a YAML file below root that contains `classes` and `void`",
     )
     void: list[Any] | Literal["rest"] = Field(
         default=[],
-        description="values in a mask that count nowhere, 255 without saying; rest: all that no class has",
+        description="values in a mask to ignore, beside 255; rest: all values that no class has",
     )
     val: Annotated[float, Field(gt=0, lt=1)] | None = Field(
         default=None, description="share of the images that validate; unset: train.txt and val.txt list them"
     )
     test: Annotated[float, Field(gt=0, lt=1)] | None = Field(
         default=None,
-        description="share of the images that test, beside `val`; unset: those of test.txt if there is one",
+        description="share of the images that test, beside `val`; unset: those in test.txt if it exists",
     )
     seed: Seed = Field(default=0, description="of the split by share")
     unlabelled: str | None = Field(
         default=None,
-        description="folder of images without masks, relative to root, or a file that lists such images: "
+        description="folder of images without masks, relative to root, or a file that lists such images; "
         "they become the split unlabelled",
     )
 
@@ -92,22 +92,22 @@ class Options(Section):
         if isinstance(self.classes, dict):
             labels_of(self.classes, self.void)
         elif self.void:
-            raise ValueError(f"void: found {self.void}; allowed: nothing, since {self.classes} says it")
+            raise ValueError(f"void: found {self.void}; allowed: nothing; write void into {self.classes}")
         if self.test is not None and (self.val is None or self.val + self.test >= 1):
             raise ValueError(
-                f"test: found {self.test} beside val: {self.val or 'unset'}; allowed: beside a share that "
-                "validates, and together less than 1; or list the images in test.txt"
+                f"test: found {self.test} beside val: {self.val or 'unset'}; allowed: a share, with val set "
+                "and both together less than 1; or list the images in test.txt"
             )
         if Path(self.images) == Path(self.masks) and not self.mask_suffix:
             raise ValueError(
-                f"masks: found {self.masks}, the folder of the images; allowed: another folder, or beside it "
-                "mask_suffix, such as _mask for a.jpg and a_mask.png"
+                f"masks: found {self.masks}, the folder of the images; allowed: another folder, or the same "
+                "one with mask_suffix, such as _mask for a.jpg and a_mask.png"
             )
         return self
 
 
 class Folder(Reader):
-    """`images/a.jpg` and `masks/a.png`, and further ones in folders below; hidden files are left out."""
+    """`images/a.jpg` and `masks/a.png`, also in subfolders; hidden files are left out."""
 
     Options = Options
     own_classes = True
@@ -167,17 +167,17 @@ class Folder(Reader):
                 "prepare.classes; docs/your-data.md shows how"
             ) from None
         except UnicodeDecodeError as error:
-            raise UserError(f"{path}: no text in UTF-8 ({error}); save it as UTF-8") from None
+            raise UserError(f"{path}: not UTF-8 text ({error}); save it as UTF-8") from None
         raw = load_yaml(text, str(path))
         if not isinstance(raw, dict) or "classes" not in raw:
             raise UserError(
                 f"{path}: found no `classes`; allowed: a YAML file such as `{CLASS_FILE}`; or write the same "
-                "mapping as prepare.classes into the recipe"
+                "mapping into the recipe as prepare.classes"
             )
         return validate(Classes, raw, str(path))
 
     def _found(self, folder: str, suffixes: tuple[str, ...]) -> dict[str, Path]:
-        """Files of a folder, relative to the root, by their path below the folder without suffix."""
+        """Files of a folder, relative to the root; keys are paths relative to the folder, without suffix."""
         found: dict[str, Path] = {}
         home = self.root / folder
         files, others = sift(walk(home), suffixes)
@@ -194,28 +194,28 @@ class Folder(Reader):
         return found
 
     def _without_masks(self, images: Mapping[str, Path], masks: Mapping[str, Path]) -> dict[str, Path]:
-        """Leave out what is another image's mask, for layouts with both in one folder or one in the other."""
+        """Leave out files that are masks of other images, for layouts where the two folders overlap."""
         taken = {masks.get(name + self.options.mask_suffix): name for name in images}
         return {name: image for name, image in images.items() if taken.get(image, name) == name}
 
     def _remark_lone(self, images: Mapping[str, Path], masks: Mapping[str, Path]) -> None:
-        """Remark on masks without an image; a file may be both where images and masks share a folder."""
+        """Remark on masks without an image; in a shared folder, a file may be in both mappings."""
         wanted = {name + self.options.mask_suffix for name in images}
         lone = [path for name, path in masks.items() if name not in wanted and path not in images.values()]
         if lone:
-            self.remarks.append(f"Masks without an image: {len(lone)}, {lone[0]} for one.")
+            self.remarks.append(f"Masks without an image: {len(lone)}, such as {lone[0]}.")
 
     def _remark_unlisted(self, images: Mapping[str, Path], splits: Mapping[str, list[Pair]]) -> None:
         listed = {pair.image for pairs in splits.values() for pair in pairs}
         if unlisted := [image for image in images.values() if image not in listed]:
-            self.remarks.append(f"Images that no list names: {len(unlisted)}, {unlisted[0]} for one.")
+            self.remarks.append(f"Images that no list names: {len(unlisted)}, such as {unlisted[0]}.")
 
     def _refuse_lists(self, share: float) -> None:
         lists = [name for name in ("train.txt", "val.txt", "test.txt") if (self.root / name).exists()]
         if lists:
             raise UserError(
                 f"{self.root}: found {' and '.join(lists)}, and prepare.val: {share} in the recipe; allowed: "
-                "one of both: take `val` out of the recipe to use the lists, or move the lists elsewhere"
+                "one of the two: remove `val` from the recipe to use the lists, or move the lists elsewhere"
             )
 
     def _listed(self, listed: Path, images: Mapping[str, Path]) -> list[str]:
@@ -226,13 +226,13 @@ class Folder(Reader):
         lines = read_list(listed, fix)
         names = []
         for number, line in enumerate(map(str.strip, lines), start=1):
-            # A dot need not begin a suffix: a.v2 is not a.
+            # A dot does not always begin a suffix: a.v2 is a whole name.
             path = Path(line)
             has_suffix = line not in images and path.suffix.lower() in IMAGES
             name = (path.with_suffix("") if has_suffix else path).as_posix() if line else ""
             if name and name not in images:
                 raise UserError(
-                    f"{listed}, line {number}: found {line!r}; allowed: one image a line, by its name "
+                    f"{listed}, line {number}: found {line!r}; allowed: one image per line, by its name "
                     f"relative to {self.root / self.options.images}, such as {_meant(line, images)}"
                 )
             names.append(name)
@@ -247,13 +247,13 @@ class Folder(Reader):
             count = "1 image" if len(bare) == 1 else f"{len(bare)} images"
             raise UserError(
                 f"{self.root / self.options.masks}: found no mask ({', '.join(MASKS)}) for {count}, "
-                f"such as {bare[0]}{suffix}{_near(bare[0], suffix, masks)}; add them, take the images away, "
+                f"such as {bare[0]}{suffix}{_near(bare[0], suffix, masks)}; add them, remove the images, "
                 "or set prepare.mask_suffix"
             )
         return [Pair(images[name], masks[name + suffix]) for name in names]
 
     def _divided(self, pairs: Sequence[Pair], share: float) -> dict[str, list[Pair]]:
-        """Split by shares; copies of one original stay together."""
+        """Split by shares; copies of one original stay in one split."""
         table = label_table(self.labels)
         with ThreadPoolExecutor() as pool:
             present = np.array(list(pool.map(lambda pair: self._present(table, pair), pairs)))
@@ -272,7 +272,7 @@ class Folder(Reader):
         return found
 
     def _present(self, table: NDArray[np.uint8], pair: Pair) -> NDArray[np.bool_]:
-        """Which classes occur in a mask; none if it cannot be read, which `prepare` will tell."""
+        """Which classes occur in a mask; none if it cannot be read, since `prepare` reports that later."""
         assert pair.mask is not None
         try:
             classes = read_classes(self.root / pair.mask, table)
@@ -282,18 +282,18 @@ class Folder(Reader):
 
 
 def _numbered(groups: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The same groups, numbered from 0 without a gap."""
+    """The same groups, numbered from 0 without gaps."""
     return np.unique(groups, return_inverse=True)[1]
 
 
 def labels_of(classes: Mapping[str, Any], void: Sequence[Any] | str = ()) -> dict[int, int]:
-    """Label → class index or void, of values that are all 0 to 255, or all [red, green, blue].
+    """Label → class index or void. The values are all numbers 0 to 255, or all [red, green, blue].
 
     A class may have several: a list of values, or a list of colours. A list of three numbers is a colour,
-    unless there are plain numbers or other lists of numbers beside it.
+    unless other classes have plain numbers or other lists of numbers.
 
     Raises:
-        ValueError: they are not, or two are the same, or a class has no usable name.
+        ValueError: a value is not allowed, two values are the same, or the name of a class is not allowed.
 
     Example:
         >>> labels_of({"ground": 0, "animal": [7, 8, 9]})
@@ -307,21 +307,23 @@ def labels_of(classes: Mapping[str, Any], void: Sequence[Any] | str = ()) -> dic
     labels: dict[int, int] = {}
     for key, values, index in listed:
         if key.removeprefix("classes.") in COLUMNS:
-            raise ValueError(f"{key}: has the name of an index column; allowed: any but {', '.join(COLUMNS)}")
+            raise ValueError(
+                f"{key}: has the name of an index column; allowed: any name except {', '.join(COLUMNS)}"
+            )
         for value in _several(key, values, colours):
             label = _label(key, value)
             if label in labels:
-                raise ValueError(f"{key}: found {value}, which is taken; allowed: a value of its own")
+                raise ValueError(f"{key}: found {value}, which is used already; allowed: a value of its own")
             labels[label] = index
     if min(labels) < COLOUR <= max(labels):
-        raise ValueError("classes: found numbers and colours; allowed: one or the other, also for void")
+        raise ValueError("classes: found numbers and colours; allowed: only one kind, also for void")
     if min(labels) < COLOUR:
         labels.setdefault(VOID, VOID)
     return labels
 
 
 def _several(key: str, values: Any, colours: bool) -> list[Any]:
-    """The values of a class, of which there may be one. `colours`: a list of three numbers is a colour."""
+    """The values of a class, one or several. `colours`: a list of three numbers is a colour."""
     if not isinstance(values, list) or (_is_colour(values) and (colours or len(set(map(str, values))) < 3)):
         return [values]
     if len(set(map(str, values))) < max(1, len(values)):
@@ -352,13 +354,13 @@ def _rgb(label: int) -> tuple[int, int, int]:
 
 
 def _shade(index: int) -> tuple[int, int, int]:
-    """A colour for a class without one: hues a golden ratio apart, so that neighbours differ."""
+    """A colour for a class without one: hues are a golden ratio apart, so that neighbours differ."""
     red, green, blue = colorsys.hsv_to_rgb(index * 0.618034 % 1, 0.7, 0.95)
     return round(255 * red), round(255 * green), round(255 * blue)
 
 
 def _none_of(suffixes: Iterable[str], home: Path, kind: str, others: Sequence[Path]) -> UserError:
-    """Says what a folder contains in place of images or masks."""
+    """The error for a folder without images or masks; it says what the folder contains instead."""
     if not home.is_dir():
         return UserError(f"{home}: no such folder; name it in prepare.{kind}, or {ROOT_HINT}")
     there = Counter(path.suffix.lower() or path.name for path in others if path.is_file())
@@ -374,7 +376,7 @@ def _none_of(suffixes: Iterable[str], home: Path, kind: str, others: Sequence[Pa
 
 
 def _meant(line: str, images: Mapping[str, Path]) -> str:
-    """The name of the image that a line of another form means, else that of the first image."""
+    """The name of the image that an invalid line probably means, else the name of the first image."""
     first = Path((line.split() or [""])[0].replace("\\", "/"))
     first = first.with_suffix("") if first.suffix.lower() in IMAGES else first
     tails = (Path(*first.parts[start:]).as_posix() for start in range(len(first.parts)))
@@ -382,13 +384,13 @@ def _meant(line: str, images: Mapping[str, Path]) -> str:
 
 
 def _near(name: str, suffix: str, masks: Iterable[str]) -> str:
-    """A hint at the mask of an image if there is one of almost the name that is wanted."""
+    """A hint if there is a mask with almost the expected name."""
     for mask in masks:
         rest = mask.removeprefix(name)
         if mask.startswith(name) and not rest[:1].isalnum():
             return f" (there is {mask}: set prepare.mask_suffix to {rest!r}?)"
         if _folded(mask) == _folded(name + suffix):
-            return f" (there is {mask}, which differs in case or in the form of its Unicode: rename it?)"
+            return f" (there is {mask}, which differs in capitals or in its Unicode form: rename it?)"
     return ""
 
 

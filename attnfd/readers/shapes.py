@@ -1,7 +1,7 @@
-"""The embedded dataset: textured shapes that overlap on a textured ground, drawn from a seed.
+"""The embedded dataset: textured shapes that overlap on a textured background, drawn from a seed.
 
-Colours only hint at a class, if at all: every object takes its own. Five classes differ in outline; two more
-are discs that differ in texture only. What else lies about (clutter) is background, in any colours.
+Every object has its own colours, which only hint at its class, or do not hint at all. Five classes differ in
+outline; two more are discs that differ in texture only. Other blobs (clutter) are background, in any colours.
 """
 
 from collections.abc import Callable
@@ -21,18 +21,18 @@ FINE = 2
 
 
 Few = Annotated[int, Field(ge=0), within(0, 1000, "more would hide each other")]
-Radius = Annotated[float, Field(gt=0), within(0.001, 10, "an object is to be seen, and to have an outline")]
+Radius = Annotated[float, Field(gt=0), within(0.001, 10, "an object must be visible, with its outline")]
 
 
 class Options(Grouped):
-    """How much is drawn, and how hard it is."""
+    """How much is drawn, and how difficult it is."""
 
     train: Positive = Field(description="images of the split train")
-    extra: Count = Field(description="images of the split extra: a recipe may give them to the teacher alone")
+    extra: Count = Field(description="images of the split extra; a recipe can use them for the teacher alone")
     val: Positive = Field(description="images of the split val")
     test: Count = Field(default=0, description="images of the split test")
     size: tuple[Side, Side] = Field(description="height, width of an image in pixels")
-    seed: Seed = Field(description="an image follows from seed, split and number")
+    seed: Seed = Field(description="an image depends on seed, split and number")
     objects: tuple[Annotated[Few, Field(gt=0)], Annotated[Few, Field(gt=0)]] = Field(
         description="fewest and most objects in an image"
     )
@@ -45,7 +45,7 @@ class Options(Grouped):
         gt=0, le=1, description="distance of the two colours of a texture; 1: black to white"
     )
     hint: float = Field(
-        ge=0, le=1, description="how far an object's colour leans to its class's; 0: colour tells nothing"
+        ge=0, le=1, description="how close an object's colour is to its class's; 0: independent of the class"
     )
     noise: NonNegative = Field(description="standard deviation of the pixel noise; 1: black to white")
 
@@ -59,7 +59,7 @@ class Options(Grouped):
 
 
 Pattern = Callable[[np.ndarray, np.ndarray], np.ndarray]
-"""A value for every point (x, y). Outlines are true inside, within radius 1; textures run from -1 to 1."""
+"""A value for every point (x, y). Outlines are true inside, within radius 1; textures range from -1 to 1."""
 
 
 def _disc(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -76,7 +76,7 @@ def _polygon(x: np.ndarray, y: np.ndarray, corners: int, inner: float) -> np.nda
     angle = np.abs((np.arctan2(y, x) + half) % (2 * half) - half)
     radius = np.hypot(x, y)
     along, across = radius * np.cos(angle), radius * np.sin(angle)
-    # Inside the edge that leads from (1, 0) to the inner corner.
+    # Whether a point is inside the edge from (1, 0) to the inner corner.
     inner_x, inner_y = inner * np.cos(half), inner * np.sin(half)
     return (along - 1) * inner_y < across * (inner_x - 1)
 
@@ -163,7 +163,7 @@ class Shapes(Reader):
         }
 
     def _sizes(self) -> dict[str, int]:
-        # An image follows from its split's place: a new split comes last.
+        # An image depends on its split's position: a new split must come last.
         sizes = {name: getattr(self.options, name) for name in ("train", "val", "extra", "test")}
         return {split: images for split, images in sizes.items() if images}
 
@@ -190,7 +190,7 @@ def draw(options: Options, rng: np.random.Generator) -> tuple[np.ndarray, np.nda
 
 
 def _parts(fine: np.ndarray) -> list[np.ndarray]:
-    """The FINE × FINE images of which each holds one drawn point of every pixel."""
+    """The FINE × FINE images, each with one drawn point of every pixel."""
     return [fine[row::FINE, column::FINE] for row in range(FINE) for column in range(FINE)]
 
 
@@ -203,7 +203,7 @@ def _add(
     options: Options,
     rng: np.random.Generator,
 ) -> None:
-    """Paint one thing at a random place, size and turn over what is there."""
+    """Paint one object or blob over the canvas, at a random position, size and angle."""
     low, high = np.log(options.radius)
     radius = np.exp(rng.uniform(low, high)) * min(mask.shape)
     centre = rng.uniform(0, mask.shape)
@@ -222,7 +222,7 @@ def _add(
 def _coloured(
     x: np.ndarray, y: np.ndarray, value: int, texture: Pattern, options: Options, rng: np.random.Generator
 ) -> np.ndarray:
-    """A texture in two random colours under slanting light: RGB of the points (x, y) of a class."""
+    """RGB of the points (x, y) of a class: a texture in two random colours under light from one side."""
     middle = rng.uniform(0.2, 0.8, 3)
     if value:
         middle += options.hint * (np.array(Shapes.palette[value]) / 255 - middle)

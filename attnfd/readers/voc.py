@@ -17,13 +17,13 @@ SOURCE = {
 
 
 class Options(Grouped):
-    """Where the dataset lies, and how much of it there is to train on."""
+    """Where the dataset is, and how much of it to train on."""
 
     root: str = Field(
         description="folder with VOCdevkit and, for sbd, benchmark_RELEASE; relative to the repository's root"
     )
     sbd: bool = Field(
-        default=False, description="with the split sbd: images of SBD that are in neither split of VOC"
+        default=False, description="add the split sbd: images of SBD that are in neither split of VOC"
     )
 
 
@@ -45,7 +45,7 @@ class Voc(Reader):
         (128, 128, 128), (64, 0, 0), (192, 0, 0), (64, 128, 0), (192, 128, 0), (64, 0, 128), (192, 0, 128),
         (64, 128, 128), (192, 128, 128), (0, 64, 0), (128, 64, 0), (0, 192, 0), (128, 192, 0), (0, 64, 128),
     )  # fmt: skip
-    # Masks are palette images; 255, drawn in white, lines the objects.
+    # Masks are palette images; objects have an outline of 255, shown in white.
     labels = {**{value: value for value in range(len(classes))}, VOID: VOID}  # noqa: RUF012
 
     def pairs(self) -> dict[str, list[Pair]]:
@@ -65,12 +65,12 @@ class Voc(Reader):
 
     def _listed(self, archive: Path, path: Path) -> list[str]:
         fix = (
-            f"get {archive.parts[0]} from {SOURCE[archive]}; name the folder that holds it in the recipe's "
-            "prepare.root, or in ATTNFD_VOC_ROOT"
+            f"get {archive.parts[0]} from {SOURCE[archive]}; name the folder that contains it in the "
+            "recipe's prepare.root, or in ATTNFD_VOC_ROOT"
         )
         return [name for line in read_list(self.root / path, fix) for name in line.split()]
 
 
 def _pair(name: str, mask: Path) -> Pair:
-    """SBD's images are VOC's own, so they are read from there."""
+    """An image with its mask; SBD uses images of VOC, so they are read from VOC's folder."""
     return Pair(VOC / "JPEGImages" / f"{name}.jpg", mask)

@@ -7,13 +7,13 @@ from typing import Any
 import torch
 
 TF32 = "tf32"
-"""The precision that is `32-true` with `allow_tf32`."""
+"""The precision `32-true` with TF32 allowed."""
 
 
 def allow_tf32(allowed: bool) -> None:
-    """Whether a GPU may round float32 factors to 10 bits, in convolutions and in products of matrices.
+    """Allow or forbid a GPU to round float32 factors to 10 bits, in convolutions and matrix products.
 
-    PyTorch allows it in convolutions unless told not to, and then 32-true is not what its name says.
+    By default PyTorch allows it in convolutions, so that `32-true` would not be true float32.
     """
     torch.set_float32_matmul_precision("high" if allowed else "highest")
     torch.backends.cudnn.allow_tf32 = allowed
@@ -21,9 +21,9 @@ def allow_tf32(allowed: bool) -> None:
 
 @contextmanager
 def true_float32() -> Iterator[None]:
-    """No TF32 inside, whatever your process allows; its settings are back at the end.
+    """Forbid TF32 inside the context, and restore the settings of the process at the end.
 
-    PyTorch has two ways to set it, and refuses to read the old one after you used the new one.
+    PyTorch has two ways to set it, and refuses to read the old one after you have used the new one.
     """
     try:
         matmul, convolutions = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32

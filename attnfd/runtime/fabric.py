@@ -11,10 +11,10 @@ from attnfd.errors import UserError
 from attnfd.runtime import machine, processes
 from attnfd.runtime.arithmetic import TF32, allow_tf32
 
-# It would print with every start what arithmetic was chosen: a training's run has that among its params.
+# Fabric would print the chosen arithmetic at every start; the params of a training's run contain it.
 logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
 
-# What a CPU calls instructions that multiply bfloat16 numbers themselves.
+# Names of CPU instructions that multiply bfloat16 numbers directly.
 NATIVE_BF16 = ("avx512_bf16", "amx_bf16")
 
 
@@ -22,21 +22,21 @@ def start_fabric(precision: Any, *, together: bool = False, deterministic: bool 
     """Device and arithmetic of a training or an evaluation.
 
     Args:
-        together: with the processes that `torchrun` has started beside this one, by DDP.
-        deterministic: only kernels that give the same bits every time, on a CPU and on a GPU; torch warns of
-            operations that have none.
+        together: use DDP with the other processes that `torchrun` has started.
+        deterministic: use only kernels that give the same bits every time, on a CPU and on a GPU; torch warns
+            of operations that have no such kernel.
         precision: see `attnfd.config.schema.Training`.
 
     Raises:
-        UserError: a GPU is asked for and there is none.
+        UserError: `ATTNFD_DEVICE` is cuda and there is no GPU.
     """
     device = machine.settings().device
     if device == "cuda" and not torch.cuda.is_available():
-        raise UserError("ATTNFD_DEVICE: found 'cuda', but no GPU is visible here; allowed: auto, cpu")
+        raise UserError("ATTNFD_DEVICE: found 'cuda', but no GPU is visible; allowed: auto, cpu")
     precision = chosen_precision(precision)
     allow_tf32(precision == TF32)
     arithmetic: Any = "32-true" if precision == TF32 else precision
-    # cuBLAS reads it when it starts; without, it shares its buffers between streams in any order.
+    # cuBLAS reads this when it starts; without it, streams share its buffers in a varying order.
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(deterministic, warn_only=True)
@@ -53,9 +53,9 @@ def start_fabric(precision: Any, *, together: bool = False, deterministic: bool 
 
 
 def chosen_precision(asked: Any) -> Any:
-    """What a training's `precision` is here.
+    """The precision that a training uses on this machine.
 
-    `auto` is bf16-mixed where the device multiplies bfloat16 numbers itself, else 32-true.
+    `auto` is bf16-mixed if the device multiplies bfloat16 numbers directly, else 32-true.
     """
     if asked != "auto":
         return asked

@@ -1,6 +1,6 @@
-"""Settings of the machine: they never change a result, so they are no params.
+"""Settings of the machine: they never change a result, so they are not params.
 
-Given by the environment or a `.env` file in the main root, which temporary clones of DVC read as well.
+Set them in the environment or in the file `.env` of the main root, which temporary clones of DVC read too.
 """
 
 import os
@@ -22,19 +22,21 @@ class Machine(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="ATTNFD_", extra="ignore", frozen=True)
 
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="where training runs")
-    workers: int | None = Field(default=None, ge=0, description="loader processes; unset: from the cores")
+    workers: int | None = Field(
+        default=None, ge=0, description="loader processes; unset: depends on the number of cores"
+    )
     checkpoint_seconds: float = Field(
-        default=60, ge=0, description="least time between two checkpoints of a training; 0: after every epoch"
+        default=60, ge=0, description="least time between two checkpoints; 0: a checkpoint after every epoch"
     )
     project: str | None = Field(
         default=None,
         pattern=r"^[\w-]*$",
-        description="what names on an MLflow server begin with; unset: from Git's origin, or the folder",
+        description="prefix of names on an MLflow server; unset: from Git's origin, or the folder",
     )
 
 
 def env_file() -> Path:
-    """The file of settings. Git ignores it, so the clones in which DVC runs experiments do not have it."""
+    """The file of settings. Git ignores it, so it is not in the clones in which DVC runs experiments."""
     return main_root() / ".env"
 
 
@@ -42,12 +44,12 @@ def settings() -> Machine:
     """Read the settings.
 
     Raises:
-        UserError: a value is not allowed, or `.env` is no text.
+        UserError: a value is not allowed, or `.env` is not UTF-8 text.
     """
     try:
         return Machine(_env_file=env_file())  # type: ignore[call-arg]
     except UnicodeDecodeError as error:
-        raise UserError(f"{env_file()}: no text in UTF-8 ({error}); save it as UTF-8") from None
+        raise UserError(f"{env_file()}: not UTF-8 text ({error}); save it as UTF-8") from None
     except ValidationError as error:
         first = error.errors()[0]
         key = f"ATTNFD_{str(first['loc'][0]).upper()}"
@@ -62,13 +64,13 @@ def root_key(recipe: str) -> str:
 
 
 def root(recipe: str, reader: str, options: Mapping[str, str]) -> str | None:
-    """Where the files of a recipe are on this machine, if that is set: by its own key, or by its reader's.
+    """The folder of a recipe's files on this machine, from the recipe's own key or its reader's, or None.
 
     Args:
         options: the option `root` of every recipe that has this reader, by the recipe's name.
 
     Raises:
-        UserError: the reader's key would send recipes of different folders to one.
+        UserError: the reader's key would apply to several recipes that read different folders.
     """
     found = {**_env(), **os.environ}
     if own := found.get(root_key(recipe)):
@@ -80,7 +82,7 @@ def root(recipe: str, reader: str, options: Mapping[str, str]) -> str | None:
     if len({os.path.normpath(options[name]) for name in sharing}) > 1:
         raise UserError(
             f"{key}: found {found[key]!r}, but the recipes {', '.join(sharing)} read different folders; "
-            f"set {root_key(recipe)} for {recipe}, and so on"
+            f"set {root_key(recipe)} for {recipe}, and the same for the others"
         )
     return found[key]
 

@@ -1,8 +1,8 @@
-"""One training in several processes, a device each, as `torchrun` starts them.
+"""One training in several processes with one device each, as `torchrun` starts them.
 
-Every process takes its share of a batch through its copy of the networks; the outputs are gathered, and each
-computes the loss of the whole batch. So a loss that relates images to each other, a mean over the pixels that
-are not void, and CIRKD's queues are what one process would have made of the batch.
+Every process sends its part of a batch through its copy of the networks. Then the outputs are gathered, and
+each process computes the loss of the whole batch. So a loss that relates images to each other, a mean over
+the pixels that are not void, and CIRKD's queues are the same as in a single process.
 """
 
 import os
@@ -16,37 +16,37 @@ from attnfd.errors import UserError
 
 
 def count() -> int:
-    """How many processes there are: 1 without `torchrun`."""
+    """The number of processes: 1 without `torchrun`."""
     return int(os.environ["WORLD_SIZE"]) if "TORCHELASTIC_RUN_ID" in os.environ else 1
 
 
 def rank() -> int:
-    """Which of them this one is; 0 alone writes and logs."""
+    """The number of this process; only process 0 writes files and logs."""
     return int(os.environ["RANK"]) if count() > 1 else 0
 
 
 def gather(part: Tensor) -> Tensor:
-    """The batch (N·B, …) of which every process has a part (B, …), in the order of the processes.
+    """The whole batch (N·B, …), of which every process has a part (B, …), in the order of the processes.
 
-    Backward, a part gets the gradients of all processes' losses, summed. As these losses are equal, and DDP
-    takes the mean of the gradients, a parameter's gradient is that of the loss.
+    In the backward pass, a part gets the sum of the gradients of all processes' losses. Since these losses
+    are equal and DDP averages the gradients, a parameter gets the gradient of the loss.
     """
     if count() == 1:
         return part
     whole = torch.cat(collective.all_gather(part.contiguous()))
     if whole.requires_grad:
-        # Gradients are exchanged in the order of memory, which for channels-last is another one.
+        # Gradients are exchanged in memory order, which is different for channels-last.
         whole.register_hook(Tensor.contiguous)
     return whole
 
 
 def total(part: Any) -> Any:
-    """Sum of an array over the processes, exact for integers."""
+    """The sum of an array over all processes, exact for integers."""
     return sum(everyones(part))
 
 
 def everyones(mine: Any) -> list[Any]:
-    """What every process has, in their order; not for the loop, as it waits for all of them."""
+    """The objects of all processes, in order. It waits for all of them, so do not use it in every step."""
     if count() == 1:
         return [mine]
     found: list[Any] = [None] * count()
@@ -55,10 +55,10 @@ def everyones(mine: Any) -> list[Any]:
 
 
 def synchronise_bn(network: nn.Module) -> None:
-    """Let the BN of a network see the whole batch instead of a process' part of it.
+    """Let the BN of a network see the whole batch instead of the part of one process.
 
     Raises:
-        UserError: there are several processes, and they are on a CPU.
+        UserError: there are several processes on a CPU.
     """
     if count() == 1:
         return
@@ -71,7 +71,7 @@ def synchronise_bn(network: nn.Module) -> None:
 
 
 def convert_bn(network: nn.Module) -> None:
-    """Make every BN of a network one that is synchronised, in place, as the network itself is no BN."""
+    """Replace every BN of a network by a synchronised one, in place; the network itself must not be a BN."""
     if any(type(module).__name__ == "BatchNormAct2d" for module in network.modules()):
         from timm.layers import convert_sync_batchnorm  # Torch's own loses the activation in timm's BN.
 
@@ -81,7 +81,7 @@ def convert_bn(network: nn.Module) -> None:
 
 
 def share_buffers(network: nn.Module) -> None:
-    """Give every process the buffers of the first one: without `synchronise_bn`, statistics of BN differ."""
+    """Copy the buffers of process 0 to all others: without `synchronise_bn`, their BN statistics differ."""
     if count() == 1:
         return
     for buffer in network.buffers():

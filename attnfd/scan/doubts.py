@@ -1,4 +1,4 @@
-"""What does not stop a training, but what you should know before it: a warning each."""
+"""Warnings about a dataset: facts that do not stop a training, but that you should know before it."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,11 +13,11 @@ from attnfd.scan.likeness import lookalikes
 from attnfd.scan.trainable import listed
 
 DARK = 32
-"""An image without a value from here on is dark."""
+"""An image is dark if all its values are below this."""
 
 
 def doubts(card: Card, findings: Sequence[Finding]) -> list[str]:
-    """The warnings of a dataset; equal files give equal ones, in the same order."""
+    """The warnings of a dataset; equal files give equal warnings, in the same order."""
     splits: dict[str, list[Finding]] = {name: [] for name in card.splits}
     for finding in findings:
         splits[finding.row["split"]].append(finding)
@@ -46,7 +46,7 @@ def _classes(card: Card) -> Iterator[str]:
     if unlearned := [name for name in card.classes if name in anywhere - trained]:
         only = [name for name in SCORED if have.get(name, set()) & set(unlearned)]
         where = f"split {only[0]} has" if len(only) == 1 else f"splits {' and '.join(only)} have"
-        yield f"Only the {where} pixels of {listed(unlearned)}: no training shows them to a network."
+        yield f"Only the {where} pixels of {listed(unlearned)}. No network is trained on them."
     for split, found in have.items():
         wanted = anywhere if split in SCORED else trained
         if lacking := [name for name in card.classes if name in wanted - found]:
@@ -57,7 +57,7 @@ def _void(card: Card) -> Iterator[str]:
     for name, split in card.splits.items():
         share = split.shares()["void"]
         if share > 0.5:
-            yield f"Of the pixels of the split {name}, {per_cent(share)} % are void: they count nowhere."
+            yield f"Of the pixels of the split {name}, {per_cent(share)} % are void: they are ignored."
 
 
 def _light(name: str, found: Sequence[Finding]) -> Iterator[str]:
@@ -68,25 +68,25 @@ def _light(name: str, found: Sequence[Finding]) -> Iterator[str]:
 
 
 def _same_names(findings: Sequence[Finding]) -> Iterator[str]:
-    """Images that would be one file on many disks of Windows and macOS."""
+    """Images whose names would be the same on many disks of Windows and macOS."""
     same = twins(sorted(_images(findings)))
     if same:
         count = sum(map(len, same))
         yield (
             f"Names that differ only in capitals, or in how an accent is stored: {count} images, such as "
-            f"{' and '.join(map(str, same[0][:2]))}. On a disk that does not tell them apart they are one."
+            f"{' and '.join(map(str, same[0][:2]))}. On a disk that ignores this, they are one file."
         )
 
 
 def _copies(learned: Sequence[Finding], split: str, scored: Sequence[Finding]) -> Iterator[str]:
-    """Copies of one original in two splits, which a list of images can bring about."""
+    """Copies of one original in two splits, which lists of images can cause."""
     originals = {original(path): path for path in _images(learned)}
     copies = [path for path in _images(scored) if original(path) in originals]
     if copies:
         first = originals[original(copies[0])]
         yield (
-            f"Copies of a training image's original, by name: {len(copies)} of the {len(scored)} images in "
-            f"the split {split}, such as {copies[0]} (beside {first}). The scores will be too good."
+            f"Copies of the same original as a training image, by name: {len(copies)} of the {len(scored)} "
+            f"images in the split {split}, such as {copies[0]} (and {first}). The scores will be too high."
         )
 
 
@@ -97,8 +97,8 @@ def _alike(learned: Sequence[Finding], split: str, scored: Sequence[Finding]) ->
             f"{scored[row].row['image']} (like {learned[column].row['image']})" for row, column in found[:2]
         )
         yield (
-            f"Almost like a training image: {len(found)} of the {len(scored)} images in the split {split}, "
-            f"such as {pairs}. Put frames of one video, and copies, into one split."
+            f"Almost equal to a training image: {len(found)} of the {len(scored)} images in the split "
+            f"{split}, such as {pairs}. Put frames of one video, and copies, into one split."
         )
 
 

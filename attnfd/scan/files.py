@@ -1,4 +1,4 @@
-"""Every image and mask of a dataset, looked into once: what `prepare` knows of them."""
+"""Reads every image and mask of a dataset once, and collects what `prepare` needs of them."""
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -27,32 +27,32 @@ from attnfd.readers.base import Pair, Reader
 from attnfd.scan import likeness
 
 SHOWN_LABELS = 8
-"""Unknown labels that a fault names."""
+"""How many unknown labels a fault names."""
 SHOWN_ALLOWED = 16
-"""Allowed labels that a fault names, after those that follow each other have become ranges."""
+"""How many allowed labels a fault names; a range of consecutive labels counts once."""
 
 OFF = 2
-"""How far rounding moves a channel of a colour that mixes two others, at most."""
+"""The most by which rounding changes a channel of a colour that mixes two others."""
 
 FIRST_ON_ITS_SIDE = 5
-"""EXIF orientations from here on swap height and width."""
+"""EXIF orientations of this value or more swap height and width."""
 
 ReadT = TypeVar("ReadT")
 
 
 @dataclass
 class Finding:
-    """What a pair turned out to be: a row of the index, what is wrong with it, what to compare with others.
+    """The result for a pair: a row of the index, its faults, and what to compare with other pairs.
 
     Attributes:
-        values: those of the image, if it can be read.
+        values: the values of the image, if it can be read.
         looks: the image's `likeness.differences`.
-        maybe_turned: the image has an EXIF orientation, and the mask fits it with and without.
+        maybe_turned: the image has an EXIF orientation, and the mask's size fits with and without it.
         drops_a_band: the image has a band that is not read.
         labels: the values that occur in the mask, in order.
-        palette: the colour, 0xRRGGBB, of each of them in an index mask.
+        palette: the colour, 0xRRGGBB, of each label in an index mask.
         bilevel: the mask has one bit.
-        colours: some of a mask that should have numbers.
+        colours: some colours of a mask that should have numbers.
     """
 
     row: dict[str, Any]
@@ -68,7 +68,7 @@ class Finding:
 
 
 def scan(reader: Reader, pairs: Mapping[str, Iterable[Pair]]) -> Iterator[Finding]:
-    """Look into every pair, in parallel threads, yielding in order."""
+    """Inspect every pair in parallel threads; yields in order."""
     table = label_table(reader.labels)
     jobs = [(split, pair) for split, listed in pairs.items() for pair in listed]
     with ThreadPoolExecutor() as pool:
@@ -85,7 +85,7 @@ def _inspect(reader: Reader, table: np.ndarray, split: str, pair: Pair) -> Findi
     finding = Finding(row)
     for path in filter(None, pair):
         if path.as_posix() != _encodable(path):
-            finding.faults.append(f"{_encodable(path)}: name is no UTF-8; rename the file")
+            finding.faults.append(f"{_encodable(path)}: name is not UTF-8; rename the file")
             return finding
     image = _decoded(reader.root, pair.image, "image", _measured, finding)
     mask = None
@@ -107,7 +107,7 @@ def _inspect(reader: Reader, table: np.ndarray, split: str, pair: Pair) -> Findi
 
 
 class Measured(NamedTuple):
-    """An image's height and width as it is seen, its EXIF orientation, its values, its looks, and whether it
+    """An image's height and width when upright, its EXIF orientation, its values, its looks, and whether it
     has a band that is not read."""
 
     size: tuple[int, int]
@@ -126,7 +126,7 @@ def _measured(file: BytesIO) -> Measured:
 
 
 def _count(reader: Reader, table: np.ndarray, mask: Mask, finding: Finding) -> None:
-    """Count the pixels of every class into the row, and see that every label has one."""
+    """Count the pixels of every class into the row, and check that every label has a class."""
     found = finding.labels = tuple(np.unique(mask.values).tolist())
     unknown = [label for label in found if label not in reader.labels]
     if unknown and not reader.rest_is_void:
@@ -144,39 +144,39 @@ def _count(reader: Reader, table: np.ndarray, mask: Mask, finding: Finding) -> N
 
 
 def _compare_sizes(image: Measured, mask: Mask, finding: Finding) -> None:
-    """See that a mask has its image's size, and whether that shows that both are turned alike."""
+    """Check that a mask has its image's size, and note whether this proves that both have one orientation."""
     (height, width), there = image.size, mask.values.shape
     turned = image.orientation != 1
     if image.size != there:
         sizes = f"{there[0]}×{there[1]}, its image {height}×{width}"
-        hint = " after its EXIF orientation; turn the mask likewise" if turned else ""
+        hint = " after its EXIF orientation; turn the mask in the same way" if turned else ""
         finding.faults.append(f"{finding.row['mask']}: height×width is {sizes}{hint}; allowed: the same")
     fits_both = image.orientation < FIRST_ON_ITS_SIDE or height == width
     finding.maybe_turned = turned and fits_both and not mask.turned
 
 
 def _encodable(path: Path) -> str:
-    """A path as text that can be written, also if its name is no UTF-8."""
+    """A path as text that can be written, even if its name is not UTF-8."""
     return path.as_posix().encode(errors="backslashreplace").decode()
 
 
 def _listed(unknown: list[int]) -> str:
-    """Labels without a class, cut to a few: a mask that was scaled or saved as JPEG has thousands."""
+    """Some labels without a class; a mask that was scaled or saved as JPEG has thousands."""
     more = f" and {len(unknown) - SHOWN_LABELS} more" if len(unknown) > SHOWN_LABELS else ""
     return f"labels [{_names(unknown[:SHOWN_LABELS])}]{more}"
 
 
 def _why(unknown: list[int], labels: Iterable[int]) -> str:
-    """What several unknown labels in a mask make likely, as a question."""
+    """The likely cause of several unknown labels in a mask, as a question."""
     if 1 < len(unknown) == unknown[-1] - unknown[0] + 1:
-        return "; do the values number the objects of an image (instances)?"
+        return "; are the values numbers of the objects in an image (instances)?"
     if len(unknown) > SHOWN_LABELS or (len(unknown) > 1 and _are_between(unknown, labels)):
         return "; was the mask resized, smoothed or saved as JPEG?"
     return ""
 
 
 def _are_between(unknown: list[int], labels: Iterable[int]) -> bool:
-    """Whether each of some unknown labels mixes two known ones, as values do where two areas meet."""
+    """Whether each unknown label is a mix of two known ones, as smoothing makes where two areas meet."""
     known = np.array([_channels(label) for label in sorted(labels)])
     first, second = (known[rows] for rows in np.triu_indices(len(known), 1))
     step = second - first
@@ -194,7 +194,7 @@ def _channels(label: int) -> tuple[int, ...]:
 
 
 def spelled(labels: Iterable[int]) -> str:
-    """Labels in order, `0 to 149, 255` where they follow each other, and cut if there are too many."""
+    """Labels in order, with ranges such as `0 to 149, 255`, and cut if there are too many."""
     runs: list[list[int]] = []
     for label in sorted(labels):
         if runs and label < COLOUR and label == runs[-1][-1] + 1:
@@ -212,7 +212,7 @@ def _names(labels: Iterable[int]) -> str:
 
 
 def _colours(mask: Path) -> list[list[int]]:
-    """The first two colours of a mask that cannot be read by numbers; none if it has no colours either."""
+    """The first two colours of a mask that cannot be read as numbers; none if it has no colours either."""
     try:
         found = np.unique(decode_mask(mask, colours=True))[:2] - COLOUR
     except UNREADABLE:
@@ -223,7 +223,7 @@ def _colours(mask: Path) -> list[list[int]]:
 def _decoded(
     root: Path, path: Path, kind: str, decode: Callable[[BytesIO], ReadT], finding: Finding
 ) -> ReadT | None:
-    """Decode a file and enter its size and hash into the row."""
+    """Decode a file, and write its size and hash into the row."""
     try:
         data = (root / path).read_bytes()
     except UNREADABLE as error:

@@ -1,4 +1,4 @@
-"""The index and the card of a dataset, and what makes a dataset unusable as a whole."""
+"""The index and the card of a dataset, and the faults that make a whole dataset unusable."""
 
 import hashlib
 from collections.abc import Iterable, Sequence
@@ -14,20 +14,20 @@ from attnfd.readers.base import Reader
 from attnfd.scan.files import Finding
 
 SHOWN = 20
-"""Faults that a message lists."""
+"""How many faults a message lists."""
 
 
 def to_index(
     findings: Sequence[Finding], reader: Reader, name: str, splits: Iterable[str] = ()
 ) -> pd.DataFrame:
-    """The index of a dataset without fault, sorted by split and id.
+    """The index of a dataset without faults, sorted by split and id.
 
     Args:
-        splits: those that the reader found, which need an image each, as `SPLITS` do.
+        splits: the splits that the reader found; each needs an image, and so does each of `SPLITS`.
 
     Raises:
-        UserError: a split is empty, all masks have colours while the classes have numbers, or files are
-            faulty; then the message lists them, up to 20, one per line.
+        UserError: a split is empty, all masks have colours but the classes have numbers, or files have
+            faults; the message lists up to 20 faults, one per line.
     """
     if findings and all(finding.colours for finding in findings):
         colours = " and ".join(map(str, findings[0].colours))
@@ -41,12 +41,14 @@ def to_index(
     if faults:
         more = [f"and {len(faults) - SHOWN} more"] if len(faults) > SHOWN else []
         lines = "".join(f"\n  {line}" for line in [*faults[:SHOWN], *more])
-        raise UserError(f"{name}: faults in {reader.root} ({len(faults)}); fix or unlist these files:{lines}")
+        raise UserError(
+            f"{name}: faults in {reader.root} ({len(faults)}); fix these files or leave them out:{lines}"
+        )
     for split in dict.fromkeys((*SPLITS, *splits)):
         if split not in set(rows["split"]):
             raise UserError(
-                f"{name}: split {split}: found no image among the {len(rows)} of {reader.root}; at least one "
-                f"is needed: list some for it, or add images, {_without(split)}"
+                f"{name}: split {split}: found no image among the {len(rows)} of {reader.root}; allowed: one "
+                f"or more: list some for it, or add images, {_without(split)}"
             )
     return rows.sort_values(["split", "id"], ignore_index=True)
 
@@ -54,7 +56,7 @@ def to_index(
 def _without(split: str) -> str:
     if split in SPLITS:
         return "or change the share that validates"
-    return f"or take the split away: its list, or prepare.{split} of the recipe"
+    return f"or remove the split: its list, or prepare.{split} in the recipe"
 
 
 def _repeated(rows: pd.DataFrame) -> list[str]:
@@ -66,12 +68,12 @@ def _repeated(rows: pd.DataFrame) -> list[str]:
 
 
 def _leaked(rows: pd.DataFrame) -> list[str]:
-    """Images of a split that is scored, whose content is in a split that decides something before it."""
+    """Images of `val` with the content of a training image, and of `test` with that of any other split."""
     before = {"val": rows[~rows["split"].isin(SCORED)], "test": rows[rows["split"] != "test"]}
     leaks = []
     for split, others in before.items():
         scored = rows[rows["split"] == split]
-        # An image that is listed in both splits has been named already.
+        # `_repeated` reports images that are listed in both splits.
         both = scored[~scored["id"].isin(others["id"])].merge(
             others.dropna(subset="image_sha256").drop_duplicates("image_sha256"),
             on="image_sha256",

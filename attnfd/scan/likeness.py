@@ -1,7 +1,7 @@
-"""Images that look alike without being equal: frames of one scene, or copies that were scaled or re-saved.
+"""Images that look alike but are not equal: frames of one scene, or copies that were scaled or saved again.
 
-As in the perceptual hash dHash, an image is described by the differences between neighbours in a thumbnail.
-Here they keep their size instead of becoming bits: where an image is flat, bits are noise.
+As in the perceptual hash dHash, the differences between neighbours in a thumbnail describe an image. Here the
+differences are not reduced to bits, since in flat areas the bits would be noise.
 """
 
 import numpy as np
@@ -12,18 +12,18 @@ from attnfd.data.depth import Pixels
 
 SIDE = 17
 ALIKE = 0.95
-"""Least cosine between the differences of two images that look alike.
+"""Two images look alike if the cosine between their differences is at least this.
 
-Copies that were scaled, re-saved as JPEG, brightened or darkened have more; different photographs of one
-kind, also of one microscope, have less. docs/datasets.md has the numbers.
+It is higher for copies that were scaled, saved again as JPEG, brightened or darkened. It is lower for
+different photographs of one kind, even from one microscope. docs/datasets.md has the numbers.
 """
 BLOCK = 256
 
 
 def differences(pixels: Pixels) -> NDArray[np.int16]:
-    """What describes an image: the differences of its thumbnail, down and to the right.
+    """The differences between neighbours in an image's thumbnail, downwards and to the right.
 
-    Of more than 8 bits, the range that the image uses is stretched over 8: brightness does not count.
+    With more than 8 bits, the range that the image uses is scaled to 8 bits, so brightness has no effect.
     """
     if pixels.dtype != np.uint8:
         lowest = int(pixels.min())
@@ -35,16 +35,16 @@ def differences(pixels: Pixels) -> NDArray[np.int16]:
 
 
 def lookalikes(these: NDArray[np.int16], those: NDArray[np.int16]) -> list[tuple[int, int]]:
-    """Rows of `these` (N, D) that look like one of `those` (M, D), with the most alike of them.
+    """Rows of `these` (N, D) that look like a row of `those` (M, D), each with the most similar one.
 
-    The most alike pair comes first. Sums of products are whole numbers below 2^53, so that every machine
-    finds the same.
+    The most similar pair comes first. Sums of products are whole numbers below 2^53, so all machines give the
+    same result.
     """
     others = those.astype(float)
     found = []
     for start in range(0, len(these), BLOCK):
         block = these[start : start + BLOCK].astype(float)
-        # An image of one value has no differences, and is like no other.
+        # An image with one value has no differences, and is not similar to any other.
         norms = np.maximum(1, np.outer((block**2).sum(1), (others**2).sum(1))) ** 0.5
         cosines = block @ others.T / norms
         best = cosines.argmax(1)

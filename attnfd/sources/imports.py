@@ -1,4 +1,4 @@
-"""An export of an annotation tool as a folder for the reader `folder`: images, masks, classes and lists."""
+"""Turns an export of an annotation tool into images, masks, classes and lists for the reader `folder`."""
 
 import hashlib
 import os
@@ -31,26 +31,26 @@ from attnfd.readers.folder import Classes
 
 PACKAGE = "imports"
 SHARE = 0.2
-"""Of the images that validate, where an export does not say which."""
+"""Share of the images that validate, if an export does not say which."""
 SHOWN = 20
-"""Faults that a message lists."""
+"""How many faults a message lists."""
 CROP, STEP = 512, 16
-"""Longest side of a crop that a recipe proposes, and what it is a multiple of."""
+"""A proposed recipe has a crop of at most this side, a multiple of `STEP`."""
 REPORT = "import.txt"
 ON_ITS_SIDE = range(5, 9)
 """EXIF orientations that swap height and width."""
 SUFFIX = {"JPEG": ".jpg", "JPEG2000": ".jp2", "TIFF": ".tif"}
-"""Of a file that comes without a name, by its format; the others are called as their format."""
+"""Suffix of an image without a file name, by its format; other formats have their own name as suffix."""
 
 
 class Made(NamedTuple):
-    """What became of a sample.
+    """The result for a sample.
 
     Attributes:
-        size: of the image as it is seen.
+        size: size of the upright image.
         counts: pixels of every class index (256,).
-        linked: whether the image is the same file under a second name, rather than a copy.
-        turned: the mask was drawn for the image as it is stored, and was turned with it.
+        linked: whether the image is a hard link rather than a copy.
+        turned: the mask was drawn for the image as it is stored, and was turned upright with it.
     """
 
     size: Size
@@ -68,7 +68,7 @@ def formats() -> list[str]:
 
 
 def import_export(name: str, source: Path, to: Path) -> str:
-    """Turn an export into a new folder, or leave nothing.
+    """Turn an export into a new folder, or write nothing.
 
     Args:
         name: a file of `attnfd/imports/`.
@@ -76,11 +76,11 @@ def import_export(name: str, source: Path, to: Path) -> str:
         to: the new folder.
 
     Returns:
-        What was found and left out, and a recipe; the same is in `import.txt` of the new folder.
+        What was found and left out, and a recipe; `import.txt` in the new folder contains the same text.
 
     Raises:
-        UserError: there is no such format, the export has another one, `to` is in use, or files are faulty.
-            Then all of them are listed, and nothing is written.
+        UserError: there is no such format, the export has another format, `to` is in use, or files have
+            faults. Then the message lists the faults, and nothing is written.
     """
     source, to = source.expanduser(), to.expanduser()
     _check_places(name, source, to)
@@ -114,23 +114,23 @@ def _importer(name: str) -> Importer:
 
 
 def _check_places(name: str, source: Path, to: Path) -> None:
-    """Refuse an unknown format, a source that is not there, and a target in use."""
+    """Refuse an unknown format, a missing source, and a target that is in use."""
     if not source.exists():
         raise UserError(f"{source}: not found; name the folder of the export")
     if source.suffix.lower() in (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar"):
-        raise UserError(f"{source}: is packed; unpack it, and name its folder")
+        raise UserError(f"{source}: is an archive; unpack it, and name its folder")
     try:
         discovery.one_of(name, discovery.names(PACKAGE), "FORMAT")
     except UserError as error:
         raise UserError(f"{error}{_other(name, source)}") from None
     if to.exists() and not (to.is_dir() and not any(to.iterdir())):
-        raise UserError(f"{to}: is there already; name a new folder by --to, or remove this one")
+        raise UserError(f"{to}: already exists; name a new folder by --to, or remove this one")
     if to.resolve().is_relative_to(source.resolve()):
-        raise UserError(f"--to: found {to}, which is in the export; name a folder outside of it")
+        raise UserError(f"--to: found {to}, which is inside the export; name a folder outside of it")
 
 
 def _other(name: str, source: Path) -> str:
-    """Which formats the export looks like, if not like this one."""
+    """A hint at the formats that the export looks like, if it does not look like this one."""
     fitting = [other for other in discovery.names(PACKAGE) if _importer(other).fits(source)]
     if not fitting or name in fitting:
         return ""
@@ -140,14 +140,14 @@ def _other(name: str, source: Path) -> str:
 def _same_names(repeated: Mapping[str, int]) -> list[str]:
     """Faults for samples that would be written to one file."""
     return [
-        f"{name}: is the name of {count} images, without suffix and capitals; keep or list it once"
+        f"{name}: {count} images have this name, apart from suffix and capitals; keep or list one of them"
         for name, count in repeated.items()
         if count > 1
     ]
 
 
 def _make(export: Export, folder: Path, faults: list[str]) -> list[Made]:
-    """Draw every mask and put every image, in parallel threads; what fails is added to the faults."""
+    """Write every mask and image in parallel threads; add failures to the faults."""
     palette = _palette(export)
     made = []
     with ThreadPoolExecutor() as pool:
@@ -164,7 +164,7 @@ def _make(export: Export, folder: Path, faults: list[str]) -> list[Made]:
 
 
 def _make_one(sample: Sample, folder: Path, palette: bytes) -> Made | str:
-    """Write the image and the mask of a sample; returns a fault where that cannot be."""
+    """Write the image and the mask of a sample; returns a fault if that is impossible."""
     try:
         image = sample.image if isinstance(sample.image, Path) else sample.image()
         kind, stored, turn = _looked_at(image if isinstance(image, Path) else BytesIO(image))
@@ -185,7 +185,7 @@ def _make_one(sample: Sample, folder: Path, palette: bytes) -> Made | str:
         canvas.mask = _upright(canvas.mask, turn)
     if canvas.size != seen:
         (height, width), (own_height, own_width) = canvas.size, seen
-        return f"{sample.source}: is of {width}×{height} pixels, its image of {own_width}×{own_height}"
+        return f"{sample.source}: has {width}×{height} pixels, its image {own_width}×{own_height}"
     linked = _put(image, folder / "images" / f"{sample.name}{_suffix(image, kind)}")
     mask = Image.fromarray(canvas.mask)
     mask.putpalette(palette)
@@ -198,13 +198,13 @@ def _make_one(sample: Sample, folder: Path, palette: bytes) -> Made | str:
 
 
 def _looked_at(file: Path | BytesIO) -> tuple[str, Size, int]:
-    """Format, size as stored and EXIF orientation of an image, of which only the head is read."""
+    """Format, stored size and EXIF orientation of an image; only its header is read."""
     with Image.open(file, formats=FORMATS) as image:
         return str(image.format), image.size[::-1], orientation(file)
 
 
 def _upright(mask: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
-    """A mask turned as an EXIF orientation says."""
+    """A mask, turned upright by an EXIF orientation."""
     picture = Image.fromarray(mask)
     picture.getexif()[ORIENTATION] = orientation
     return np.array(ImageOps.exif_transpose(picture))
@@ -217,7 +217,7 @@ def _suffix(image: object, kind: str) -> str:
 
 
 def _put(image: Path | bytes, file: Path) -> bool:
-    """Give an image a second name where the disk can do so, or copy it; whether it is the same file."""
+    """Hard-link an image if the disk supports it, else copy it; returns whether it is a link."""
     file.parent.mkdir(parents=True, exist_ok=True)
     if isinstance(image, bytes):
         file.write_bytes(image)
@@ -231,7 +231,7 @@ def _put(image: Path | bytes, file: Path) -> bool:
 
 
 def _palette(export: Export) -> bytes:
-    """Colours of the masks: those of the export, or else some of which neighbours differ."""
+    """Colours of the masks: those of the export, or others that differ from class to class."""
     colours = {value: tuple(rgb) for value, rgb in export.palette.items()}
     shades = (hashlib.sha256(bytes([value])).digest()[:3] for value in range(256))
     return b"".join(
@@ -240,12 +240,12 @@ def _palette(export: Export) -> bytes:
 
 
 def _finish(export: Export, made: Sequence[Made], folder: Path, name: str, source: Path, to: Path) -> str:
-    """Write classes, lists and report beside images and masks; returns the report."""
+    """Write classes, lists and the report beside images and masks; returns the report."""
     counts = np.array([done.counts for done in made])
     present = {value: text for value, text in export.classes.items() if counts[:, value].any()}
     if len(present) < 2:
         only = ", ".join(present.values()) or "void"
-        raise UserError(f"{source}: its masks show nothing but {only}; allowed: two classes or more")
+        raise UserError(f"{source}: its masks contain only {only}; allowed: two classes or more")
     card = {"classes": {text: value for value, text in present.items()}}
     validate(Classes, card, f"{source}")
     with (folder / "classes.yaml").open("w", encoding="utf-8") as file:
@@ -271,7 +271,7 @@ def _finish(export: Export, made: Sequence[Made], folder: Path, name: str, sourc
 
 
 def _splits(samples: Sequence[Sample], present: NDArray[np.bool_]) -> tuple[dict[str, list[str]], bool]:
-    """Names of the images by split; whether those that validate had to be drawn."""
+    """Names of the images by split; and whether the images that validate were chosen at random."""
     splits = [sample.split or "train" for sample in samples]
     drawn = "val" not in splits or "train" not in splits
     if drawn:
@@ -295,9 +295,10 @@ def _described(
     """What was found, a line each."""
     linked = sum(done.linked for done in made)
     counted = ", ".join(f"{count} in {split}" for split, count in splits.items())
-    yield f"Images: {len(made)}, {counted}{' (val is drawn: the export has no such split)' if drawn else ''}."
+    why = " (val is chosen at random: the export has no such split)" if drawn else ""
+    yield f"Images: {len(made)}, {counted}{why}."
     kinds = {
-        linked: "linked (a second name of the same file, which takes no room)",
+        linked: "linked (a second name of the same file, which takes no space)",
         len(made) - linked: "copied",
     }
     yield f"Images are {' and '.join(f'{count} {kind}' for count, kind in kinds.items() if count)}."
@@ -306,14 +307,14 @@ def _described(
     yield f"Classes: {', '.join(f'{text} {share:.2g} %' for text, share in shares.items())}."
     void = sum(done.counts[VOID] for done in made) if VOID not in present else 0
     if void:
-        yield f"Void: {100 * void / total:.2g} % of the pixels, which count nowhere."
+        yield f"Void: {100 * void / total:.2g} % of the pixels, which are ignored."
     pairs = list(zip(export.samples, made, strict=True))
     overlaps = [(sample, done.canvas.overlap) for sample, done in pairs if done.canvas.overlap]
     if export.overlaps:
         yield f"Where objects overlap, {export.overlaps} gets the pixel: {_many(overlaps, 'pixels')}."
     for text, found in (
         ("Cut at the border of their image", [(sample, done.canvas.cut) for sample, done in pairs]),
-        ("Left out as smaller than a pixel", [(sample, done.canvas.lost) for sample, done in pairs]),
+        ("Left out, smaller than a pixel", [(sample, done.canvas.lost) for sample, done in pairs]),
     ):
         some = [(sample, count) for sample, count in found if count]
         if some:
@@ -321,19 +322,19 @@ def _described(
     turned = [sample for sample, done in pairs if done.turned]
     if turned:
         yield (
-            f"Turned by the EXIF orientation of their image: {len(turned)} masks, {turned[0].name} for one; "
-            "look at one of them."
+            f"Turned by the EXIF orientation of their image: {len(turned)} masks, such as {turned[0].name}; "
+            "check one of them."
         )
 
 
 def _many(found: Sequence[tuple[Sample, int]], what: str) -> str:
     if not found:
         return "no pixel here"
-    return f"{sum(count for _, count in found)} {what} in {len(found)} images, {found[0][0].name} for one"
+    return f"{sum(count for _, count in found)} {what} in {len(found)} images, such as {found[0][0].name}"
 
 
 def _recipe(to: Path, made: Sequence[Made]) -> str:
-    """A recipe for the new folder; crops have the size of most images, up to a limit."""
+    """A recipe for the new folder; crops have the median size of the images, up to a limit."""
     name = (
         "".join(letter if letter.isascii() and letter.isalnum() else "_" for letter in to.name)[:64] or "mine"
     )

@@ -1,4 +1,4 @@
-"""What a sweep shows on the terminal."""
+"""What a sweep shows in the terminal."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ LOGS = Path(".attnfd", "sweep")
 
 
 class Board:
-    """On the terminal, a line for all jobs, and one for each that runs: its time and what it wrote last."""
+    """Shows a line for all jobs, and a line for each running job: its time and its last output."""
 
     def __init__(self, console: Console, jobs: int) -> None:
         name = TextColumn("{task.description}", markup=False)
@@ -29,11 +29,11 @@ class Board:
         self._progress.stop()
 
     def start(self, name: str, log: Path) -> None:
-        """Show a job that has been started."""
+        """Show a job that has started."""
         self._shown[name] = self._progress.add_task(name, note=""), log
 
     def update(self) -> None:
-        """Show what the jobs wrote last."""
+        """Show the last output of every job."""
         for task, log in self._shown.values():
             self._progress.update(task, note=engine.last_line(log))
 
@@ -42,7 +42,7 @@ class Board:
         self._progress.console.print(line, markup=False)
 
     def end(self, name: str, word: str = "") -> None:
-        """Count a job, and say what became of it if it ran."""
+        """Count a job as done; if it ran, print its result."""
         if name in self._shown:
             task, _ = self._shown.pop(name)
             seconds = self._progress.tasks[self._progress.task_ids.index(task)].elapsed or 0
@@ -54,5 +54,5 @@ class Board:
 
 
 def logfile(name: str) -> Path:
-    """Where the output of a job goes."""
+    """The file for the output of a job."""
     return (main_root() / LOGS / f"{name}.log").absolute()

@@ -1,4 +1,4 @@
-"""`params.yaml` as it would be with other values; DVC reads it in place of the file, which stays as it is."""
+"""`params.yaml` with other values: DVC reads the changed text instead of the file, which is not changed."""
 
 import io
 import json
@@ -22,9 +22,9 @@ def change(text: str, changes: Sequence[str]) -> str:
     """The text of a params file with other values, each given as `methods.attnfd.weight=3`.
 
     Raises:
-        UserError: a change has no value, or its key leads into something that has no keys.
+        UserError: a change has no value, or its key is inside a value that has no keys.
     """
-    # Sections that share an alias must not change together.
+    # Without this copy, sections that share a YAML alias would change together.
     raw = json.loads(json.dumps(load_yaml(text, PARAMS_FILE), default=str))
     for given in changes:
         key, equals, value = given.partition("=")
@@ -43,13 +43,13 @@ def _put(raw: Any, key: str, value: Any) -> None:
         if not isinstance(raw, dict):
             section = ".".join(sections[:done])
             raise UserError(
-                f"{OPTION} {key}: {section} is {json.dumps(raw)}, and has no keys; change {section}"
+                f"{OPTION} {key}: {section} is {json.dumps(raw)} and has no keys; set {section} itself"
             )
     raw[last] = value
 
 
 def files_with(text: str) -> "LocalFileSystem":
-    """The files on this disk, with this text in place of that of `params.yaml`."""
+    """The files on this disk, with this text instead of the content of `params.yaml`."""
     from dvc.fs import LocalFileSystem
 
     params = Path(PARAMS_FILE).absolute()

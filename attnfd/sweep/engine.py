@@ -1,4 +1,4 @@
-"""Where the commands of a sweep run: Ray, here or on a cluster that shares the project's folder."""
+"""Runs the commands of a sweep with Ray, on this machine or on a cluster that shares the project's folder."""
 
 import os
 import re
@@ -14,20 +14,20 @@ from typing import IO, Any, Protocol
 
 from attnfd.errors import UserError
 
-# What a cell reads of the driver's environment; all else, such as its GPU, is a matter of the node.
+# Variables that a cell gets from the driver's environment; all others, such as its GPU, come from the node.
 PASSED_ON = ("ATTNFD_", "DVC_", "MLFLOW_")
-# Without a terminal rich would show no progress; with these it writes to a pipe what it would write to one.
+# Without a terminal, rich shows no progress; these variables make it write to a pipe as to a terminal.
 TERMINAL = {"FORCE_COLOR": "1", "TERM": "xterm", "COLUMNS": "100"}
 CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 GRACE_SECONDS = 10
-# Ray starts clusters with a token; it is to be asked for wherever they are joined, too.
+# Ray starts clusters with a token, so joining them must use a token, too.
 RAY = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_AUTH_MODE": "token"}
-OBJECT_STORE = 100 * 2**20  # Bytes; nothing but commands and exit statuses goes through it.
+OBJECT_STORE = 100 * 2**20  # Bytes; it contains only commands and exit statuses.
 
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """A command to run in a folder; `environment` is laid over the node's, output goes to `log`."""
+    """A command to run in a folder; `environment` is added to the node's, output goes to `log`."""
 
     command: str
     folder: Path
@@ -36,39 +36,39 @@ class Task:
 
 
 class Engine(Protocol):
-    """Runs tasks side by side."""
+    """Runs several tasks at once."""
 
     jobs: int
 
     def submit(self, name: str, task: Task) -> None:
-        """Run a task as soon as there is room for it."""
+        """Run a task as soon as the resources for it are free."""
 
     def wait(self, seconds: float) -> dict[str, str]:
-        """Tasks that ended since the last call, within so many seconds: why each failed, or ""."""
+        """Wait at most so long for a task to end. Returns the ended tasks, each with why it failed, or ""."""
 
     def stop(self) -> None:
-        """Interrupt what runs, and wait for its end."""
+        """Interrupt the running tasks, and wait for their end."""
 
 
 class Ray:
     """Ray on this machine, or on the cluster at `address`.
 
     Args:
-        jobs: tasks at once; None: as many as there are GPUs for, else one per four cores, but two at least.
-        gpus: share of a GPU that each gets; None: a whole one where there are GPUs.
+        jobs: tasks at once; None: as many as the GPUs allow; without GPUs one per four cores, at least two.
+        gpus: GPUs, or share of a GPU, for each task; None: one GPU if there are GPUs.
 
     Raises:
-        UserError: Ray is not installed or the cluster not there, or no node has room for a task.
+        UserError: Ray is not installed, the cluster cannot be reached, or no node has enough GPUs for a task.
     """
 
     def __init__(self, *, jobs: int | None, gpus: float | None, address: str | None) -> None:
         self._ray = _library()
-        # Of the cells' output the logs have everything, and what Ray has to say is said by `wait`.
+        # The logs contain all output of the cells, and `wait` returns Ray's errors.
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
         local = {"include_dashboard": False, "object_store_memory": OBJECT_STORE}
         try:
             self._ray.init(address or "local", **quiet, **({} if address else local))
-        except Exception as error:  # Ray raises just this where a process of it does not answer in time.
+        except Exception as error:  # Ray raises a plain Exception if one of its processes times out.
             fix = "start it by `ray start --head`" if address else "is the machine overloaded? Try again"
             raise UserError(f"ray at {address or 'this machine'}: {_line(error)}; {fix}") from None
         nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
@@ -100,15 +100,15 @@ class Ray:
     def _reason(self, task: Any) -> str:
         try:
             return self._ray.get(task)
-        except self._ray.exceptions.RayError as error:  # A node was lost, or the machine out of memory.
+        except self._ray.exceptions.RayError as error:  # A node was lost, or ran out of memory.
             return _line(error)
 
 
 def check_system() -> None:
-    """Make sure that a command can be ended with all that it started.
+    """Check that a command can be ended together with all processes that it started.
 
     Raises:
-        UserError: the system cannot do so.
+        UserError: this system does not support it.
     """
     if not hasattr(os, "killpg"):
         raise UserError(
@@ -118,9 +118,9 @@ def check_system() -> None:
 
 
 def execute(task: Task, environment: Mapping[str, str]) -> str:
-    """Run a task here. Returns why it failed, or "".
+    """Run a task on this node. Returns why it failed, or "".
 
-    The command and all that it starts end with the caller's interruption.
+    If the caller is interrupted, the command and all processes that it started end.
     """
     process = subprocess.Popen(
         task.command,
@@ -143,13 +143,13 @@ def execute(task: Task, environment: Mapping[str, str]) -> str:
 
 
 def passed_on() -> dict[str, str]:
-    """The part of this process's environment that a command needs on any node."""
+    """The part of this process's environment that a command needs on every node."""
     kept = {key: value for key, value in os.environ.items() if key.startswith(PASSED_ON)}
     return {**kept, "PATH": os.environ.get("PATH", os.defpath)}
 
 
 def last_line(log: Path) -> str:
-    """What a task wrote last, its progress if it shows one."""
+    """The last line that a task wrote, such as its progress."""
     with suppress(FileNotFoundError), log.open("rb") as file:
         file.seek(max(0, file.seek(0, os.SEEK_END) - 1000))
         lines = file.read().decode(errors="replace").splitlines()
@@ -158,7 +158,7 @@ def last_line(log: Path) -> str:
 
 
 def _follow(output: IO[bytes], log: Path) -> str:
-    """Copy output to a log as a terminal shows it: what is drawn again takes the place of what it was."""
+    """Copy output to a log as a terminal shows it: a line that is redrawn replaces its earlier version."""
     log.parent.mkdir(parents=True, exist_ok=True)
     text = ""
     with log.open("w", encoding="utf-8") as file:
@@ -204,7 +204,10 @@ def _share(asked: float | None, there: list[float]) -> float:
     if asked is None:
         return min(1, most)
     if asked > most or (asked > 1 and asked % 1):
-        raise UserError(f"--gpus-per-job: found {asked:g}; allowed: up to {most:g} here, whole above 1")
+        raise UserError(
+            f"--gpus-per-job: found {asked:g}; allowed: up to {most:g} on this machine or cluster, and a "
+            "whole number above 1"
+        )
     return asked
 
 

@@ -1,7 +1,7 @@
-"""The graph of `dvc.yaml` as DVC reads it, and the two halves of what `dvc repro` does around a command.
+"""The graph of `dvc.yaml` as DVC reads it, and what `dvc repro` does before and after a command.
 
-DVC runs one command at a time; with `Graph.start` before each and `Graph.record` behind, many can run at once
-and leave what `dvc repro` would have left: the same `dvc.lock`, cache and run-cache.
+DVC runs one command at a time. With `Graph.start` before each command and `Graph.record` after it, many can
+run at once, and the result is that of `dvc repro`: the same `dvc.lock`, cache and run-cache.
 """
 
 import itertools
@@ -27,17 +27,17 @@ if TYPE_CHECKING:
 
 PIPELINE = "dvc.yaml"
 BLOCKER = re.compile(r"\(PID (\d+)\): (.*)")
-"""How DVC names a process that keeps another one off."""
-NOTE = " (another run, at work since {since}; wait until it ends, or use `attnfd sweep --wait`)"
-"""Behind the command of a sweep, where DVC names it to a `dvc repro` that comes second."""
+"""How DVC names a process that blocks another one."""
+NOTE = " (another run, started {since}; wait until it ends, or use `attnfd sweep --wait`)"
+"""Added to the command of a sweep, for DVC's message to a `dvc repro` that the sweep blocks."""
 
 
 class BusyError(UserError):
-    """Another run is at work on the same files; `others` names it."""
+    """Another run uses the same files; `others` names it."""
 
     def __init__(self, others: str) -> None:
         super().__init__(
-            f"another run is at work here: {others}; wait until it ends, or use `attnfd sweep --wait`"
+            f"another run is active here: {others}; wait until it ends, or use `attnfd sweep --wait`"
         )
         self.others = others
 
@@ -46,8 +46,8 @@ class BusyError(UserError):
 class Job:
     """A cell of the graph.
 
-    `name` is what `dvc repro` calls it, `distill@shapes-resnet18-attnfd-0`; `upstream` names the jobs that it
-    waits for. A file under `dvc add` is a job too, without a command.
+    `name` is its name in `dvc repro`, such as `distill@shapes-resnet18-attnfd-0`; `upstream` names the jobs
+    that it waits for. A file that `dvc add` tracks is also a job, without a command.
     """
 
     name: str
@@ -56,7 +56,7 @@ class Job:
 
     @property
     def stage(self) -> str:
-        """`distill`; the command of `attnfd` and the file of `stages/`."""
+        """The stage, such as `distill`: the command of `attnfd` and the file in `stages/`."""
         return self.name.partition("@")[0]
 
     @property
@@ -68,13 +68,13 @@ class Job:
 
 
 class Graph:
-    """The jobs of `dvc repro` in the working directory, those waited for first.
+    """The jobs of `dvc repro` in the working directory; a job comes after the jobs that it waits for.
 
     Args:
-        params: a text to read in place of that of `params.yaml`; such a graph is there to look at alone.
+        params: text to read instead of `params.yaml`; do not run the jobs of such a graph.
 
     Raises:
-        UserError: at construction, if DVC is missing, this is no DVC repository, or `dvc.yaml` does not hold.
+        UserError: at construction, if DVC is missing, this is not a DVC repository, or `dvc.yaml` is invalid.
     """
 
     def __init__(self, params: str | None = None) -> None:
@@ -84,7 +84,7 @@ class Graph:
             from dvc.repo import Repo
             from dvc.repo.reproduce import get_active_graph, plan_repro
 
-            # DVC would draw bars of its own over ours.
+            # DVC's progress bars would overwrite ours.
             logging.getLogger("dvc").setLevel(logging.CRITICAL)
             files = None if params is None else files_with(params)
             self._repo = Repo(fs=files, _wait_for_lock=True)
@@ -107,19 +107,19 @@ class Graph:
         return Path(self._repo.root_dir)
 
     def check_alone(self) -> None:
-        """See that no other run is at work in this project.
+        """Check that no other run is active in this project.
 
         Raises:
-            BusyError: one is.
+            BusyError: another run is active.
         """
         with errors(), self._locked(), self._occupied([], [self._repo.root_dir]):
             pass
 
     def changes(self, name: str) -> list[str]:
-        """What makes a job stale by itself: files, params, its command; `never ran`; nothing if it is not.
+        """What makes a job itself stale: files, params, its command, or `never ran`; empty if nothing does.
 
         Raises:
-            UserError: DVC says why not.
+            UserError: DVC fails; the message says why.
         """
         stage = self._stages[name]
         with errors(), self._locked():
@@ -132,7 +132,7 @@ class Graph:
         """Whether the run-cache has the results of a job whose upstream is up to date.
 
         Raises:
-            UserError: DVC says why not.
+            UserError: DVC fails; the message says why.
         """
         from dvc.stage.cache import RunCacheNotFoundError
 
@@ -147,14 +147,15 @@ class Graph:
         return True
 
     def start(self, name: str) -> bool:
-        """Whether a job's command has to run, after what DVC does before it does.
+        """Do what DVC does before a job's command. Returns whether the command must run.
 
-        It need not if the job is up to date or the run-cache has its results, which are then in place. Else
-        the old outs are gone, and other DVC processes keep off its files until `record` or `release`.
+        It need not run if the job is up to date, or if the run-cache has its results; then they are restored.
+        Else the old outs are removed, and other DVC processes cannot use the job's files until `record` or
+        `release`.
 
         Raises:
-            BusyError: another run is at work on its files.
-            UserError: DVC says why not.
+            BusyError: another run uses its files.
+            UserError: DVC fails; the message says why.
         """
         from dvc.stage.cache import RunCacheNotFoundError
 
@@ -164,7 +165,7 @@ class Graph:
             if not stage.changed():
                 return False
             with self._occupied(*files):
-                pass  # Nobody is at work on them, and nobody can begin before the repository is unlocked.
+                pass  # No other run uses them, and none can start before the repository is unlocked.
             if not self.jobs[name].command:
                 stage.reproduce()
                 stage.dump(update_pipeline=False)
@@ -181,21 +182,21 @@ class Graph:
             return False
 
     def has_outs(self, name: str) -> bool:
-        """Whether all outs of a job are there."""
+        """Whether all outs of a job exist."""
         return all(out.exists for out in self._stages[name].outs)
 
     def record(self, name: str) -> None:
         """Record a job whose command has run, as DVC does: hashes, cache, run-cache and `dvc.lock`.
 
         Raises:
-            UserError: the command has not written an out, or DVC cannot record it.
+            UserError: an out is missing, or DVC cannot record the job.
         """
         with errors(), self._locked():
-            self.release(name)  # DVC occupies the files itself now, under another name.
+            self.release(name)  # DVC now locks the files itself, under another name.
             _record(self._stages[name])
 
     def release(self, name: str) -> None:
-        """Give the files of a job that has been started free."""
+        """Unlock the files of a job that has started."""
         self._held.pop(name).close()
 
     @contextmanager
@@ -207,7 +208,7 @@ class Graph:
 
     @contextmanager
     def _occupied(self, read: list[str], write: list[str]) -> Iterator[None]:
-        """What keeps a `dvc repro` off the files of a job that runs."""
+        """Lock the files of a running job against other DVC processes, such as `dvc repro`."""
         from dvc.rwlock import rwlock
 
         hardlink = self._repo.config["core"].get("hardlink_lock", False)
@@ -217,11 +218,11 @@ class Graph:
 
 @contextmanager
 def errors() -> Iterator[None]:
-    """What DVC refuses inside, or has no room for, is raised as one line for the user.
+    """Turn errors of DVC and a full disk into one line for the user.
 
     Raises:
-        BusyError: DVC refuses because another run is at work.
-        UserError: DVC refuses or is not installed, or the disk is full.
+        BusyError: another run blocks DVC.
+        UserError: DVC fails or is not installed, or the disk is full.
     """
     try:
         from dvc.exceptions import DvcException
@@ -242,12 +243,12 @@ def errors() -> Iterator[None]:
 
 
 def _this_run() -> str:
-    """This process as DVC is to name it to others."""
+    """The name of this process in DVC's messages to others."""
     return f"attnfd {' '.join(sys.argv[1:])}{NOTE.format(since=_since(os.getpid()))}"
 
 
 def _described_run(pid: str, command: str) -> str:
-    """Another process, by what DVC says of it: `dvc repro (process 4711, since 2026-01-31 12:03)`."""
+    """The name of another process from DVC's message: `dvc repro (process 4711, since 2026-01-31 12:03)`."""
     program, _, words = command.partition(NOTE.partition("{")[0])[0].partition(" ")
     return f"{Path(program).name} {words} (process {pid}, since {_since(int(pid))})"
 
@@ -258,7 +259,7 @@ def _since(pid: int) -> str:
     try:
         started = psutil.Process(pid).create_time()
     except psutil.Error:
-        return "a moment ago"  # It has ended by now.
+        return "a moment ago"  # The process has ended.
     return datetime.fromtimestamp(started).isoformat(" ", "minutes")
 
 
@@ -268,9 +269,10 @@ def _command(stage: "Stage") -> str:
 
 
 def _unrecorded(stage: "Stage") -> "Stage":
-    """A copy of a stage with its deps as they are now, and without the outs of its last run.
+    """A copy of a stage with the current deps, and without the outs of its last run.
 
-    With these, DVC would answer from `dvc.lock` and not from the run-cache; and a dry look-up saves no deps.
+    With the outs, DVC would answer from `dvc.lock` and not from the run-cache. A dry look-up does not save
+    the deps itself.
     """
     from dvc_data.hashfile.hash_info import HashInfo
 

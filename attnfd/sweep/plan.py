@@ -1,4 +1,4 @@
-"""What would run, why, and for how long: told before it does, from what trainings before it took."""
+"""What would run, why, and for how long: estimated from the times of earlier trainings."""
 
 import json
 import math
@@ -25,9 +25,9 @@ SECONDS = "speed/training_seconds"
 CACHED = "in the run-cache"
 AFTER = "after "
 COLUMNS = ("stage", "dataset", "student", "method", "seed", "h:mm")
-# Stages that train, with the section of params that says how much.
+# Stages that train, with the section of params that determines their work.
 TRAINS = {"train_teacher": "train_teacher", "distill": "distill", "ablate": "distill", "tune": "distill"}
-# What a training has in common with one that was measured, from the same kind to the merely similar.
+# What a training must have in common with a measured one, from the most to the least similar.
 KINDS = (
     ("stage", "dataset", "student", "method", "variant"),
     ("dataset", "student", "method"),
@@ -37,14 +37,14 @@ KINDS = (
 
 
 class Expected(NamedTuple):
-    """How long a job takes; `measured` if trainings of its own kind were, on this machine."""
+    """How long a job takes; `measured`: from trainings of the same kind on this machine."""
 
     seconds: float
     measured: bool
 
 
 class Measured(NamedTuple):
-    """A training in the store: its cell, its seconds, its `work`, and whether this machine did it."""
+    """A training in the store: its cell, its seconds, its `work`, and whether it ran on this machine."""
 
     cell: Cell
     seconds: float
@@ -54,7 +54,7 @@ class Measured(NamedTuple):
 
 @dataclass(frozen=True)
 class Stale:
-    """A job that would run, why, and how long; None where nothing like it was measured."""
+    """A job that would run, why, and for how long; None if no similar training was measured."""
 
     job: Job
     why: str
@@ -62,10 +62,12 @@ class Stale:
 
 
 def plan(graph: Graph, params: Params) -> list[Stale]:
-    """The jobs that `dvc repro` would run, with all that waits for them: fewer run if outs come out the same.
+    """The jobs that `dvc repro` would run, and all jobs that depend on them.
+
+    Fewer jobs run if outs do not change.
 
     Raises:
-        UserError: the params do not hold, or the store does not answer.
+        UserError: the params are invalid, or the store does not answer.
     """
     why = reasons(graph)
     trained = {name: cell for name in why if (cell := _cell(graph.jobs[name]))}
@@ -82,7 +84,7 @@ def plan(graph: Graph, params: Params) -> list[Stale]:
 
 
 def reasons(graph: Graph) -> dict[str, str]:
-    """Why each job is stale, of those that are, in the order in which they run."""
+    """The stale jobs in the order in which they run, each with the reason."""
     why: dict[str, str] = {}
     for name, job in graph.jobs.items():
         upstream = [needed for needed in job.upstream if needed in why]
@@ -95,14 +97,14 @@ def reasons(graph: Graph) -> dict[str, str]:
 
 
 def work(params: Params, cell: Cell) -> float:
-    """What a training's time grows with: its epochs, the pixels of a crop, its part of the images."""
+    """A number proportional to a training's time: epochs × pixels of a crop × its share of the images."""
     settings = params.resolve(cell)
     training = settings.distill or settings.train_teacher
     return _work(training.epochs, training.crop, settings.tune.share if settings.tune else 0)
 
 
 def measurements(datasets: set[str]) -> list[Measured]:
-    """Complete trainings on these datasets in the store.
+    """The finished trainings on these datasets in the store.
 
     Raises:
         UserError: the store does not answer.
@@ -123,7 +125,10 @@ def measurements(datasets: set[str]) -> list[Measured]:
 
 
 def expect(cell: Cell, work: float, measured: Sequence[Measured]) -> Expected | None:
-    """Seconds of a training: the mean over the nearest kind that was measured, here if it was; by work."""
+    """Seconds of a training: the mean over the most similar measured ones, scaled by work.
+
+    If some of these ran on this machine, only those count.
+    """
     for kind in KINDS:
         near = [one for one in measured if _alike(cell, one.cell, kind)]
         if near:
@@ -134,7 +139,7 @@ def expect(cell: Cell, work: float, measured: Sequence[Measured]) -> Expected | 
 
 
 def show(found: Sequence[Stale], console: Console) -> None:
-    """Print what `plan` found: cells by their cause, then stages."""
+    """Print what `plan` found: cells grouped by cause, then totals by stage."""
     if not found:
         console.print("Nothing is stale: dvc repro would run nothing.")
         return
@@ -153,14 +158,14 @@ def show(found: Sequence[Stale], console: Console) -> None:
     console.print()
     console.print(_table(widths, rows[:1], style="bold"), _table(widths, rows[1:]))
     console.print(
-        "\nHours and minutes of the trainings on this machine, one cell after another. ≈: from similar "
-        "trainings, or another machine; unknown: nothing similar is in the MLflow store; –: not measured, as "
-        "it does not train."
+        "\nHours and minutes of the trainings on this machine, one cell after another. ≈: estimated from "
+        "similar trainings or from another machine; unknown: the MLflow store has nothing similar; –: not "
+        "measured, since it does not train."
     )
 
 
 def _cause(stale: Stale) -> str:
-    """Why a job would run; of jobs before it only their stages."""
+    """Why a job would run; for the jobs before it, only their stages."""
     if not stale.why.startswith(AFTER):
         return stale.why
     jobs = stale.why.removeprefix(AFTER).split(", ")
@@ -168,7 +173,7 @@ def _cause(stale: Stale) -> str:
 
 
 def _names(job: Job) -> tuple[str, ...]:
-    """The cells of a job's row; a job of another pipeline has its name alone."""
+    """The table cells of a job's row; a job of another pipeline has only its name."""
     named = job.options
     taught = named.get("method") or named.get("variant", "")
     stage = job.stage if "dataset" in named else job.name
@@ -202,12 +207,12 @@ def _work(epochs: int, crop: Sequence[int], held_out: float) -> float:
 
 def _alike(one: Cell, other: Cell, kind: tuple[str, ...]) -> bool:
     if (one.student is None) != (other.student is None):
-        return False  # A teacher is no measure for a student.
+        return False  # The time of a teacher says nothing about a student.
     return all(getattr(one, name) == getattr(other, name) for name in kind)
 
 
 def _table(widths: Sequence[int], rows: Sequence[Sequence[str]], style: str = "") -> Table:
-    """Rows in columns of these widths, the last one to the right."""
+    """Rows in columns of these widths; the last column is aligned to the right."""
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 1, 0, 0))
     for place, width in enumerate(widths):
         last = place == len(widths) - 1
@@ -218,7 +223,7 @@ def _table(widths: Sequence[int], rows: Sequence[Sequence[str]], style: str = ""
 
 
 def _shown(jobs: Sequence[Stale]) -> str:
-    """Hours and minutes of some jobs: `≈` before them unless measured, `+ unknown` behind if some are."""
+    """Hours and minutes of some jobs; `≈` unless all are measured, `+ unknown` if some are unknown."""
     known = [stale.expected for stale in jobs if stale.expected]
     unknown = any(stale.expected is None and stale.job.stage in TRAINS for stale in jobs)
     if not known:

@@ -1,4 +1,4 @@
-"""All that is stale at once: what `dvc repro` does job by job, done side by side."""
+"""Runs stale jobs in parallel that `dvc repro` would run one after another."""
 
 import shlex
 import signal
@@ -19,15 +19,15 @@ from attnfd.sweep.graph import BusyError, Graph, Job
 POLL_SECONDS = 0.5
 BUSY_SECONDS = 2
 SHARED = ("dataset", "seed")
-"""Options that jobs must have in common for one command to do them with one teacher."""
+"""Options that must be equal for jobs that one command runs with one teacher."""
 TAUGHT = ("distill", "ablate", "tune")
 PARTLY = f"exit status {PartlyError.status}:"
 
 
 @dataclass
 class Outcome:
-    """What became of the jobs: those that ran, those that were up to date or in the run-cache, those that
-    failed and why, and those skipped with the failed job that they wait for.
+    """The results of the jobs: those that ran, those that were up to date or in the run-cache, those that
+    failed with the reason, and those that were skipped with the failed job that they depend on.
     """
 
     ran: list[str] = field(default_factory=list)
@@ -39,17 +39,17 @@ class Outcome:
 def sweep(
     graph: Graph, runner: Engine, console: Console, students_per_teacher: int = 1, *, wait: bool = False
 ) -> Outcome:
-    """Run what is stale in a graph, each job when all that it waits for is done.
+    """Run the stale jobs of a graph, each as soon as all jobs that it depends on are done.
 
-    Staleness is judged when a job's turn comes, as DVC does: where an upstream job gives the same outs again,
-    what follows stays. A job is recorded as soon as its command has ended, so that an interrupted sweep goes
-    on where it was; a failed one stops its dependents and nothing else.
+    As in DVC, a job is checked when its turn comes: if the upstream jobs produce the same outs as before, it
+    does not run. A job is recorded as soon as its command has ended, so an interrupted sweep can resume. If a
+    job fails, only the jobs that depend on it are skipped.
 
-    Up to `students_per_teacher` jobs of one stage, dataset and seed that are ready at the same time are run
-    by one command, see `stages/distill.py`.
+    One command runs up to `students_per_teacher` jobs that have the same stage, dataset and seed and are
+    ready at the same time, see `stages/distill.py`.
 
     Args:
-        wait: for a job whose files another run is at work on; else it has failed.
+        wait: wait if another run uses a job's files; if false, the job fails.
     """
     with Board(console, len(graph.jobs)) as board, _interruptible():
         walk = Walk(graph, runner, board, students_per_teacher, wait=wait)
@@ -63,7 +63,7 @@ def sweep(
 
 
 class Walk:
-    """The way through a graph, a `step` at a time."""
+    """Goes through a graph, one `step` at a time."""
 
     def __init__(
         self, graph: Graph, runner: Engine, board: Board, students_per_teacher: int, *, wait: bool
@@ -77,23 +77,23 @@ class Walk:
         self._said = ""
         self._waiting = dict(graph.jobs)
         self._done: set[str] = set()
-        self._running: dict[str, list[Job]] = {}  # By the first of those that one command does.
-        # Jobs without results, each with the failed job that is the cause.
+        self._running: dict[str, list[Job]] = {}  # By the first job of each command.
+        # Jobs without results, each with the failed job that caused it.
         self._cause: dict[str, str] = {}
 
     def step(self) -> bool:
-        """Start what can start, record what has ended; whether anything is left."""
+        """Start the jobs that can start, record those that have ended. Returns whether any are left."""
         self._start_ready()
         if self._running:
             for name, reason in self._runner.wait(POLL_SECONDS).items():
                 self._end(name, reason)
             self._board.update()
-        elif self._waiting:  # For another run.
+        elif self._waiting:  # They wait for another run.
             time.sleep(BUSY_SECONDS)
         return bool(self._waiting or self._running)
 
     def release(self) -> None:
-        """Give up on what still runs."""
+        """Unlock the files of the jobs that still run."""
         for jobs in self._running.values():
             for job in jobs:
                 self._graph.release(job.name)
@@ -102,7 +102,7 @@ class Walk:
         for name, job in list(self._waiting.items()):
             if len(self._running) == self._runner.jobs:
                 return
-            if name not in self._waiting:  # Started with one before it.
+            if name not in self._waiting:  # It was started together with an earlier job.
                 continue
             if causes := [self._cause[needed] for needed in job.upstream if needed in self._cause]:
                 del self._waiting[name]
@@ -115,7 +115,7 @@ class Walk:
         return self._done.issuperset(job.upstream)
 
     def _companions(self, first: Job) -> Iterator[Job]:
-        """Jobs that are to run by the same command as this one."""
+        """Other jobs for the same command."""
         if first.stage not in TAUGHT:
             return
         room = self._students_per_teacher - 1
@@ -125,7 +125,7 @@ class Walk:
                 yield job
 
     def _must_run(self, job: Job) -> bool:
-        """Take a job off those that wait; whether its command has to run."""
+        """Remove a job from the waiting ones. Returns whether its command must run."""
         try:
             must_run = self._graph.start(job.name)
         except UserError as error:
@@ -152,7 +152,7 @@ class Walk:
         self._runner.submit(name, task)
         self._running[name] = jobs
         for job in jobs:
-            if job.name != name:  # Where one looks for a job's log there shall be one.
+            if job.name != name:  # Every job needs a log under its own name.
                 log.parent.mkdir(parents=True, exist_ok=True)
                 logfile(job.name).symlink_to(log)
             self._board.start(job.name, log)
@@ -160,7 +160,7 @@ class Walk:
     def _end(self, name: str, reason: str) -> None:
         for job in self._running.pop(name):
             try:
-                # Of several trainings some can fail; those that did have no outs.
+                # If only some of several trainings failed, those have no outs.
                 if reason and not (reason.startswith(PARTLY) and self._graph.has_outs(job.name)):
                     self._graph.release(job.name)
                     raise UserError(reason)
@@ -188,7 +188,7 @@ def _kin(job: Job) -> tuple[str, ...]:
 
 
 def _command(jobs: list[Job]) -> str:
-    """The first job's command, with what the others have of their own as further options.
+    """The first job's command, with the options of the other jobs that differ added to it.
 
     Example:
         >>> one, other = "attnfd distill --student a --seed 0", "attnfd distill --student b --seed 0"
@@ -206,19 +206,19 @@ def _command(jobs: list[Job]) -> str:
 
 
 def show(outcome: Outcome, console: Console) -> None:
-    """Say what ran, and list what did not."""
+    """Print what ran, and list what failed or was skipped."""
     console.print(f"{len(outcome.ran)} cells ran, {len(outcome.fresh)} were up to date or in the run-cache")
     for name, reason in outcome.failed.items():
         console.print(f"[bold red]failed:[/] {name}: {escape(reason)}")
         if (log := logfile(name)).exists():
             console.print(f"  {log}", markup=False)
     for name, cause in outcome.skipped.items():
-        console.print(f"[yellow]skipped:[/] {name}: waits for {cause}")
+        console.print(f"[yellow]skipped:[/] {name}: depends on {cause}")
 
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """Take `kill` for Ctrl-C, which the jobs are told of."""
+    """Handle `kill` like Ctrl-C, so that the jobs are interrupted, too."""
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield

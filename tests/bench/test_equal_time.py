@@ -60,7 +60,7 @@ def test_written_students_train_in_the_longest_time(tmp_path: Path, monkeypatch:
     console = Console(file=io.StringIO(), width=200)
     equal_time.write("shapes", found, console)
     text = console.file.getvalue()
-    assert "add to run.students: resnet18_equal_time" in text
+    assert "add these to run.students: resnet18_equal_time" in text
     params = load_params()
     student = params.student("resnet18_equal_time")
     assert student.epochs == {"shapes": {"none": 180, "kd": 120, "attnfd": 60}}

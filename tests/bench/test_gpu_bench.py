@@ -66,7 +66,7 @@ def test_a_part_that_fails_costs_no_other(tmp_path: Path, monkeypatch: pytest.Mo
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_without_a_gpu_it_says_how_to_rehearse(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no GPU is visible here; allowed: --rehearse"):
+    with pytest.raises(UserError, match="no GPU is visible; allowed: --rehearse"):
         gpu.gpu(rehearse=False, json_file=tmp_path / "a", markdown=tmp_path / "b")
 
 

@@ -775,7 +775,7 @@ DATA_CASES = {
             params(recipes={"mine": {"prepare": {"bits": 8}}}),
             lambda: deep_image(MINE / "images/1.jpg", 300, (6, 8)),
         ),
-        ("images/1.jpg: values are larger than 255", "prepare.bits"),
+        ("images/1.jpg: has values above 255", "prepare.bits"),
     ),
     "bits that are none": Case(
         OWN, params(recipes={"mine": {"prepare": {"bits": 10}}}), ("prepare.bits: found 10", "8, 12 or 16")
@@ -872,16 +872,16 @@ DATA_CASES = {
     "names shifted by one": Case(
         OWN,
         text(MINE / "classes.yaml", b"classes: {ground: 0, cat: 10, dog: 20, cow: 30}"),
-        ("no mask has a pixel of class cow (30)", "contain 0, 10, 20", "shifted by one", "take it out"),
+        ("no mask has a pixel of class cow (30)", "contain 0, 10, 20", "shifted by one", "remove it from"),
     ),
     "masks of nothing but ground": Case(
-        OWN, masks_of(0), ("no mask has a pixel of 2 classes: cat (10), dog (20)", "take them out")
+        OWN, masks_of(0), ("no mask has a pixel of 2 classes: cat (10), dog (20)", "remove them from")
     ),
     "masks of nothing but void": Case(OWN, masks_of(255), ("3 classes: ground (0)", "masks contain 255.")),
     "a split of one class": Case(
         OWN,
         both(text(MINE / "val.txt", b"0\n"), text(MINE / "train.txt", b"1\n2\n3\n")),
-        ("mine: split val: its masks show nothing but ground", "two classes", "other classes into it"),
+        ("mine: split val: its masks contain only ground", "two classes", "other classes to it"),
     ),
     "colours for classes of numbers": Case(
         OWN,
@@ -899,7 +899,7 @@ DATA_CASES = {
     "a share beside lists": Case(
         OWN,
         params(recipes={"mine": {"prepare": {"val": 0.2}}}),
-        ("found train.txt and val.txt", "prepare.val: 0.2", "one of both"),
+        ("found train.txt and val.txt", "prepare.val: 0.2", "one of the two"),
     ),
     "a list with the folder's name": Case(
         OWN, text(MINE / "val.txt", b"images/4.jpg\n"), ("line 1: found 'images/4.jpg'", "such as 4")
@@ -907,7 +907,7 @@ DATA_CASES = {
     "a list of images and masks": Case(
         OWN,
         text(MINE / "val.txt", b"/Set/4.jpg /Set/4.png\n"),
-        ("line 1: found '/Set/4.jpg /Set/4.png'", "one image a line", "such as 4"),
+        ("line 1: found '/Set/4.jpg /Set/4.png'", "one image per line", "such as 4"),
     ),
     "a table for a file of classes": Case(
         OWN, text(MINE / "classes.yaml", b"Pixel Value, Class\n"), ("no `classes`", "{ground: 0, cat: 1}")
@@ -1147,7 +1147,7 @@ PRODUCT_CASES = {
         PREDICT.format("datasets/camvid/val"), trap_with_its_card(STUDENT), ("model.safetensors", "replace")
     ),
     "no model to predict": Case(
-        "predict shapes/none x.png --out p", nothing, ("shapes/none: no model there",)
+        "predict shapes/none x.png --out p", nothing, ("shapes/none: found no model",)
     ),
     "nothing to compare": Case("compare shapes/a shapes/b", nothing, ("results", "dvc repro")),
 }

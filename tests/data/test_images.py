@@ -200,7 +200,7 @@ def test_a_file_of_another_format_is_refused_whatever_its_name(
     for name in ("eps.png", "eps.eps"):
         eps = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 40 40\n%%EndComments\nshowpage\n%%EOF\n"
         (tmp_path / name).write_bytes(eps)
-        with pytest.raises(ValueError, match=r"of no known format.* allowed: BMP, GIF, JPEG, PNG"):
+        with pytest.raises(ValueError, match=r"its format is unknown.* allowed: BMP, GIF, JPEG, PNG"):
             decode(tmp_path / name)
     assert not started.exists()
 

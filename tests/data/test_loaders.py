@@ -180,7 +180,7 @@ def test_a_training_without_a_batch_of_two_is_refused(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     tiny = prepared_tree(tmp_path / "tiny", {"train": SIZES[:images], "val": SIZES[:1]})
-    with pytest.raises(UserError, match="at least 2 of both"):
+    with pytest.raises(UserError, match="at least 2 of each"):
         train_loader(tiny, training(batch_size=batch_size), 0, device=CPU)
 
 
@@ -211,6 +211,6 @@ def test_one_image_a_process_needs_synchronised_bn(monkeypatch: pytest.MonkeyPat
     assert loaders._least(training(batch_size=2, sync_bn=True), 10, "tiny") == 2
     with pytest.raises(
         UserError,
-        match=r"^training.batch_size: found 2 for 2 processes, .*sync_bn: false; allowed: 4 or more",
+        match=r"^training.batch_size: found 2 for 2 processes .*sync_bn: false; allowed: 4 or more",
     ):
         loaders._least(training(batch_size=2, sync_bn=False), 10, "tiny")

@@ -99,7 +99,7 @@ def test_card_says_what_goes_in_and_comes_out(exported: Path, model: Model) -> N
 def test_what_is_there_is_kept_unless_told_otherwise(exported: Path, model: Model, photos: str) -> None:
     kind = next(kind for kind, suffix in export.SUFFIX.items() if suffix == exported.suffix)
     before = exported.stat().st_mtime_ns
-    with pytest.raises(UserError, match=r"is there already; .*--overwrite"):
+    with pytest.raises(UserError, match=r"already exists; .*--overwrite"):
         export.export(model, kind, exported, images=[photos], overwrite=False)
     assert exported.stat().st_mtime_ns == before
 
@@ -160,7 +160,7 @@ def test_images_to_compare_on_are_scaled_as_in_the_training(
 def test_small_and_unreadable_images_are_no_comparison(model: Model, tmp_path: Path) -> None:
     small = tmp_path / "small.png"
     Image.new("RGB", (16, 40)).save(small)
-    with pytest.raises(UserError, match=r"small\.png: found 40×16 pixels; allowed: 17"):
+    with pytest.raises(UserError, match=r"small\.png: found 40×16 pixels; allowed: sides of 17"):
         export.export(model, "onnx", tmp_path / "a.onnx", images=[str(small)], overwrite=False)
     small.write_bytes(b"no image")
     with pytest.raises(UserError, match=r"small\.png: cannot be read"):

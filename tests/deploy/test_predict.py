@@ -147,7 +147,7 @@ def test_what_is_there_is_kept_unless_told_otherwise(colours: Model) -> None:
     run(colours, write("a.png"))
     before = Path("out/classes/a.png").read_bytes()
     write("a.png", PIXELS[::-1].copy())
-    with pytest.raises(UserError, match=r"out: is there already; .*--overwrite"):
+    with pytest.raises(UserError, match=r"out: already exists; .*--overwrite"):
         run(colours, "a.png")
     assert Path("out/classes/a.png").read_bytes() == before
     run(colours, "a.png", overwrite=True)
@@ -156,7 +156,7 @@ def test_what_is_there_is_kept_unless_told_otherwise(colours: Model) -> None:
 
 def test_a_file_is_no_folder_to_write_to(colours: Model) -> None:
     Path("out").write_text("mine")
-    with pytest.raises(UserError, match="out: is there already"):
+    with pytest.raises(UserError, match="out: already exists"):
         run(colours, write("a.png"), overwrite=True)
     assert Path("out").read_text() == "mine"
 
@@ -186,7 +186,7 @@ def test_unreadable_images_are_told_and_the_others_done(
         (("nowhere",), "nowhere: not found"),
         (("*.tif",), r"\*\.tif: found no images"),
         (("empty",), "empty: found no images"),
-        (("in/a.png", "in/a.jpg"), r"in/a\.png, in/a\.jpg: have one name"),
+        (("in/a.png", "in/a.jpg"), r"in/a\.png, in/a\.jpg: their outputs would have one name"),
     ],
 )
 def test_bad_sources_are_refused_before_anything_is_written(
@@ -226,7 +226,7 @@ def test_files_that_are_not_read_are_counted_and_named(
     (folder / "in/loop").symlink_to(folder / "in")
     assert run(colours, "in") == 1
     assert warnings(caplog) == [
-        "files that are not read: 2 .heic, 1 .mp4, 1 broken or endless link; in/b.heic for one"
+        "files that are not read: 2 .heic, 1 .mp4, 1 broken or endless link, such as in/b.heic"
     ]
 
 
@@ -240,7 +240,7 @@ def test_own_outputs_are_no_files_that_are_not_read(colours: Model, caplog: pyte
 def test_what_is_there_is_named_where_nothing_can_be_read(colours: Model, folder: Path) -> None:
     (folder / "in").mkdir()
     (folder / "in/a.heic").write_bytes(b"")
-    with pytest.raises(UserError, match=r"in: found no images \(1 \.heic; in/a\.heic for one\); allowed"):
+    with pytest.raises(UserError, match=r"in: found no images \(1 \.heic, such as in/a\.heic\); allowed"):
         run(colours, "in")
 
 
@@ -248,11 +248,11 @@ def test_several_frames_are_told_and_left_out(colours: Model, caplog: pytest.Log
     write("in/a.png")
     frame = Image.fromarray(PIXELS)
     frame.save("in/b.gif", save_all=True, append_images=[frame.rotate(180)])
-    with pytest.raises(UserError, match=r"1 of 2 images cannot be read, in/b\.gif"):
+    with pytest.raises(UserError, match=r"1 of 2 images cannot be read, such as in/b\.gif"):
         run(colours, "in")
     assert warnings(caplog) == [
-        "in/b.gif: cannot be read (found 2 pages or frames; allowed: one; save the one that counts by "
-        "itself); left out"
+        "in/b.gif: cannot be read (found 2 pages or frames; allowed: one; save the one that you want as "
+        "its own file); left out"
     ]
 
 
@@ -273,7 +273,7 @@ def test_deep_images_are_scaled_as_in_the_training(colours: Model, caplog: pytes
     assert warnings(caplog) == []
 
 
-@pytest.mark.parametrize(("depth", "why"), [(None, "since its training had"), (TWELVE, "as in its training")])
+@pytest.mark.parametrize(("depth", "why"), [(None, "since it was trained"), (TWELVE, "as in its training")])
 def test_deep_images_that_come_out_dark_are_told(
     colours: Model, caplog: pytest.LogCaptureFixture, depth: Depth | None, why: str
 ) -> None:
@@ -283,7 +283,7 @@ def test_deep_images_that_come_out_dark_are_told(
     run(deep(colours, depth), "in")
     (line,) = warnings(caplog)
     high = 65535 if depth is None else 4095
-    assert f"a.png for one: the model reads values 0 to {high}, {why}" in line
+    assert f"such as a.png: the model reads values 0 to {high}, {why}" in line
 
 
 def test_a_deep_image_beyond_the_training_is_refused(
@@ -292,7 +292,7 @@ def test_a_deep_image_beyond_the_training_is_refused(
     write("a.png", np.array([[0, 5000]], dtype=np.uint16))
     with pytest.raises(UserError, match="nothing was written"):
         run(deep(colours, TWELVE), "a.png")
-    assert "values up to 5000; allowed: 0 to 4095, as its dataset has them" in warnings(caplog)[0]
+    assert "values up to 5000; allowed: 0 to 4095, the range of its dataset" in warnings(caplog)[0]
 
 
 def test_a_deep_image_that_would_turn_black_is_refused(
@@ -300,7 +300,7 @@ def test_a_deep_image_that_would_turn_black_is_refused(
 ) -> None:
     write("a.tif", np.arange(256, dtype=np.int32).reshape(16, 16))
     write("b.png", np.zeros((4, 4, 3), dtype=np.uint8))  # a valid image that is all black
-    with pytest.raises(UserError, match=r"1 of 2 images cannot be read, a\.tif"):
+    with pytest.raises(UserError, match=r"1 of 2 images cannot be read, such as a\.tif"):
         run(colours, "a.tif", "b.png")
     assert "a.tif: cannot be read (values 0 to 255 become one grey level); left out" in warnings(caplog)
 
@@ -308,7 +308,7 @@ def test_a_deep_image_that_would_turn_black_is_refused(
 def test_a_band_that_is_not_read_is_warned_of(colours: Model, caplog: pytest.LogCaptureFixture) -> None:
     alpha = np.dstack([PIXELS, np.array([[9, 255, 255]] * 2, np.uint8)])
     run(colours, write("in/a.png"), write("in/b.png", alpha))
-    assert "1 images have a band that is not read, b.png for one" in warnings(caplog)
+    assert "1 images have a band that is not read, such as b.png" in warnings(caplog)
     with Image.open("out/classes/b.png") as image:
         np.testing.assert_array_equal(np.array(image), MAP)
 
@@ -318,7 +318,7 @@ def test_names_that_differ_only_in_capitals_are_warned_of(
 ) -> None:
     assert run(colours, write("in/Yard.png"), write("in/yard.png"), write("in/b.png")) == 3
     (line,) = warnings(caplog)
-    assert line.startswith("names that differ only in capitals: 2 images, Yard.png and yard.png for two; on")
+    assert line.startswith("names that differ only in capitals: 2 images, such as Yard.png and yard.png; on")
 
 
 def test_large_images_are_segmented_in_tiles(colours: Model, capsys: pytest.CaptureFixture[str]) -> None:
@@ -356,7 +356,7 @@ def test_label_ids_are_refused_for_other_classes(colours: Model, classes: tuple[
     model = replace(colours, legend=LEGEND.model_copy(update={"classes": classes}))
     with pytest.raises(UserError, match=r"--cityscapes-ids: found colours, .* allowed: .* 19") as refused:
         run(model, write("a.png"), cityscapes_ids=True)
-    assert f"which knows the {len(classes)} classes of tiny" in str(refused.value)
+    assert f"which has the {len(classes)} classes of tiny" in str(refused.value)
     assert not Path("out").exists()
 
 
@@ -462,7 +462,7 @@ def test_the_command_writes_label_ids(folder: Path, monkeypatch: pytest.MonkeyPa
         (["--scales", "nan"], "error: --scales: found nan; allowed"),
         (
             ["--cityscapes-ids"],
-            "error: --cityscapes-ids: found model, which knows the 3 classes of tiny;",
+            "error: --cityscapes-ids: found model, which has the 3 classes of tiny;",
         ),
     ],
 )

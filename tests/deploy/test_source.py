@@ -88,7 +88,7 @@ def test_model_far_from_its_results(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("tiny/mobilenetv2/kd/1", ("tiny/mobilenetv2/kd/1: no model there", "models:/<name>@<alias>")),
+        ("tiny/mobilenetv2/kd/1", ("tiny/mobilenetv2/kd/1: found no model", "models:/<name>@<alias>")),
         ("attnfd-tiny", ("attnfd-tiny: no such folder", "mlflow.db", "dvc repro")),
         ("0" * 32, ("no such folder", "mlflow.db")),
     ],
@@ -108,7 +108,7 @@ def test_no_such_model(
     ("changes", "message"),
     [
         ({"classes": None}, "classes"),
-        ({"classes": ["red", "green"]}, "found 2 classes and 3 colours; allowed: 3 of both"),
+        ({"classes": ["red", "green"]}, "found 2 classes and 3 colours; allowed: 3 of each"),
         ({"palette": [[1, 2]] * 3}, r"card\.json\.palette\.0"),
     ],
 )
@@ -123,7 +123,7 @@ def test_card_of_an_older_version(tmp_path: Path) -> None:
     card = save(tmp_path) / "card.json"
     content = json.loads(card.read_text())
     card.write_text(json.dumps({key: content[key] for key in ("architecture", "frozen", "sha256")}))
-    with pytest.raises(UserError, match=r"classes, dataset, mean, palette, std: missing, .*dvc repro"):
+    with pytest.raises(UserError, match=r"classes, dataset, mean, palette, std: missing; .*dvc repro"):
         open_model(str(tmp_path))
 
 

@@ -154,7 +154,7 @@ def test_memory_with_views_and_probabilities_is_bounded_as_it_was_said() -> None
     said = memory(net, 3, tiles, *size, probabilities=True)
     assert said > memory(network(), 3, tiles, *size, probabilities=True) > memory(network(), 3, tiles, *size)
     line = describe(net, 3, tiles, [size], probabilities=True)
-    assert f"about {said / 2**30:.1f} GiB of memory are needed" in line
+    assert f"it needs about {said / 2**30:.1f} GiB of memory" in line
     segment(net, blank(320, 330), tiles, probabilities=True)  # memory that libraries allocate once
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     segment(net, blank(*size), tiles, probabilities=True)

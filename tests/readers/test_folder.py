@@ -135,7 +135,7 @@ def test_unknown_colours_are_named_and_a_flood_of_them_is_cut(root: Path) -> Non
 def test_numbers_of_objects_are_asked_about(root: Path) -> None:
     write(root / "masks/0.png", Image.fromarray(np.arange(48).reshape(6, 8).astype(np.uint8) % 5))
     with pytest.raises(
-        UserError, match=r"found labels \[1, 2, 3, 4\]; allowed: 0, 10, 20, 255; do the values num"
+        UserError, match=r"found labels \[1, 2, 3, 4\]; allowed: 0, 10, 20, 255; are the values num"
     ):
         prepared(root)
 
@@ -192,7 +192,7 @@ def test_a_list_of_test_images_is_read(root: Path) -> None:
 def test_a_list_of_no_test_images_is_refused(root: Path) -> None:
     (root / "train.txt").write_text("0\n1\n2\n")
     (root / "test.txt").write_text("\n")
-    with pytest.raises(UserError, match=r"split test: found no image among .*or take the split away"):
+    with pytest.raises(UserError, match=r"split test: found no image among .*or remove the split"):
         prepared(root)
 
 
@@ -304,7 +304,7 @@ def test_a_duplicate_in_both_splits_is_refused(root: Path) -> None:
         ),
         (
             lambda root: [path.rename(path.with_suffix(".json")) for path in root.glob("masks/*")],
-            r"masks: contains 6 × .json; .*; an export of polygons becomes masks by attnfd data import",
+            r"masks: contains 6 × .json; .*; attnfd data import makes masks from exported polygons",
         ),
         (
             lambda root: [path.rename(path.with_suffix(".heic")) for path in root.glob("images/*")],
@@ -334,19 +334,19 @@ def test_a_duplicate_in_both_splits_is_refused(root: Path) -> None:
                 (root / "masks/3.png").rename(root / "masks/cafe\u0301.png"),
                 (root / "train.txt").write_text("0\ncaf\u00e9\n"),
             ],
-            r"such as caf. \(there is cafe., which differs in case or in the form of its Unicode: rename",
+            r"such as caf. \(there is cafe., which differs in capitals or in its Unicode form: rename",
         ),
         (
             lambda root: (root / "val.txt").write_text("images/4.jpg\n"),
-            r"line 1: found 'images/4.jpg'; allowed: one image a line, .* relative to .*images, such as 4$",
+            r"line 1: found 'images/4.jpg'; allowed: one image per line, .* relative to .*images, such as 4$",
         ),
         (
             lambda root: (root / "val.txt").write_text(f"{root}/images/5.jpg\n"),
-            r"line 1: found '/.*/images/5.jpg'; allowed: one image a line, .* such as 5$",
+            r"line 1: found '/.*/images/5.jpg'; allowed: one image per line, .* such as 5$",
         ),
         (
             lambda root: (root / "val.txt").write_text("/Set/val/5.jpg /Set/valannot/5.png\n"),
-            r"line 1: found '/Set/val/5.jpg /Set/valannot/5.png'; allowed: one image a line, .* such as 5$",
+            r"line 1: found '/Set/val/5.jpg /Set/valannot/5.png'; allowed: one image per line, .* such as 5$",
         ),
         (
             lambda root: (root / "classes.yaml").write_text("Pixel Value, Class\n0, ground\n"),
@@ -361,7 +361,7 @@ def test_a_duplicate_in_both_splits_is_refused(root: Path) -> None:
         ),
         (
             lambda root: [(root / "train.txt").write_text("0\n"), (root / "val.txt").write_text("")],
-            r"split val: found no image among the 1 of .*; at least one is needed: list some for it",
+            r"split val: found no image among the 1 of .*; allowed: one or more: list some for it",
         ),
         (lambda root: (root / "val.txt").unlink(), r"val.txt: not found; .*prepare.val"),
         (lambda root: (root / "val.txt").write_text("4\nnine\n"), r"val.txt, line 2: found 'nine'; allowed"),
@@ -393,9 +393,9 @@ def test_what_does_not_hold_is_told_in_one_line(root: Path, change: Any, message
         ({"classes": {"a": 0, "b": True}}, r"classes.b: found True"),
         ({"classes": {"a": [0, 0], "b": 1}}, r"classes.a: found \[0, 0\]"),
         ({"classes": {"a": 0, "b": [0, 0, 1]}}, r"classes: found numbers and colours"),
-        ({"classes": {"a": 0, "b": 1}, "void": [1]}, r"void.0: found 1, which is taken"),
+        ({"classes": {"a": 0, "b": 1}, "void": [1]}, r"void.0: found 1, which is used already"),
         ({"classes": {"a": 0, "split": 1}}, r"classes.split: has the name of an index column"),
-        ({"void": [3]}, r"void: found \[3\]; allowed: nothing, since classes.yaml says it"),
+        ({"void": [3]}, r"void: found \[3\]; allowed: nothing; write void into classes.yaml"),
         ({"val": 1.5}, r"prepare.val: found 1.5; allowed: less than 1"),
         ({"ratio": 0.5}, r"prepare.ratio: unknown key"),
         (
@@ -477,7 +477,7 @@ def test_links_that_have_no_end_are_cut_and_named(root: Path) -> None:
     found = prepared(root, val=0.3)
     assert sorted(ids(found, "train") + ids(found, "val")) == list("012345")
     (line,) = warnings()
-    assert line == "Files that are not read: 5 broken or endless link; images/below/back for one."
+    assert line == "Files that are not read: 5 broken or endless link, such as images/below/back."
 
 
 def test_a_broken_link_to_an_image_is_a_fault(root: Path) -> None:
@@ -494,13 +494,13 @@ def test_files_that_are_not_read_are_counted_and_named(root: Path) -> None:
     prepared(root)
     images, masks = warnings()
     assert images.startswith("Files that are not read: 2 .heic, 1 .avif, 1 .mp4, ")
-    assert images.endswith(", …; images/a.heic for one.")
-    assert masks == "Files that are not read: 1 .npy; masks/a.npy for one."
+    assert images.endswith(", …, such as images/a.heic.")
+    assert masks == "Files that are not read: 1 .npy, such as masks/a.npy."
 
 
 def test_images_that_no_list_names_are_counted_and_named(root: Path) -> None:
     (root / "train.txt").write_text("0\n2\n")
-    line = "Images that no list names: 2, images/1.jpg for one."
+    line = "Images that no list names: 2, such as images/1.jpg."
     prepared(root)
     assert line in read_warnings(paths.prepared("mine"))
     (root / "train.txt").write_text("0\n1\n2\n3\n")
@@ -513,7 +513,7 @@ def test_masks_without_an_image_are_counted_and_named(root: Path) -> None:
         (root / f"images/{number}.jpg").unlink()
     (root / "train.txt").write_text("0\n2\n")
     prepared(root)
-    assert warnings() == ["Masks without an image: 2, masks/1.png for one."]
+    assert warnings() == ["Masks without an image: 2, such as masks/1.png."]
 
 
 def test_images_that_no_list_names_have_no_lone_mask(root: Path) -> None:

@@ -89,7 +89,7 @@ def test_cityscapes_in_its_seven_categories() -> None:
         ({"classes": {"a": "catt", "b": "rest"}}, "prepare.classes.a: unknown name 'catt'; did you mean 'cat'"),
         ({"classes": {"a": "cat", "b": ["cat", "dog"]}, "void": "rest"}, "found cat twice"),
         ({"classes": {"a": "rest"}}, "found a; allowed: two classes or more"),
-        ({"classes": {"void": "cat", "b": "rest"}}, "found void; allowed: two classes or more, none with the name"),
+        ({"classes": {"void": "cat", "b": "rest"}}, "found void; allowed: two classes or more, none of which has the name"),
         ({"classes": {"a": "rest", "b": "cat"}, "void": "rest"}, "prepare.void: found rest, as in prepare.classes.a"),
         ({"classes": {"a": [], "b": "rest"}}, "prepare.classes.a: found no class"),
         ({"void": ["dogg"]}, "prepare.void: unknown name 'dogg'"),

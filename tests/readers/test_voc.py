@@ -79,7 +79,7 @@ def test_matlab_masks_of_sbd_are_read(tmp_path: Path) -> None:
 def test_a_broken_matlab_mask_is_a_fault_of_that_file(root: Path) -> None:
     path = sbd_tree(root) / "benchmark_RELEASE/dataset/cls/2008_000001.mat"
     path.write_bytes(path.read_bytes()[:150])
-    with pytest.raises(UserError, match=r"cls/2008_000001.mat: no readable mask \(no mask of SBD"):
+    with pytest.raises(UserError, match=r"cls/2008_000001.mat: no readable mask \(not a mask of SBD"):
         prepared(root, sbd=True)
 
 

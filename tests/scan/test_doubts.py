@@ -24,7 +24,7 @@ def test_classes_that_a_split_lacks(tmp_path: Path) -> None:
     root = folder(tmp_path / "lacking", masks, val=["8", "9"])
     classes = {"ground": 0, "cat": 1, "dog": 2, "chair": 3, "sofa": 4}
     assert prepared(root, classes=classes)[1] == [
-        "Only the split val has pixels of 2 classes: chair, sofa: no training shows them to a network.",
+        "Only the split val has pixels of 2 classes: chair, sofa. No network is trained on them.",
         "The split val has no pixel of class dog.",
     ]
 
@@ -34,7 +34,7 @@ def test_more_void_than_not(tmp_path: Path) -> None:
     masks |= {name: mask(0, 1, 255, 255) for name in ("8", "9")}  # a half is not more than a half
     root = folder(tmp_path / "void", masks, val=["8", "9"])
     assert prepared(root, classes=TWO)[1] == [
-        "Of the pixels of the split train, 60.00 % are void: they count nowhere."
+        "Of the pixels of the split train, 60.00 % are void: they are ignored."
     ]
 
 
@@ -64,8 +64,8 @@ def test_copies_of_one_original_on_both_sides_of_a_list(tmp_path: Path) -> None:
     root = folder(tmp_path / "copies", {name: mask(0, 1) for name in names}, val=names[8:])
     (warning,) = prepared(root, classes=TWO)[1]
     assert warning == (
-        f"Copies of a training image's original, by name: 1 of the 4 images in the split val, such as "
-        f"images/{names[8]}.png (beside images/{names[7]}.png). The scores will be too good."
+        "Copies of the same original as a training image, by name: 1 of the 4 images in the split val, such "
+        f"as images/{names[8]}.png (and images/{names[7]}.png). The scores will be too high."
     )
 
 
@@ -81,7 +81,7 @@ def test_names_that_differ_only_in_capitals_or_in_the_form_of_an_accent(tmp_path
     (line,) = prepared(root, classes=TWO, val=0.2)[1]
     assert line == (
         "Names that differ only in capitals, or in how an accent is stored: 4 images, such as "
-        "images/Street.png and images/street.png. On a disk that does not tell them apart they are one."
+        "images/Street.png and images/street.png. On a disk that ignores this, they are one file."
     )
 
 
@@ -103,7 +103,7 @@ def test_lookalikes_across_the_splits(tmp_path: Path, change: Callable[[Image.Im
     root = folder(tmp_path / "alike", {name: mask(0, 1) for name in NAMES}, images, ["6", "7", "8", "9"])
     (warning,) = prepared(root, classes=TWO)[1]
     assert warning.startswith(
-        "Almost like a training image: 3 of the 4 images in the split val, such as images/"
+        "Almost equal to a training image: 3 of the 4 images in the split val, such as images/"
     )
     pairs = [f"images/{number + 7}.png (like images/{number}.png)" for number in range(3)]
     assert sum(pair in warning for pair in pairs) == 2

@@ -46,13 +46,13 @@ def test_numbers_of_objects_in_place_of_classes(tmp_path: Path) -> None:
     message = refused(root, classes={f"class{value}": value for value in range(21)}, val=0.2)
     assert "no mask has a pixel of 15 classes: class6 (6), class7 (7)" in message
     assert "(15 in all). The masks contain 0 to 5." in message
-    assert "Do the values number the objects of an image (instances)?" in message
+    assert "Are the values numbers of the objects in an image (instances)?" in message
 
 
 def test_a_class_in_the_middle_is_the_users_to_take_out(tmp_path: Path) -> None:
     root = folder(tmp_path / "gap", {str(number): mask(0, 2) for number in range(10)})
     message = refused(root, classes={"ground": 0, "cat": 1, "dog": 2}, val=0.2)
-    assert message.endswith("The masks contain 0, 2. Take it out of the classes, or add images with it")
+    assert message.endswith("The masks contain 0, 2. Remove it from the classes, or add images with it")
 
 
 def test_colours_have_no_neighbours(tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_colours_have_no_neighbours(tmp_path: Path) -> None:
         (tmp_path / f"two/{split}.txt").write_text(f"{number}\n")
     colours = {"ground": [0, 0, 0], "cat": [7, 7, 7], "dog": [9, 9, 9]}
     message = refused(tmp_path / "two", classes=colours)
-    assert "class dog (#090909). The masks contain #000000, #070707. Take it out" in message
+    assert "class dog (#090909). The masks contain #000000, #070707. Remove it from" in message
 
 
 @pytest.mark.parametrize(
@@ -73,13 +73,13 @@ def test_colours_have_no_neighbours(tmp_path: Path) -> None:
 def test_a_split_of_one_class(tmp_path: Path, val: list[str], split: str) -> None:
     masks = {str(number): mask(0) if number < 2 else mask(0, 1) for number in range(10)}
     message = refused(folder(tmp_path / "one", masks, val=val), classes={"ground": 0, "cat": 1})
-    assert f"split {split}: its masks show nothing but ground; allowed: two classes or more" in message
+    assert f"split {split}: its masks contain only ground; allowed: two classes or more" in message
 
 
 def test_a_split_of_void(tmp_path: Path) -> None:
     masks = {str(number): mask(255) if number < 2 else mask(0, 1) for number in range(10)}
     message = refused(folder(tmp_path / "void", masks, val=["0", "1"]), classes={"ground": 0, "cat": 1})
-    assert "split val: its masks show nothing but void; 255 is void unless a class has it" in message
+    assert "split val: its masks contain only void; 255 is void unless a class has it" in message
 
 
 def test_a_part_of_a_published_dataset_may_lack_classes(tmp_path: Path) -> None:

@@ -230,7 +230,7 @@ def test_values_beyond_the_bits_are_refused(root: Path) -> None:
     deep(root, 300)
     (fault,) = refused(root, bits=8)
     assert fault.startswith("images/0.png, images/1.png,")
-    assert "images/5.png: values are larger than 255, which prepare.bits allows" in fault
+    assert "images/5.png: has values above 255, the limit of prepare.bits" in fault
 
 
 def test_percentiles_are_those_of_the_training_pixels(root: Path) -> None:

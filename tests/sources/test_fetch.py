@@ -120,7 +120,7 @@ def test_what_is_there_is_not_fetched_again(
 ) -> None:
     publish(server, monkeypatch, tar(("VOCdevkit/a", b"a")))
     fetch.fetch("voc", tmp_path)
-    assert "is there already" in fetch.fetch("voc", tmp_path)
+    assert "already exists" in fetch.fetch("voc", tmp_path)
     (tmp_path / "VOCdevkit/a").unlink()
     (tmp_path / "VOCdevkit").rmdir()
     fetch.fetch("voc", tmp_path)
@@ -133,7 +133,7 @@ def test_a_broken_download_goes_on_where_it_stopped(
 ) -> None:
     publish(server, monkeypatch, tar(("VOCdevkit/b.bin", BIG)))
     server.breaks_at = 300_000
-    with pytest.raises(UserError, match=r"broke off, at byte 300000; run the command again"):
+    with pytest.raises(UserError, match=r"was interrupted, at byte 300000; run the command again"):
         fetch.fetch("voc", tmp_path)
     assert files(tmp_path) == {"archive.tar.part": server.content[:300_000]}
     server.breaks_at = None
@@ -198,7 +198,7 @@ def test_an_archive_that_is_not_what_it_should_be_leaves_nothing(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
 ) -> None:
     publish(server, monkeypatch, content)
-    with pytest.raises(UserError, match=r"archive.tar: is not the published archive \(.*\); take it away"):
+    with pytest.raises(UserError, match=r"archive.tar: is not the published archive \(.*\); remove it"):
         fetch.fetch("voc", tmp_path / "deep/to")
     assert files(tmp_path) == {"deep/to/archive.tar": content}
 

@@ -39,9 +39,9 @@ def test_nothing_but_the_change_differs_in_the_real_params() -> None:
         ("=3", "--set: found '=3'; allowed: KEY=VALUE"),
         (
             "training.lr.x=3",
-            r"--set training.lr.x: training.lr is 0.007, and has no keys; change training.lr",
+            r"--set training.lr.x: training.lr is 0.007 and has no keys; set training.lr itself",
         ),
-        ("run.seeds.0=3", r"--set run.seeds.0: run.seeds is \[0\], and has no keys"),
+        ("run.seeds.0=3", r"--set run.seeds.0: run.seeds is \[0\] and has no keys"),
         ("training.lr=[1", "--set training.lr"),
         ("training.lr=!!python/name:os.system ''", "--set training.lr"),
     ],

@@ -156,7 +156,7 @@ def test_a_failure_stops_its_dependents_and_nothing_else(project: Path) -> None:
     walk.show(outcome, console)
     shown = console.file.getvalue()
     assert "failed: half@y: exit status 1" in shown
-    assert "skipped: join: waits for half@y" in shown
+    assert "skipped: join: depends on half@y" in shown
 
     ran(project)
     (project / "seed.txt").write_text("x1\ny2\n")
@@ -282,7 +282,7 @@ def test_dvc_keeps_off_a_cell_that_runs(project: Path) -> None:
     beside = miniature.run(project, "dvc", "repro", "first")
     assert beside.returncode != 0
     assert "is busy" in beside.stderr
-    note = r"attnfd .*\(another run, at work since 20\d\d-.*; wait until it ends, or use `attnfd sweep"
+    note = r"attnfd .*\(another run, started 20\d\d-.*; wait until it ends, or use `attnfd sweep"
     assert re.search(note, beside.stderr)
     graph.release("first")
     assert miniature.run(project, "dvc", "repro", "first").returncode == 0
@@ -308,7 +308,7 @@ SLOW = 6
 def test_beside_dvc_repro_it_is_refused_by_name_and_time(project: Path) -> None:
     minute = r"20\d\d-\d\d-\d\d \d\d:\d\d"
     with reproducing(project) as process:
-        wanted = rf"another run is at work here: dvc repro \(process {process.pid}, since {minute}\); wait"
+        wanted = rf"another run is active here: dvc repro \(process {process.pid}, since {minute}\); wait"
         with pytest.raises(BusyError, match=wanted):
             Graph().check_alone()
         with pytest.raises(BusyError, match=wanted):  # like `attnfd plan`

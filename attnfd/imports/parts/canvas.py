@@ -1,4 +1,4 @@
-"""A mask in the making: what objects of an export cover, and which of them gets a pixel."""
+"""A mask while it is drawn: which pixels the objects of an export cover, and which object gets a pixel."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -21,17 +21,17 @@ Points = Sequence[Sequence[float]]
 """Corners of a polygon, [x, y] each."""
 
 EDGE = 1
-"""Pixels that a point may be outside of its image without a word."""
+"""A point may be this many pixels outside of its image without being reported."""
 
 
 class Canvas:
-    """A mask in the making: index 0 until something is put on it; what comes later wins.
+    """A mask while it is drawn: every pixel begins with index 0, and later objects cover earlier ones.
 
     Attributes:
         mask: class index of every pixel (H, W), uint8.
-        overlap: pixels that changed from one object's class to another's.
-        cut: objects that reached outside of the image, and were cut at its border.
-        lost: objects that got no pixel, as they are smaller than one.
+        overlap: number of pixels that changed from one object's class to another's.
+        cut: number of objects that reached outside of the image, and were cut at its border.
+        lost: number of objects that are smaller than a pixel, and got none.
         faults: what cannot be drawn.
     """
 
@@ -46,7 +46,7 @@ class Canvas:
         return self.mask.shape
 
     def clear(self) -> None:
-        """Give the memory of the pixels free; the counts stay."""
+        """Free the memory of the pixels; the counts stay."""
         self.mask, self.taken = np.zeros((0, 0), np.uint8), np.zeros((0, 0), bool)
 
     def put(self, region: Region, value: int) -> None:
@@ -57,7 +57,7 @@ class Canvas:
         self.lost += not region.any()
 
     def inside(self, points: Points, what: str) -> bool:
-        """Whether an object has a part in the image; one that has none is a fault."""
+        """Whether part of an object is inside the image; adds a fault if not."""
         places = np.asarray(points, dtype=float).reshape(-1, 2)
         limit = np.array(self.size[::-1])
         if (places.max(0) < 0).any() or (places.min(0) > limit).any():
@@ -71,20 +71,20 @@ class Canvas:
     def polygon(
         self, value: int, outer: Points, holes: Iterable[Points] = (), what: str = "a polygon"
     ) -> None:
-        """Fill a polygon whose corners are pixels, as drawing tools do: these pixels belong to it."""
+        """Fill a polygon whose corners are pixels that belong to it, as drawing tools do."""
         if len(outer) < 3:
             self.faults.append(f"{what} has {len(outer)} corners; allowed: 3 or more")
         elif self.inside(outer, what):
             self.drawn(value, lambda draw: _fill(draw, outer, holes))
 
     def drawn(self, value: int, draw: Callable[[ImageDraw.ImageDraw], None]) -> None:
-        """Put what a function draws with the fill 1."""
+        """Put the region that a function draws with the value 1."""
         picture = Image.new("1", self.size[::-1])
         draw(ImageDraw.Draw(picture))
         self.put(np.array(picture), value)
 
     def place(self, value: int, part: Region, left: int, top: int, what: str) -> None:
-        """Put a region whose upper left corner is at a place of the image."""
+        """Put a region with its upper left corner at (left, top) of the image."""
         height, width = part.shape
         if self.inside([[left, top], [left + width, top + height]], what):
             region = np.zeros(self.size, bool)
@@ -101,11 +101,11 @@ def _fill(draw: ImageDraw.ImageDraw, outer: Points, holes: Iterable[Points]) -> 
 
 
 def area_masks(canvas: Canvas, found: Any, what: str) -> Region | None:
-    """The pixels that polygons or run lengths of COCO cover by their area; None after a fault.
+    """The pixels that COCO polygons or run lengths cover; None after a fault.
 
     Args:
         found: a list of polygons [x, y, x, y, …], or {counts, size}.
-        what: names the object in a fault.
+        what: the object's name in a fault.
 
     Raises:
         UserError: pycocotools is not installed.
@@ -113,7 +113,7 @@ def area_masks(canvas: Canvas, found: Any, what: str) -> Region | None:
     try:
         from pycocotools import mask
     except ImportError:
-        raise UserError(f"pycocotools: not there, and this format needs it; {INSTALL}") from None
+        raise UserError(f"pycocotools: not installed, and this format needs it; {INSTALL}") from None
     height, width = canvas.size
     if isinstance(found, dict):
         return _of_runs(canvas, found, what)
@@ -123,27 +123,27 @@ def area_masks(canvas: Canvas, found: Any, what: str) -> Region | None:
         canvas.faults.append(f"{what}: allowed: polygons [[x, y, x, y, …], …], or counts and size of its RLE")
         return None
     if not np.isfinite([number for polygon in found for number in polygon]).all():
-        canvas.faults.append(f"{what}: a corner is at no number")
+        canvas.faults.append(f"{what}: a corner has a coordinate that is not a finite number")
         return None
     if any(len(polygon) < 6 or len(polygon) % 2 for polygon in found):
-        canvas.faults.append(f"{what}: a polygon has fewer than 3 corners, or a number too many")
+        canvas.faults.append(f"{what}: a polygon has fewer than 3 corners, or an odd number of coordinates")
         return None
     if not canvas.inside(
         [pair for polygon in found for pair in zip(polygon[::2], polygon[1::2], strict=True)], what
     ):
         return None
-    # A list of one with four numbers would be taken for a box, but that is refused above.
+    # pycocotools would read a list of four numbers as a box, but the check above refuses it.
     return mask.decode(mask.merge(mask.frPyObjects(found, height, width))).astype(bool)
 
 
 def _of_runs(canvas: Canvas, found: Mapping[str, Any], what: str) -> Region | None:
-    """The pixels of run lengths, as numbers or packed."""
+    """The pixels of run lengths, given as numbers or packed."""
     from pycocotools import mask
 
     height, width = canvas.size
     counts = found.get("counts")
     if found.get("size") != [height, width]:
-        canvas.faults.append(f"{what}: its RLE is of size {found.get('size')}; allowed: {[height, width]}")
+        canvas.faults.append(f"{what}: its RLE has the size {found.get('size')}; allowed: {[height, width]}")
         return None
     if isinstance(counts, list) and all(isinstance(count, int) and count >= 0 for count in counts):
         covered = sum(counts)
@@ -151,14 +151,14 @@ def _of_runs(canvas: Canvas, found: Mapping[str, Any], what: str) -> Region | No
     else:
         covered, runs = -1, dict(found) if isinstance(counts, str) else None
     if runs is None:
-        how = "a list of run lengths, or a text" if covered < 0 else f"runs of {height * width} pixels in all"
-        canvas.faults.append(f"{what}: its RLE has counts of another kind; allowed: {how}")
+        how = "a list of run lengths, or a string" if covered < 0 else f"runs of {height * width} pixels"
+        canvas.faults.append(f"{what}: its RLE has invalid counts; allowed: {how}")
         return None
     return mask.decode(runs).astype(bool)
 
 
 def of_values(file: Path, labels: Mapping[int, int]) -> Callable[[Size], Canvas]:
-    """Draws the mask of a file: `labels` says the class index of every value, or colour, in it."""
+    """A function that draws the mask of a file; `labels` maps its values or colours to class indices."""
 
     def draw(_: Size) -> Canvas:
         mask = read_labels(file, label_table(labels))
@@ -168,7 +168,7 @@ def of_values(file: Path, labels: Mapping[int, int]) -> Callable[[Size], Canvas]
 
 
 def of_array(values: NDArray[Any], labels: Mapping[int, int]) -> Canvas:
-    """A canvas with the mask of an array of values."""
+    """A canvas with the mask from an array of values."""
     canvas = Canvas(values.shape)
     canvas.mask = label_table(labels)[values]
     unknown = [label for label in np.unique(values).tolist() if label not in labels]
@@ -176,7 +176,7 @@ def of_array(values: NDArray[Any], labels: Mapping[int, int]) -> Canvas:
         shown = ", ".join(map(spelled, unknown[:8])) + (
             f" and {len(unknown) - 8} more" if unknown[8:] else ""
         )
-        canvas.faults.append(f"found {shown} in it, which the export gives no name")
+        canvas.faults.append(f"found {shown} in it, for which the export has no name")
     return canvas
 
 

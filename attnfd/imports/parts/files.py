@@ -1,4 +1,4 @@
-"""Reading the files of an export: texts, JSON with the keys that it must have, pictures in other files."""
+"""Reading the files of an export: text, JSON with required keys, and images inside other files."""
 
 import json
 from io import BytesIO
@@ -16,33 +16,33 @@ from attnfd.errors import UserError
 
 INSTALL = "install it: pip install 'attnfd[import]'"
 LONGEST = 60
-"""Letters of a wrong value that a message shows."""
+"""How many characters of an invalid value a message shows."""
 
 
 def read_text(file: Path) -> str:
     """The text of a file.
 
     Raises:
-        UserError: it is missing, or no text in UTF-8.
+        UserError: it is missing, or not UTF-8 text.
     """
     try:
         return file.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise UserError(f"{file}: cannot be read ({error.strerror})") from None
     except UnicodeDecodeError as error:
-        raise UserError(f"{file}: no text in UTF-8 ({error})") from None
+        raise UserError(f"{file}: not UTF-8 text ({error})") from None
 
 
 def read_json(file: Path) -> Any:
     """The content of a JSON file.
 
     Raises:
-        UserError: it is missing, or no JSON.
+        UserError: it is missing, or not valid JSON.
     """
     try:
         return json.loads(read_text(file))
     except ValueError as error:
-        raise UserError(f"{file}: no JSON ({error})") from None
+        raise UserError(f"{file}: not valid JSON ({error})") from None
 
 
 def _number_or_text(value: Any) -> Any:
@@ -52,7 +52,7 @@ def _number_or_text(value: Any) -> Any:
 
 
 Id = Annotated[Any, AfterValidator(_number_or_text)]
-"""What objects of a JSON file refer to each other by."""
+"""An id by which objects of a JSON file refer to each other."""
 
 Byte = Annotated[int, Field(ge=0, le=255)]
 Rgb = tuple[Byte, Byte, Byte]
@@ -62,17 +62,17 @@ Pixels = Annotated[int, Field(gt=0)]
 
 
 class Part(BaseModel):
-    """What a part of a JSON file must have; further keys are passed over."""
+    """What a part of a JSON file must contain; other keys are ignored."""
 
 
 PartT = TypeVar("PartT", bound=Part)
 
 
 def typed(kind: type[PartT], content: Any, where: str | Path) -> PartT:
-    """The content of a JSON file, or of a part of it.
+    """The content of a JSON file or of a part of it, checked.
 
     Raises:
-        UserError: it is another one; the message names the first key, and how many are wrong.
+        UserError: it is invalid; the message names the first wrong key, and how many more there are.
     """
     try:
         return kind.model_validate(content)
@@ -95,7 +95,7 @@ def read_yaml(file: Path) -> Any:
 
 
 def mentions(file: Path, *words: str) -> bool:
-    """Whether a text file has all of these words, without reading it into memory."""
+    """Whether a text file contains all of these words, without reading it into memory."""
     try:
         with file.open("rb") as opened, mmap(opened.fileno(), 0, access=ACCESS_READ) as content:
             return all(content.find(word.encode()) >= 0 for word in words)
@@ -104,10 +104,14 @@ def mentions(file: Path, *words: str) -> bool:
 
 
 def decoded(content: bytes) -> Image.Image:
-    """The image in some bytes; a `ValueError` for anything else."""
+    """Decode an image from bytes.
+
+    Raises:
+        ValueError: the bytes are not a readable image.
+    """
     try:
         with Image.open(BytesIO(content), formats=FORMATS) as image:
             image.load()
             return image.copy()
     except UNREADABLE as error:
-        raise ValueError(f"holds no readable picture ({error})") from None
+        raise ValueError(f"contains no readable image ({error})") from None
