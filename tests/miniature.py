@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
+from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
 PROJECT = Path(__file__).parents[1]
 
@@ -50,16 +51,10 @@ def change(folder: Path, changes: Mapping[str, Any]) -> None:
     yaml = YAML()
     yaml.default_flow_style = None  # Lists in one line, as people write them.
     yaml.width = 4096  # DVC cannot read every value that takes two lines.
-    # Within a flow mapping, DVC cannot read a plain value with a colon.
-    yaml.representer.add_representer(str, _quoted)
     file = folder / "params.yaml"
     params = yaml.load(file)
     _lay_over(params, changes)
     yaml.dump(params, file)
-
-
-def _quoted(representer: Any, value: str) -> Any:
-    return representer.represent_scalar("tag:yaml.org,2002:str", value, style='"' if ":" in value else None)
 
 
 def commit(folder: Path, message: str) -> None:
@@ -95,7 +90,14 @@ def _lay_over(base: Any, changes: Mapping[str, Any]) -> None:
         if isinstance(value, Mapping) and isinstance(base.get(key), Mapping):
             _lay_over(base[key], value)
         elif base.get(key) != value:  # An unchanged value keeps its style in the file.
-            base[key] = value
+            base[key] = _quoted(value)
+
+
+def _quoted(value: Any) -> Any:
+    """The value with quotes where DVC needs them: around text with a colon within a flow mapping."""
+    if isinstance(value, Mapping):
+        return {key: _quoted(inside) for key, inside in value.items()}
+    return DoubleQuotedScalarString(value) if isinstance(value, str) and ":" in value else value
 
 
 if __name__ == "__main__":

@@ -336,7 +336,7 @@ def test_a_killed_loader_process_is_told_in_a_line_and_the_training_goes_on(proj
         assert process.stderr is not None
         error = process.stderr.read()
     assert process.returncode == 2
-    assert error.startswith("error: a loader's process was killed; run the same command again")
+    assert error.startswith("error: a data loader's process was killed; run the same command again")
     assert error.count("\n") == 1
     again = miniature.run(project, *command.split())
     assert again.returncode == 0, again.stderr

@@ -82,7 +82,7 @@ def test_speed_is_relative_to_the_first_in_the_same_runtime() -> None:
 
 def test_plot_needs_scores_before_anything_is_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(benchmark, "measure", lambda *args, **options: pytest.fail("timed"))
-    with pytest.raises(UserError, match=r"new: no metrics\.json"):
+    with pytest.raises(UserError, match=r"new: has no metrics\.json"):
         run([model("old", 0.5), model("new")], plot=tmp_path / "cost.png")
 
 

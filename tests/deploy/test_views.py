@@ -192,7 +192,7 @@ def test_without_options_a_notebook_has_the_classes_of_an_export() -> None:
         ({"scales": [1, 0.2]}, "scales.1: found 0.2; allowed: 0.25 to 4"),
         ({"scales": [float("nan")]}, "scales.0: found NaN; allowed: a finite number"),
         ({"flip": "yes"}, 'flip: found "yes"; allowed: boolean'),
-        ({"tile": 64, "overlap": 33}, "overlap: found 33; allowed: up to half of the tile's 64"),
+        ({"tile": 64, "overlap": 33}, "overlap: found 33; allowed: up to half of the size 64"),
         ({"tile": 8, "overlap": 0}, "size: found 8; allowed: greater than or equal to 32"),
     ],
 )

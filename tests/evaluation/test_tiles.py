@@ -138,5 +138,5 @@ def test_memory_is_bounded_as_it_was_said() -> None:
 
 
 def test_an_overlap_that_is_too_large_is_refused() -> None:
-    with pytest.raises(ValueError, match="overlap: found 17; allowed: up to half of the tile's 32"):
+    with pytest.raises(ValueError, match="overlap: found 17; allowed: up to half of the size 32"):
         Tiles(size=32, overlap=17)

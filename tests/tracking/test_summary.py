@@ -176,7 +176,7 @@ class TestCosts:
         assert "| resnet18 | kd | 5000 | 2.50 | 1.6 | 1000 | 50 | 1 of 2 |" in text
         assert "| resnet18 | attnfd b | 8000 | 4.00 |" in text
         assert "GPU" not in text
-        assert "no run of 3 of 7 trainings" in costs.gaps(table)
+        assert "no run for 3 of 7 trainings" in costs.gaps(table)
         table["runs"] = table["seeds"]
         assert costs.gaps(table) == ""
 
