@@ -27,7 +27,7 @@ def record(command: list[str]) -> list[tuple[float, str]]:
         assert process.stdout is not None
         for line in process.stdout:
             print(line, end="")
-            lines.append((time.monotonic() - start, line.rstrip("\n").split("\r")[-1]))
+            lines.append((time.monotonic() - start, line.rstrip("\n")))
     if process.returncode:
         raise SystemExit(process.returncode)
     return lines
