@@ -47,11 +47,11 @@ def _folders(file: str, root: Path) -> list[Path]:
 
 
 def _section(name: str) -> list[str]:
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
+    from attnfd.config.yaml_file import load_yaml
+    from attnfd.errors import UserError
 
     try:
-        section = YAML(typ="safe").load(Path("params.yaml").read_text(encoding="utf-8"))[name]
+        section = load_yaml(Path("params.yaml").read_text(encoding="utf-8"), "params.yaml")[name]
         return [str(key) for key in section]
-    except (OSError, ValueError, YAMLError, LookupError, TypeError):
+    except (OSError, ValueError, UserError, LookupError, TypeError):
         return []

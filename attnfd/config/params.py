@@ -153,9 +153,11 @@ class Params:
         """Only students of the default network have it."""
         for dataset in self.run.datasets:
             value = self.distill(dataset).encoder_dropout
+            if value is None:
+                continue
             for name in (*self.run.students, *self.run.ablate.students, *self.run.tune.students):
                 network = self.student(name).network
-                if value is not None and network != DEEPLAB:
+                if network != DEEPLAB:
                     raise UserError(
                         f"{self.source}: distill.encoder_dropout of {dataset}: found {value:g}; allowed: "
                         f"null, as students.{name} is a network of {network}, which has no such dropout"

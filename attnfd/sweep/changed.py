@@ -31,9 +31,9 @@ def change(text: str, changes: Sequence[str]) -> str:
         if not (equals and key):
             raise UserError(f"{OPTION}: found {given!r}; allowed: KEY=VALUE, such as methods.attnfd.weight=3")
         _put(raw, key, load_yaml(value, f"{OPTION} {key}"))
-    changed = io.StringIO()
-    YAML(typ="safe", pure=True).dump(raw, changed)
-    return changed.getvalue()
+    changed = io.BytesIO()
+    YAML(typ="safe").dump(raw, changed)  # The reader's library: it quotes what the reader would refuse.
+    return changed.getvalue().decode()
 
 
 def _put(raw: Any, key: str, value: Any) -> None:

@@ -59,3 +59,10 @@ def test_axes_change_the_graph(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [name for name in graph.jobs if name.startswith("distill")] == [
         "distill@shapes-resnet34-kd-5", "distill@shapes-resnet34-kd-6",
     ]  # fmt: skip
+
+
+def test_text_with_a_colon_can_be_read_again() -> None:
+    """DVC's library refuses it without quotes in a list or mapping on one line."""
+    text = 'a: {build: "networks.mine:deeplab"}\nb: ["x:y", z]\nc: 1\n'
+    found = load_yaml(changed.change(text, ["c=2"]), "")
+    assert found == {"a": {"build": "networks.mine:deeplab"}, "b": ["x:y", "z"], "c": 2}
