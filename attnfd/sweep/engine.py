@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import subprocess
+import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ PASSED_ON = ("ATTNFD_", "DVC_", "MLFLOW_")
 # Without a terminal, rich shows no progress; these variables make it write to a pipe as to a terminal.
 TERMINAL = {"FORCE_COLOR": "1", "TERM": "xterm", "COLUMNS": "100"}
 CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
-GRACE_SECONDS = 10
+GRACE_SECONDS = 60  # Eight students write checkpoints of about 1 GB.
 # Ray starts clusters with a token, so joining them must use a token, too.
 RAY = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_AUTH_MODE": "token"}
 OBJECT_STORE = 100 * 2**20  # Bytes; it contains only commands and exit statuses.
@@ -122,6 +123,7 @@ def execute(task: Task, environment: Mapping[str, str]) -> str:
 
     If the caller is interrupted, the command and all processes that it started end.
     """
+    _allow_interrupts()
     process = subprocess.Popen(
         task.command,
         shell=True,
@@ -140,6 +142,13 @@ def execute(task: Task, environment: Mapping[str, str]) -> str:
         _end(process)
         raise
     return f"exit status {status}: {last}" if status else ""
+
+
+def _allow_interrupts() -> None:
+    """Let this process and its commands react to SIGINT, which a script's background jobs ignore."""
+    main = threading.current_thread() is threading.main_thread()
+    if main and signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def passed_on() -> dict[str, str]:
