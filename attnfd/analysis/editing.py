@@ -38,8 +38,8 @@ def edited(text: str, changes: Mapping[Key, Any]) -> str:
 
 
 def _inside(parent: CommentedMap, key: str) -> Any:
-    """The mapping under a key; a new one is written in one line."""
-    if not isinstance(parent.get(key), dict):
+    """The mapping under a key. A new or an empty one is written in one line: its comment stays behind it."""
+    if not isinstance(parent.get(key), dict) or not parent[key]:
         parent[key] = _plain({})
     return parent[key]
 

@@ -123,6 +123,16 @@ def test_the_shipped_file_keeps_every_other_line() -> None:
     assert comments[0] == comments[1]
 
 
+def test_the_shipped_file_keeps_its_comments_where_a_value_goes_into_an_empty_mapping() -> None:
+    text = (miniature.PROJECT / "params.yaml").read_text()
+    assert "  step_ms: {}  #" in text
+    before = text.splitlines()
+    after = edited(text, {("report", "step_ms", "voc", "resnet18"): {"none": 21.5}}).splitlines()
+    [line] = [number for number, words in enumerate(before) if words.startswith("  step_ms:")]
+    assert after[line].startswith("  step_ms: {voc: {resnet18: {none: 21.5}}} #")
+    assert [*after[:line], *after[line + 1 :]] == [*before[:line], *before[line + 1 :]]
+
+
 def test_a_nans_mean_is_never_chosen() -> None:
     found = pd.DataFrame(
         {"method": ["kd"] * 2, "factor": ["1", "3"], "weight": [1, 3], "miou": [float("nan"), 0.1]}
