@@ -10,6 +10,7 @@ from textwrap import dedent
 
 import mlflow
 import pytest
+from PIL import Image
 from ruamel.yaml import YAML
 
 from tests import miniature, servers
@@ -26,6 +27,12 @@ LEFT_OUT = {
     r"make ui": "is `attnfd ui`, which runs, at a port that may be taken",
     r"attnfd data fetch (voc|sbd)": "gigabytes; tests/sources/test_fetch.py has a server of its own",
     r"python -m tests.mutation": "takes an hour",
+    r"attnfd benchmark gpu +# with": "needs a GPU",
+    r"python -m attnfd.bench.gpu": "needs a GPU",
+    r"pytest -m gpu": "needs a GPU",
+    r"attnfd train_teacher --dataset camvid_cpu": "downloads weights, and trains for half an hour",
+    r"attnfd choose --dataset camvid_cpu": "needs trials that take an hour; runs with shapes",
+    r"attnfd plan --equal-time camvid_cpu": "needs a teacher that takes half an hour; runs with shapes",
     r"ray start": "leaves processes behind; only `ray stop` ends them, with those of others",
     r"attnfd sweep --address": "needs the Ray of the lines before; tests/sweep/test_sweep.py starts its own",
 }
@@ -67,6 +74,16 @@ INSTEAD = {
     "--size 257 257 --batch 2 --rounds 7": "--size 33 33 --batch 2 --rounds 1",
     "--size 257 257 --batch 2 --rounds 9": "--size 33 33 --batch 2 --rounds 1",
     "--size 257 257 --batch 2 --rounds 3": "--size 33 33 --batch 2 --rounds 1",
+    "methods: [none, kd, cwd, dist, attnfd]\n  seeds: [0, 1, 2]": "methods: [none, attnfd]\n  seeds: [0, 1]",
+    "epochs: 120, validate_every: 24": "epochs: 2, validate_every: 1",
+    "methods: [none, kd, attnfd]\n  seeds: [0, 1, 2]": "methods: [none, attnfd]\n  seeds: [0, 1]",
+    "epochs: 174, validate_every: 58": "epochs: 2, validate_every: 1",
+    "attnfd prepare --dataset camvid_cpu": (
+        "ATTNFD_CAMVID_ROOT={given}/camvid attnfd prepare --dataset camvid_cpu"
+    ),
+    "ATTNFD_CHECKPOINT_SECONDS=900 nice -n 19 attnfd sweep --jobs 2 --students-per-teacher 4": (
+        "ATTNFD_CAMVID_ROOT={given}/camvid attnfd check"  # Its trainings take hours.
+    ),
     "evaluation_layout.py 9": "evaluation_layout.py 1",
     "/tmp/miniature": "{given}/miniature",
     "loader --rounds 7": "loader --rounds 1",
@@ -136,6 +153,9 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
     images = project / "data/shapes/images"
     (project / "photos").symlink_to("data/shapes/images")
     shutil.copy(next(images.iterdir()), project / "photo.png")
+    Image.open(project / "photo.png").convert("RGB").resize((1200, 1100)).save(
+        project / "large.jpg"
+    )  # more than one tile
     (project / "bad.jpg").write_text("no image")
     folder_tree(folder / "mine")
     coco(folder / "export")

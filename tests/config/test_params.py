@@ -199,12 +199,12 @@ def test_an_unknown_key_in_an_optional_section_is_named() -> None:
 
 def test_a_trial_has_the_general_weight_times_its_factor_in_fewer_epochs() -> None:
     raw = changed("methods.cwd.on", {"shapes": {"weight": 50, "temperature": 2, "epochs": 9}})
-    raw["tune"] = {"factors": [0.1, 1, 3], "share": 0.25, "epochs_factor": 0.1}
+    raw["tune"] = {"factors": [0.1, 1, 3], "share": 0.25, "epochs_factor": 0.5}
     params = Params(raw)
     settings = params.resolve(Cell.trial("shapes", "resnet18", "cwd", "0.1", 0))
     assert (settings.method.weight, settings.method.temperature) == (0.3, 2)
     epochs = SHIPPED["recipes"]["shapes"]["distill"]["epochs"]
-    assert settings.distill.epochs == settings.distill.validate_every == epochs / 10
+    assert settings.distill.epochs == settings.distill.validate_every == epochs / 2
     assert settings.of_the_model()["tune"] == {"share": 0.25}
 
 
