@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 from ruamel.yaml import YAML
 
+from attnfd.config.params import parse_params
 from tests import miniature, servers
 from tests.data.trees import camvid_tree
 from tests.imports.trees import coco
@@ -129,6 +130,19 @@ def test_what_does_not_run_as_shown_is_shown() -> None:
         assert re.search(f"^{pattern}", text, re.MULTILINE), pattern
     for shown in INSTEAD:
         assert shown in text
+
+
+@pytest.mark.parametrize("document", FOLLOWED, ids=lambda path: path.stem)
+def test_the_params_that_a_page_sets_are_accepted(document: Path, tmp_path: Path) -> None:
+    shutil.copy(miniature.PROJECT / "params.yaml", tmp_path)
+    own = {"prepare": {"reader": "folder", "root": "datasets/mine", "classes": {"a": 0, "b": 1}, "val": 0.2}}
+    own |= {name: {} for name in ("training", "train_teacher", "distill", "evaluate")}
+    timed = {"mobilenetv2_equal_time": {"backbone": "mobilenetv2"}}  # `attnfd plan --write` adds it
+    miniature.change(tmp_path, {"recipes": {"mine": own}, "students": timed})
+    for language, text in SHOWN[document]:
+        if language == "yaml":
+            miniature.change(tmp_path, YAML(typ="safe").load(text))
+            parse_params((tmp_path / "params.yaml").read_text(), document.name)
 
 
 @pytest.fixture(scope="module")
