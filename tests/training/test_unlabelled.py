@@ -30,7 +30,8 @@ def terms(method: str, target: Tensor, images: Tensor) -> tuple[dict[str, Tensor
 
 def test_the_methods_say_themselves_whether_they_can() -> None:
     can = {name for name in METHODS if discovery.component("distillers", name).unlabelled}
-    assert can == set(METHODS) - {"none"}
+    assert "none" not in can
+    assert can >= {"at", "attnfd", "cirkd", "cwd", "dist", "fitnet", "ickd", "kd", "lad", "overhaul", "sp"}
 
 
 @pytest.mark.parametrize("method", METHODS)
