@@ -78,6 +78,7 @@ INSTEAD = {
     "methods: [none, kd, cwd, dist, attnfd]\n  seeds: [0, 1, 2]": "methods: [none, attnfd]\n  seeds: [0, 1]",
     "epochs: 120, validate_every: 24": "epochs: 2, validate_every: 1",
     "methods: [none, kd, attnfd]\n  seeds: [0, 1, 2]": "methods: [none, attnfd]\n  seeds: [0, 1]",
+    "unlabelled: [extra], epochs: 3": "unlabelled: [extra], epochs: 1",
     "epochs: 174, validate_every: 58": "epochs: 2, validate_every: 1",
     "attnfd prepare --dataset camvid_cpu": (
         "ATTNFD_CAMVID_ROOT={given}/camvid attnfd prepare --dataset camvid_cpu"
