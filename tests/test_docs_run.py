@@ -168,9 +168,8 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
     images = project / "data/shapes/images"
     (project / "photos").symlink_to("data/shapes/images")
     shutil.copy(next(images.iterdir()), project / "photo.png")
-    Image.open(project / "photo.png").convert("RGB").resize((1200, 1100)).save(
-        project / "large.jpg"
-    )  # more than one tile
+    more_than_a_tile = Image.open(project / "photo.png").convert("RGB").resize((1200, 1100))
+    more_than_a_tile.save(project / "large.jpg")
     (project / "bad.jpg").write_text("no image")
     folder_tree(folder / "mine")
     coco(folder / "export")

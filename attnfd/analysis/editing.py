@@ -38,7 +38,7 @@ def edited(text: str, changes: Mapping[Key, Any]) -> str:
 
 
 def _inside(parent: CommentedMap, key: str) -> Any:
-    """The mapping under a key. A new or an empty one is written in one line: its comment stays behind it."""
+    """The mapping under a key. New and empty ones are written in one line, so comments keep their places."""
     if not isinstance(parent.get(key), dict) or not parent[key]:
         parent[key] = _plain({})
     return parent[key]
