@@ -96,6 +96,15 @@ def kd_loss(student: Tensor, teacher: Tensor, target: Tensor, *, temperature: fl
     return temperature**2 * divergence.where(valid, 0).sum() / valid.sum().clamp_min(1)
 
 
+ROW = 16
+"""Number of float32 values in the longest vector of a CPU (AVX-512)."""
+
+
+def to_rows(maps: Tensor) -> Tensor:
+    """Maps (B, K, H, W) as rows (B·H·W, K)."""
+    return maps.permute(0, 2, 3, 1).flatten(0, 2)
+
+
 def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     """Mean cross-entropy over the pixels that are not void; 0 if all are void.
 
@@ -103,9 +112,12 @@ def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
         logits: (B, K, H, W).
         target: labels (B, H, W), 255 = void.
     """
-    # One row of K values per pixel: channels-last logits have this layout, so nothing is copied.
-    rows = logits.float().permute(0, 2, 3, 1).flatten(0, 2)
-    total = F.cross_entropy(rows, target.flatten(), ignore_index=VOID, reduction="sum")
+    # Both orders give the same values. Over rows of 16 values or more, a CPU computes a softmax with vectors,
+    # and channels-last logits need no copy. Over shorter rows it does not, and maps are faster.
+    maps = logits.float()
+    short = logits.shape[1] < ROW
+    log_shares = to_rows(maps.log_softmax(1)) if short else to_rows(maps).log_softmax(1)
+    total = F.nll_loss(log_shares, target.flatten(), ignore_index=VOID, reduction="sum")
     return total / (target != VOID).sum().clamp(min=1)
 
 
@@ -167,7 +179,8 @@ def dice_loss(logits: Tensor, target: Tensor) -> Tensor:
     """
     valid = target != VOID
     probabilities = logits.softmax(1) * valid[:, None]
-    one_hot = F.one_hot(target.where(valid, 0), logits.shape[1]).movedim(-1, 1) * valid[:, None]
+    classes = torch.arange(logits.shape[1], device=logits.device)
+    one_hot = (target[..., None] == classes).to(logits.dtype).movedim(-1, 1)
     there = one_hot.sum((0, 2, 3))
     dice = (
         2 * (probabilities * one_hot).sum((0, 2, 3)) / (probabilities.sum((0, 2, 3)) + there).clamp_min(EPS)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from attnfd.losses import EPS, cross_entropy, kd_loss, unit_distance
+from attnfd.losses import EPS, ROW, cross_entropy, kd_loss, unit_distance
 from tests.distillers.helpers import random
 
 
@@ -14,6 +14,20 @@ def test_cross_entropy_of_one_pixel_is_its_own() -> None:
     target[0, 1, 0] = 2
     expected = -logits[0, :, 1, 0].log_softmax(0)[2]
     assert cross_entropy(logits, target).item() == pytest.approx(expected.item(), rel=1e-6)
+
+
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+@pytest.mark.parametrize("classes", [2, ROW - 1, ROW, ROW + 5])
+def test_cross_entropy_in_either_order(classes: int, layout: torch.memory_format) -> None:
+    logits = random(2, classes, 5, 7).float().contiguous(memory_format=layout).requires_grad_()
+    target = torch.arange(70).view(2, 5, 7) % classes
+    target[0, 2] = 255
+    expected = F.cross_entropy(logits, target, ignore_index=255)
+    (wanted,) = torch.autograd.grad(expected, logits)
+    found = cross_entropy(logits, target)
+    (gradient,) = torch.autograd.grad(found, logits)
+    assert torch.allclose(found, expected)
+    assert torch.allclose(gradient, wanted, atol=1e-8)
 
 
 def test_a_vector_shorter_than_epsilon_keeps_its_share() -> None:

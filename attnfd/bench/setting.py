@@ -10,13 +10,15 @@ from torch import Tensor
 
 from attnfd.bench.ways import CLASSES, OURS
 from attnfd.config.params import Params, Settings, load_params
-from attnfd.config.schema import Distill, TrainTeacher
+from attnfd.config.schema import Distill, Training, TrainTeacher
+from attnfd.data.prepared import Card
 from attnfd.models.frozen import freeze
 from attnfd.models.kernels import cast_weights
 from attnfd.models.network import Network
 from attnfd.networks.base import make_network
-from attnfd.paths import Cell
+from attnfd.paths import CARD, Cell, prepared
 from attnfd.students.student import make_student
+from attnfd.training.labels import LabelLoss, label_loss
 from attnfd.training.objective import Objective, SharedTeacher
 
 
@@ -72,6 +74,23 @@ class Setting:
         """Settings of the teacher's training."""
         return self.settings.train_teacher
 
+    @cached_property
+    def card(self) -> Card | None:
+        """The card of the prepared dataset; None: it is not prepared."""
+        folder = prepared(self.cell.dataset)
+        return Card.load(folder) if (folder / CARD).exists() else None
+
+    @property
+    def classes(self) -> int:
+        """The number of classes of the prepared dataset; as many as VOC has if it is not prepared."""
+        return len(self.card.classes) if self.card else CLASSES
+
+    def labels(self, training: Training) -> LabelLoss:
+        """The loss of the labels in a training; without class weights if the dataset is not prepared."""
+        if self.card:
+            return label_loss(training, self.card)
+        return LabelLoss(hard_pixels=training.hard_pixels, dice=training.dice)
+
     @property
     def described(self) -> dict[str, Any]:
         """The setting for the terminal, and for a run in MLflow."""
@@ -89,13 +108,13 @@ class Setting:
         """A batch of random pixels, uint8 (B, 3, H, W), and random labels (B, H, W)."""
         generator = torch.Generator().manual_seed(0)
         pixels = torch.randint(256, (self.batch, 3, *self.size), dtype=torch.uint8, generator=generator)
-        return pixels, torch.randint(CLASSES, (self.batch, *self.size), generator=generator)
+        return pixels, torch.randint(self.classes, (self.batch, *self.size), generator=generator)
 
 
 def make_teacher(given: Setting, *, frozen: bool) -> Network:
     """A teacher with random weights."""
     config = given.teacher
-    teacher = make_network(config, CLASSES, attention=config.attention)
+    teacher = make_network(config, given.classes, attention=config.attention)
     with torch.no_grad():
         for _ in range(3):  # without BN statistics, a deep network overflows in eval mode
             teacher(torch.randn(2, 3, 65, 65))
@@ -111,11 +130,11 @@ def make_serving_teacher(given: Setting, fabric: Fabric) -> Network:
 
 def make_objective(given: Setting, teacher: Network, kind: type[Objective] = Objective) -> Objective:
     """The student and the method with a teacher."""
-    pair = make_student(given.cell, given.settings, CLASSES, teacher.info, weights="none")
-    return kind(*pair, teacher).train()
+    pair = make_student(given.cell, given.settings, given.classes, teacher.info, weights="none")
+    return kind(*pair, teacher, given.labels(given.training)).train()
 
 
 def make_objectives_beside(teacher: Network, apart: list[Objective]) -> list[Objective]:
     """The same students and methods, sharing the forward passes of one teacher."""
     shared = SharedTeacher(teacher, [one.distiller for one in apart if one.distiller])
-    return [Objective(one.model, one.distiller, shared).train() for one in apart]
+    return [Objective(one.model, one.distiller, shared, one.labels).train() for one in apart]

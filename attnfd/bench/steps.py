@@ -91,7 +91,7 @@ def time_methods(given: Setting) -> list[Row]:
 
 def time_teacher(given: Setting) -> list[Row]:
     """The step of the teacher's own training, relative to a student's step without distillation."""
-    learning = Objective(make_teacher(given, frozen=False)).train()
+    learning = Objective(make_teacher(given, frozen=False), labels=given.labels(given.teacher)).train()
     calls = {
         "none": training_step(given.by("none"), OURS),
         "teacher": stepping(given, OURS, start_fabric(OURS.precision), learning),

@@ -51,6 +51,27 @@ def test_only_the_released_step_goes_back_through_the_teacher() -> None:
         assert all((grad is not None) == expected for grad in grads)
 
 
+def test_a_step_has_the_classes_and_the_label_loss_of_the_recipe(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("params.yaml", "data/shapes/card.json"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes((project / name).read_bytes())
+    monkeypatch.chdir(tmp_path)
+    training = {"dice": 0.5, "class_weights": "balanced"}
+    miniature.change(tmp_path, {"recipes": {"shapes": {"training": training}}})
+    card = json.loads((tmp_path / "data" / "shapes" / "card.json").read_text())
+    images, target = TINY().noise()
+    objective = make_objective(TINY(), make_teacher(TINY(), frozen=True))
+    logits = objective.model(normalize(images)).logits
+    assert logits.shape[1] == len(card["classes"]) > target.max()
+    assert objective.labels.dice == 0.5
+    assert objective.labels.weights is not None
+    unprepared = Setting.load("voc", "mobilenetv2", "attnfd", (33, 33), 2)
+    assert unprepared.noise()[1].max() == 20
+    assert unprepared.labels(unprepared.training).dice == 0
+
+
 def test_ways_to_compute_the_step_differ_where_they_say(monkeypatch: pytest.MonkeyPatch) -> None:
     networks: list[tuple[torch.nn.Module, torch.nn.Module]] = []
     made = steps.make_objective
