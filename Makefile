@@ -15,7 +15,10 @@ dev: .venv/dev  ## also install the packages for tests and documents
 # Byte-compiling now halves the start-up time of every stage.
 INSTALL = $(BIN)/uv pip install --compile-bytecode --python $(BIN)/python --constraint constraints.txt --editable
 
+TOO_OLD = "Python: found %s; allowed: 3.11.5 or later; name one that you have: make PYTHON=python3.12 …"
+
 .venv/uv: constraints.txt
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11, 5) or sys.exit($(TOO_OLD) % sys.version.split()[0])'
 	@echo "Creating .venv, about 6 GB; most of it is PyTorch with its GPU libraries."
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet uv --constraint constraints.txt

@@ -34,7 +34,7 @@ def main() -> int:
     holes = [(package, hole) for package in audited for hole in package["vulns"]]
     for package, hole in holes:
         fixed = ", ".join(hole["fix_versions"]) or "no release yet"
-        print(f"{package['name']} {package['version']}: {hole['id']}, mended in {fixed}")
+        print(f"{package['name']} {package['version']}: {hole['id']}, fixed in {fixed}")
     return 1 if holes else 0
 
 

@@ -31,12 +31,12 @@ def main() -> int:
     head = subprocess.check_output(
         ["git", "-C", miniature.PROJECT, "rev-parse", "--short", "HEAD"], text=True
     )
-    tell(f"commit {head.strip()}, seed {given.seed}")
+    say(f"commit {head.strip()}, seed {given.seed}")
 
     reference = clone(miniature.PROJECT, given.folder / "reference")
     start = time.monotonic()
     assert repro(reference, None)
-    tell(f"reference: {time.monotonic() - start:.0f} s undisturbed")
+    say(f"reference: {time.monotonic() - start:.0f} s undisturbed")
     expected = (reference / "dvc.lock").read_bytes()
 
     end = time.monotonic() + 60 * given.minutes
@@ -49,10 +49,10 @@ def main() -> int:
             disturbed += 1
         kills += disturbed
         same = (folder / "dvc.lock").read_bytes() == expected
-        tell(f"round {rounds}: {disturbed} kills, {time.monotonic() - start:.0f} s, same dvc.lock: {same}")
+        say(f"round {rounds}: {disturbed} kills, {time.monotonic() - start:.0f} s, same dvc.lock: {same}")
         if not same:
             return 1
-    tell(f"passed: {rounds} rounds, {kills} kills")
+    say(f"passed: {rounds} rounds, {kills} kills")
     return 0
 
 
@@ -79,7 +79,7 @@ def repro(folder: Path, seconds: float | None) -> bool:
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        tell(f"  killed after {seconds:.0f} s, in {cell(log)}")
+        say(f"  killed after {seconds:.0f} s, in {cell(log)}")
         return False
     if status:
         raise RuntimeError(f"dvc repro failed, see {log}")
@@ -98,7 +98,7 @@ def clone(source: Path, folder: Path) -> Path:
     return folder
 
 
-def tell(line: str) -> None:
+def say(line: str) -> None:
     print(f"{time.strftime('%H:%M:%S')} {line}", flush=True)
 
 

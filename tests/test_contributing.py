@@ -3,6 +3,7 @@
 import configparser
 import re
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,26 @@ def test_the_hosted_ci_runs_what_ci_runs() -> None:
     oldest = re.search(r'requires-python = ">=(\d+\.\d+)', (PROJECT / "pyproject.toml").read_text())
     assert oldest
     assert python == oldest[1]
+
+
+@pytest.mark.parametrize("older", [True, False])
+def test_make_refuses_an_older_python_in_one_line(older: bool, tmp_path: Path) -> None:
+    oldest = re.search(r'requires-python = ">=([\d.]+)"', (PROJECT / "pyproject.toml").read_text())
+    assert oldest
+    *release, patch = map(int, oldest[1].split("."))
+    found = (*release, patch - older)
+    name = ".".join(map(str, found))
+    for file in ("Makefile", "constraints.txt", "pyproject.toml"):
+        (tmp_path / file).write_bytes((PROJECT / file).read_bytes())
+    # It claims to have this version, and it cannot create an environment.
+    python = tmp_path / "python"
+    claim = f"import sys; sys.version_info = {found}; sys.version = {name!r};"
+    python.write_text(f'#!/bin/sh\n[ "$1" = -c ] && exec {sys.executable} -c "{claim} $2"\nexit 3\n')
+    python.chmod(0o700)
+    command = ["make", "env", f"PYTHON={python}"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode
+    assert done.stderr.startswith(f"Python: found {name}; allowed: {oldest[1]} or later;") == older
 
 
 def test_hooks_call_what_lint_calls() -> None:

@@ -90,10 +90,10 @@ HOLE = '{"id": "GHSA-1", "fix_versions": ["2", "1.5"]}'
 
 
 @pytest.mark.parametrize(
-    ("program", "status", "told"),
+    ("program", "status", "printed"),
     [
         (AUDIT.replace("HOLES", ""), 0, "1 of 2 packages audited\n"),
-        (AUDIT.replace("HOLES", HOLE), 1, "1 of 2 packages audited\na 1: GHSA-1, mended in 2, 1.5\n"),
+        (AUDIT.replace("HOLES", HOLE), 1, "1 of 2 packages audited\na 1: GHSA-1, fixed in 2, 1.5\n"),
         ("#!/bin/sh\necho 'no network' >&2; exit 1\n", 0, "not audited: no network\n"),
     ],
     ids=["clean", "a hole", "out of reach"],
@@ -101,7 +101,7 @@ HOLE = '{"id": "GHSA-1", "fix_versions": ["2", "1.5"]}'
 def test_the_audit_fails_for_holes_alone(
     program: str,
     status: int,
-    told: str,
+    printed: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -110,4 +110,4 @@ def test_the_audit_fails_for_holes_alone(
     (tmp_path / "pip-audit").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     assert audit.main() == status
-    assert capsys.readouterr().out == told
+    assert capsys.readouterr().out == printed

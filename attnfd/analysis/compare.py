@@ -193,17 +193,17 @@ def _choose(name: str, folders: Sequence[PurePosixPath], where: str, fix: str) -
         where: beginning of a message.
         fix: what to do if there are no folders at all.
     """
-    stands: dict[str, list[PurePosixPath]] = {}
+    by_address: dict[str, list[PurePosixPath]] = {}
     for folder in folders:
         for address in (folder, folder.parent) if folder.name != paths.TEACHER else (folder,):
-            stands.setdefault(address.as_posix(), []).append(folder)
-            stands.setdefault(PurePosixPath(*address.parts[1:]).as_posix(), []).append(folder)
-    if not stands:
+            by_address.setdefault(address.as_posix(), []).append(folder)
+            by_address.setdefault(PurePosixPath(*address.parts[1:]).as_posix(), []).append(folder)
+    if not by_address:
         raise UserError(f"{where}: found none; {fix}")
-    if name not in stands:
-        short = {address for address in stands if address.partition("/")[0] not in ROOTS}
+    if name not in by_address:
+        short = {address for address in by_address if address.partition("/")[0] not in ROOTS}
         discovery.one_of(name, tuple(sorted(short)), where)
-    chosen = stands[name]
+    chosen = by_address[name]
     if len({folder.parts[0] for folder in chosen}) > 1:
         raise UserError(
             f"{name}: found in both {' and '.join(ROOTS)}; write results/{name} or ablation/{name}"

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from attnfd.cli import completion
 from attnfd.cli.app import app
-from attnfd.cli.messages import plain, tell
+from attnfd.cli.messages import plain, say
 from attnfd.cli.options import Dataset, MethodName, Student
 from attnfd.errors import UserError
 
@@ -54,7 +54,7 @@ def benchmark_models(
     try:
         summary.log_benchmark(opened[0].legend.dataset, content, figure)
     except UserError as error:
-        tell(f"[bold yellow]warning:[/] not logged: {plain(error)}")
+        say(f"[bold yellow]warning:[/] not logged: {plain(error)}")
 
 
 @benchmark.command(

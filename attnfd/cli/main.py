@@ -9,7 +9,7 @@ from pathlib import Path
 
 from attnfd.cli import benchmarks, pipeline, tools  # noqa: F401 - they add their commands to the app
 from attnfd.cli.app import app
-from attnfd.cli.messages import plain, tell, tell_error
+from attnfd.cli.messages import plain, say, say_error
 from attnfd.errors import StoppedError, UserError, full_disk
 from attnfd.paths import main_root
 
@@ -25,13 +25,13 @@ def main() -> None:
     try:
         app()
     except StoppedError as interrupted:
-        tell(plain(interrupted))
+        say(plain(interrupted))
         sys.exit(interrupted.status)
     except Exception as error:
         explained = _explained(error)
         if explained is None:
             raise
-        tell_error(explained)
+        say_error(explained)
         sys.exit(explained.status)
 
 

@@ -5,12 +5,12 @@ from rich.console import Console
 from attnfd.errors import UserError
 
 
-def tell(line: str) -> None:
+def say(line: str) -> None:
     Console(stderr=True, soft_wrap=True, highlight=False).print(line)
 
 
-def tell_error(error: UserError) -> None:
-    tell(f"[bold red]error:[/] {plain(error)}")
+def say_error(error: UserError) -> None:
+    say(f"[bold red]error:[/] {plain(error)}")
 
 
 def plain(error: UserError) -> str:

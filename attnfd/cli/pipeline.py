@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from attnfd import paths
 from attnfd.cli.app import app
-from attnfd.cli.messages import plain, tell
+from attnfd.cli.messages import plain, say
 from attnfd.cli.options import Dataset, Factors, MethodName, Methods, Seed, Student, Students, Variants
 from attnfd.errors import UserError
 from attnfd.paths import Cell
@@ -202,7 +202,7 @@ def _publish(axes: "Run", dataset: str) -> None:
     try:
         summary.publish(axes, dataset)
     except UserError as error:
-        tell(
+        say(
             f"[bold yellow]warning:[/] the report is written, but not logged: {plain(error)}; "
             f"then run attnfd report --dataset {dataset}"
         )

@@ -7,7 +7,7 @@ import typer
 from rich.console import Console
 
 from attnfd.cli.app import app
-from attnfd.cli.messages import tell_error
+from attnfd.cli.messages import say_error
 from attnfd.cli.options import SCALES, Address, Dataset, ModelName, Overwrite, WithScales
 from attnfd.errors import UserError
 
@@ -26,7 +26,7 @@ def check() -> None:
     table, problems = preflight.inspect()
     Console(highlight=False).print(table)
     for problem in problems:
-        tell_error(UserError(problem))
+        say_error(UserError(problem))
     if problems:
         raise typer.Exit(UserError.status)
     Console().print("params.yaml, data, weights, machine and MLflow store: all good")

@@ -258,7 +258,7 @@ def test_networks_that_fit_are_accepted(
     monkeypatch.setattr(sys, "argv", ["attnfd", "check"])
     with pytest.raises(SystemExit) as stopped:
         main.main()
-    told = " ".join(capsys.readouterr().out.split())
-    assert stopped.value.code == 0, told
-    assert "imported from elsewhere, 9 classes to 8" in told
-    assert "network students.other on shapes networks.mine:build" in told
+    printed = " ".join(capsys.readouterr().out.split())
+    assert stopped.value.code == 0, printed
+    assert "imported from elsewhere, 9 classes to 8" in printed
+    assert "network students.other on shapes networks.mine:build" in printed

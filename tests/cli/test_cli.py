@@ -87,8 +87,8 @@ def test_what_a_command_line_has(
     arguments: list[str], words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     assert status(monkeypatch, *arguments) == 0
-    told = capsys.readouterr().out
-    assert all(word in told for word in words)
+    printed = capsys.readouterr().out
+    assert all(word in printed for word in words)
 
 
 def test_the_report_ends_with_scores_and_intervals() -> None:
@@ -119,10 +119,10 @@ def test_the_report_ends_with_scores_and_intervals() -> None:
 
 def test_students_and_methods_come_in_pairs(refused: Refused) -> None:
     students = ["--student", "resnet18", "--student", "mobilenetv2"]
-    told = refused("distill", "--dataset", "shapes", *students, "--method", "kd", "--seed", "0")
-    assert told == "error: --method: found 1 for 2 students; allowed: one for each"
-    told = refused("ablate", "--dataset", "shapes", *students, "--variant", "b", "--seed", "0")
-    assert told == "error: --variant: found 1 for 2 students; allowed: one for each"
+    printed = refused("distill", "--dataset", "shapes", *students, "--method", "kd", "--seed", "0")
+    assert printed == "error: --method: found 1 for 2 students; allowed: one for each"
+    printed = refused("ablate", "--dataset", "shapes", *students, "--variant", "b", "--seed", "0")
+    assert printed == "error: --variant: found 1 for 2 students; allowed: one for each"
 
 
 def test_help_imports_nothing_heavy() -> None:
@@ -176,8 +176,8 @@ def test_the_real_command_fails_without_a_traceback(project: Path) -> None:
 def test_check_accepts_the_miniature(project: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     monkeypatch.setenv("COLUMNS", "300")
     assert status(monkeypatch, "check") == 0
-    told = " ".join(capsys.readouterr().out.split())
-    assert "all good" in told
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "all good" in printed
     for words in (
         "data of shapes drawn by prepare: 20 images (train 8, val 4, extra 8)",
         "weights none to load",
@@ -188,7 +188,7 @@ def test_check_accepts_the_miniature(project: Path, monkeypatch: pytest.MonkeyPa
         "GiB",
         "stale cells unknown: there is no dvc.yaml here",
     ):
-        assert words in told
+        assert words in printed
 
 
 def test_check_lists_every_problem_and_looks_at_the_data_first(
@@ -199,13 +199,13 @@ def test_check_lists_every_problem_and_looks_at_the_data_first(
     monkeypatch.setattr("torch.hub.download_url_to_file", downloads)
     miniature.change(project, {"run": {"datasets": ["cityscapes", "shapes"]}})
     assert status(monkeypatch, "check") == 2
-    told = capsys.readouterr()
-    first, second = told.err.strip().splitlines()
+    printed = capsys.readouterr()
+    first, second = printed.err.strip().splitlines()
     assert first.startswith("error: ")
     assert "datasets/cityscapes" in first
     assert "ATTNFD_CITYSCAPES_ROOT" in first
     assert second.startswith("error: MLflow store http://127.0.0.1:1: ")
-    rows = " ".join(told.out.split())
+    rows = " ".join(printed.out.split())
     assert "data of cityscapes a problem" in rows
     assert "data of shapes drawn by prepare" in rows
     assert "all good" not in rows
@@ -222,9 +222,9 @@ def test_check_downloads_no_weights_and_says_how_large_they_are(
     monkeypatch.setattr("torch.hub.download_url_to_file", downloads)
     miniature.change(project, {"recipes": {"shapes": {"training": {"weights": "imagenet"}}}})
     assert status(monkeypatch, "check") == 0
-    told = " ".join(capsys.readouterr().out.split())
-    assert "weights of mobilenetv2 imagenet: not on this disk yet, a download of 14 MB" in told
-    assert "weights of resnet18 imagenet: not on this disk yet, a download of 45 MB" in told
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "weights of mobilenetv2 imagenet: not on this disk yet, a download of 14 MB" in printed
+    assert "weights of resnet18 imagenet: not on this disk yet, a download of 45 MB" in printed
 
 
 def test_data_that_are_missing_come_before_weights(

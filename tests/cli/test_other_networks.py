@@ -58,8 +58,8 @@ def test_a_check_downloads_nothing_and_fetch_does(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(Smp, "_build", watched)
     params = params_of(SEGFORMER, weights="imagenet", methods=["kd", "attnfd"])
     (other,) = weights.others(params)
-    told = weights.check_other(params, other, 5)
-    assert told == "Segformer on mit_b0, weights: imagenet, a download if they are not on this disk"
+    printed = weights.check_other(params, other, 5)
+    assert printed == "Segformer on mit_b0, weights: imagenet, a download if they are not on this disk"
     assert asked == ["none"]
     monkeypatch.setattr(weights, "wanted", lambda params: [])
     weights.fetch(params)

@@ -80,8 +80,8 @@ def test_outlines_have_their_area(name: str) -> None:
     assert np.hypot(x, y)[inside].max() <= 1.01
 
 
-@pytest.mark.parametrize(("hint", "tells"), [(0.0, False), (0.9, True)])
-def test_colour_tells_the_class_as_far_as_the_hint_goes(hint: float, tells: bool) -> None:
+@pytest.mark.parametrize(("hint", "shown"), [(0.0, False), (0.9, True)])
+def test_colour_shows_the_class_as_far_as_the_hint_says(hint: float, shown: bool) -> None:
     options = small(size=(48, 48), objects=(4, 4), noise=0.0, hint=hint)
     colours: dict[int, list[np.ndarray]] = {value: [] for value in range(1, len(Shapes.classes))}
     for seed in range(150):
@@ -91,7 +91,7 @@ def test_colour_tells_the_class_as_far_as_the_hint_goes(hint: float, tells: bool
                 found.append(image[mask == value].mean(axis=0))
     middles = np.array([np.mean(found, axis=0) for found in colours.values()])
     spread = np.mean([np.std(found, axis=0) for found in colours.values()])
-    assert (np.ptp(middles, axis=0).max() > spread) == tells
+    assert (np.ptp(middles, axis=0).max() > spread) == shown
 
 
 @pytest.mark.parametrize(

@@ -106,13 +106,13 @@ def test_an_archive_is_downloaded_verified_and_unpacked(
 ) -> None:
     content = tar(("VOCdevkit/VOC2012/a.txt", b"a"), ("VOCdevkit/b.bin", BIG), mode=mode)
     publish(server, monkeypatch, content)
-    told = fetch.fetch("voc", tmp_path / "to")
+    printed = fetch.fetch("voc", tmp_path / "to")
     assert files(tmp_path / "to") == {
         "archive.tar": content,
         "VOCdevkit/VOC2012/a.txt": b"a",
         "VOCdevkit/b.bin": BIG,
     }
-    assert str(tmp_path / "to/VOCdevkit") in told
+    assert str(tmp_path / "to/VOCdevkit") in printed
 
 
 def test_what_is_there_is_not_fetched_again(

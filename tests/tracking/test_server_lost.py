@@ -104,10 +104,10 @@ def test_a_server_that_stays_away_gets_the_model_later(project: Path, server: Se
         training = start(project, uri)
     _, errors = training.communicate()
     assert training.returncode == 0, errors
-    (told,) = [line for line in errors.splitlines() if "not logged" in line]
-    assert uri in told
-    assert "2 × file" in told
-    assert "evaluate the model to log it again" in told
+    (printed,) = [line for line in errors.splitlines() if "not logged" in line]
+    assert uri in printed
+    assert "2 × file" in printed
+    assert "evaluate the model to log it again" in printed
     assert "Traceback" not in errors
     with server():
         miou = evaluate(project, uri)
