@@ -83,7 +83,7 @@ INSTEAD = {
     "attnfd prepare --dataset camvid_cpu": (
         "ATTNFD_CAMVID_ROOT={given}/camvid attnfd prepare --dataset camvid_cpu"
     ),
-    "ATTNFD_CHECKPOINT_SECONDS=900 nice -n 19 attnfd sweep --jobs 2 --students-per-teacher 4": (
+    "ATTNFD_CHECKPOINT_SECONDS=900 attnfd sweep --jobs 2 --students-per-teacher 4": (
         "ATTNFD_CAMVID_ROOT={given}/camvid attnfd check"  # Its trainings take hours.
     ),
     "evaluation_layout.py 9": "evaluation_layout.py 1",

@@ -57,7 +57,7 @@ values = st.recursive(
 
 @fuzz(max_examples=150)
 @given(st.sampled_from(PLACES), values)
-def test_any_value_anywhere_holds_or_its_key_is_named(path: tuple[str, ...], value: Any) -> None:
+def test_any_value_anywhere_is_valid_or_its_key_is_named(path: tuple[str, ...], value: Any) -> None:
     raw = copy.deepcopy(SHIPPED)
     node = raw
     for key in path[:-1]:
@@ -109,7 +109,7 @@ NOT_TRAINING = {
 
 @fuzz(max_examples=30)
 @given(st.fixed_dictionaries(TRAINING))
-def test_a_training_that_holds_comes_back_as_it_was_given(given: dict[str, Any]) -> None:
+def test_a_valid_training_comes_back_as_it_was_given(given: dict[str, Any]) -> None:
     raw = copy.deepcopy(SHIPPED)
     raw["recipes"]["shapes"]["distill"] = given
     found = Params(raw).distill("shapes")
@@ -120,7 +120,7 @@ def test_a_training_that_holds_comes_back_as_it_was_given(given: dict[str, Any])
 
 @fuzz(max_examples=60)
 @given(st.data())
-def test_a_training_that_does_not_hold_is_named(data: st.DataObject) -> None:
+def test_an_invalid_training_is_named(data: st.DataObject) -> None:
     key = data.draw(st.sampled_from(sorted(NOT_TRAINING)))
     raw = copy.deepcopy(SHIPPED)
     raw["recipes"]["shapes"]["distill"] = {key: data.draw(NOT_TRAINING[key])}

@@ -74,6 +74,7 @@ def succeed(copy: Path, *command: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_what_the_pages_show_passes_lint_and_types(copy: Path) -> None:
     files = sorted({block.file for page in PAGES.values() for block in blocks(page)} - {"params.yaml"})
     assert len(files) == 5

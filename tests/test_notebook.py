@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.miniature import PROJECT, environment
 
 NOTEBOOK = PROJECT / "notebooks/quickstart.ipynb"
@@ -32,6 +34,7 @@ importlib.util.find_spec = lambda name: None if name == "mlflow" else find(name)
 """
 
 
+@pytest.mark.slow
 def test_its_code_runs(tmp_path: Path) -> None:
     script = tmp_path / "notebook.py"
     script.write_text("\n\n".join([*CODE, CHECKS]), encoding="utf-8")

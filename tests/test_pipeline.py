@@ -82,7 +82,7 @@ def test_every_cell_ran_and_nothing_is_stale(finished: Path) -> None:
     assert stale(finished) == set()
 
 
-def test_outs_hold_what_a_user_looks_for(finished: Path) -> None:
+def test_outs_contain_what_a_user_looks_for(finished: Path) -> None:
     results = finished / "results/shapes/mobilenetv2/attnfd/0"
     pictures = [f"{name}.png" for name in ("confusion", "overlays", "attention", "curves")]
     for name in ("metrics.json", "per_class.csv", *pictures):
@@ -104,6 +104,7 @@ def test_weights_are_on_the_disk_once(finished: Path) -> None:
     assert len({file.stat().st_ino for file in files}) == len(weights)
 
 
+@pytest.mark.slow
 def test_a_second_clone_writes_the_same_lock(finished: Path, tmp_path: Path) -> None:
     second = tmp_path / "second"
     assert miniature.run(tmp_path, "git", "clone", "--quiet", str(finished), str(second)).returncode == 0
@@ -173,6 +174,7 @@ def edit(folder: Path, *files: str) -> None:
             file.write("\n# a change\n")
 
 
+@pytest.mark.slow
 def test_a_weight_chosen_from_trials_makes_none_of_them_stale(project: Path, tmp_path: Path) -> None:
     project = shutil.copytree(project, tmp_path / "copy", symlinks=True)  # The test runs more cells in it.
     miniature.change(project, {"run": {"tune": {"methods": ["kd"]}}, "tune": {"factors": [0.3, 1]}})
@@ -224,6 +226,7 @@ def test_an_edit_makes_stale_the_stages_that_import_the_file(
     assert changed(project) == {cell for cell in CELLS if cell.partition("@")[0] in expected}
 
 
+@pytest.mark.slow
 def test_an_edit_of_scanner_or_importer_trains_no_student_again(project: Path, tmp_path: Path) -> None:
     project = shutil.copytree(project, tmp_path / "copy", symlinks=True)  # The test runs more cells in it.
     before = {name: lock(project)[name]["outs"] for name in CELLS}
@@ -259,7 +262,7 @@ def runs(folder: Path, name: str = "shapes") -> list[Any]:
     return client.search_runs([experiment.experiment_id])
 
 
-def test_every_model_is_one_run_that_holds_everything(finished: Path) -> None:
+def test_every_model_is_one_run_that_contains_everything(finished: Path) -> None:
     client = mlflow.MlflowClient(f"sqlite:///{finished / 'mlflow.db'}")
     found = {run.info.run_name: run for run in runs(finished)}
     students = {"mobilenetv2-none-0", "mobilenetv2-attnfd-0", "mobilenetv2-attnfd-b-0"}
@@ -302,7 +305,7 @@ def test_a_temporary_experiment_tracks_into_the_same_store(project: Path) -> Non
     assert all("dvc_experiment" in run.data.tags for run in new)
 
 
-def test_two_runs_of_the_pipeline_at_once_leave_it_whole(project: Path) -> None:
+def test_two_runs_of_the_pipeline_at_once_leave_it_complete(project: Path) -> None:
     miniature.change(project, {"report": {"title": "Twice"}})
     both = [
         subprocess.Popen(
@@ -320,7 +323,7 @@ def test_two_runs_of_the_pipeline_at_once_leave_it_whole(project: Path) -> None:
     assert (project / "reports/shapes/report.md").read_text().startswith("# Twice: shapes")
 
 
-def test_a_killed_loader_process_is_told_in_a_line_and_the_training_goes_on(project: Path) -> None:
+def test_a_killed_loader_process_is_reported_in_a_line_and_the_training_resumes(project: Path) -> None:
     miniature.change(project, {"recipes": {"shapes": {"distill": {"epochs": 30, "validate_every": 30}}}})
     command = "python -m attnfd distill --dataset shapes --student mobilenetv2 --method attnfd --seed 1"
     environment = {**miniature.environment(), "ATTNFD_WORKERS": "1", "ATTNFD_CHECKPOINT_SECONDS": "0"}

@@ -70,7 +70,7 @@ def test_unsafe_calls_are_seen(source: str) -> None:
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_command_lines_hold_only_names_that_params_check(stage: str) -> None:
+def test_command_lines_contain_only_names_that_params_check(stage: str) -> None:
     """Names match `config.NAME` and seeds are numbers, so no shell can interpret them."""
     used = set(re.findall(r"\$\{([^}]*)\}", STAGES[stage]["cmd"]))
     assert used <= {f"item.{axis}" for axis in ("dataset", "student", "method", "variant", "factor", "seed")}

@@ -125,7 +125,7 @@ def test_an_imported_teacher_is_taken_as_it_is(params: Params, tmp_path: Path) -
     freeze(tasks.of(params, "shapes"))
 
 
-def test_a_teacher_trained_at_output_stride_8_is_told(
+def test_a_teacher_trained_at_output_stride_8_is_reported(
     params: Params, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Weights do not contain their stride, so the import works; the file's score shows the difference."""

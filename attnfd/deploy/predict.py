@@ -101,7 +101,7 @@ def predict(
     device = start_fabric("32-true").device
     network = views.of(model.network.to(device).eval())
     if tiles is not None:
-        _tell_memory(network, len(model.legend.classes), tiles, images.values(), probabilities=probabilities)
+        _log_memory(network, len(model.legend.classes), tiles, images.values(), probabilities=probabilities)
         batch_size = 1  # Large images must not wait in memory for others of the same size.
     areas: dict[Path, NDArray[np.int64]] = {}
     dull: list[Path] = []
@@ -150,7 +150,7 @@ def label_ids(model: Model) -> NDArray[np.uint8]:
     return np.array([ids[name] for name in legend.classes], np.uint8)
 
 
-def _tell_memory(
+def _log_memory(
     network: nn.Module, classes: int, tiles: Tiles, files: Iterable[Path], *, probabilities: bool
 ) -> None:
     """Print the memory that the largest image will need, before anything is computed."""

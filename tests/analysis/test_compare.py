@@ -68,7 +68,7 @@ def names(found: compare.Comparison) -> list[tuple[str, str]]:
         ),
     ],
 )
-def test_what_an_address_stands_for(a: str, b: str, pairs: list[tuple[str, str]]) -> None:
+def test_what_an_address_means(a: str, b: str, pairs: list[tuple[str, str]]) -> None:
     assert names(compare.compare(a, b)) == pairs
 
 

@@ -220,7 +220,7 @@ def test_an_untrained_cell_is_named():
         tables.curves(cells)
 
 
-def test_curves_of_all_cells_lie_below_each_other():
+def test_curves_of_all_cells_are_below_each_other():
     cells = synthetic.results(synthetic.params(), synthetic.ONE_SEED)
     table = tables.curves(cells)
     assert len(table) == 2 * len(cells)

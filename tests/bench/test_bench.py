@@ -109,6 +109,7 @@ def test_a_ratio_is_of_the_same_round(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [row.ms for row in to_rows("part", seconds)] == [4000, 6000]
 
 
+@pytest.mark.slow
 def test_every_part_is_measured_and_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     numbers, plot = tmp_path / "new" / "bench.json", tmp_path / "bench.png"
     bench(TINY(), list(PARTS), numbers=numbers, plot=plot)

@@ -39,6 +39,7 @@ def test_steps_and_shortcuts_are_measured(tmp_path: Path) -> None:
     assert f"Slower than the plain way on this card: {', '.join(losing) or 'none'}." in shown
 
 
+@pytest.mark.slow
 def test_the_loop_is_measured_on_images_that_are_drawn_for_it(tmp_path: Path) -> None:
     content, shown = rehearsal(tmp_path, "loop")
     found = content["loop"]
@@ -86,6 +87,7 @@ def needed(name: str, found: set[str]) -> set[str]:
     return found
 
 
+@pytest.mark.slow
 def test_it_runs_where_only_pytorch_is_installed(tmp_path: Path) -> None:
     """Only PyTorch, torchvision, NumPy, Pillow, pydantic and what they need; four cells share a device."""
     packages: set[str] = set()

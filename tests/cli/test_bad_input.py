@@ -1163,7 +1163,7 @@ CASES = {
 }
 
 
-def test_a_name_stands_for_one_case() -> None:
+def test_a_name_is_of_one_case() -> None:
     tables = (PARAM_CASES, DATA_CASES, OUT_CASES, PREPARED_CASES, MODEL_CASES, MACHINE_CASES, PRODUCT_CASES)
     assert sum(map(len, tables)) == len(CASES)
 
@@ -1224,7 +1224,7 @@ def test_a_folder_that_may_not_be_written(
     assert snapshot(project) == before
 
 
-def test_the_bed_holds(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cases_start_from_a_valid_project(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only the harm causes each refusal above: without it the commands succeed."""
     for command in (CHECK, FREEZE, OWN, READ_VOC):
         monkeypatch.setattr(sys, "argv", ["attnfd", *command.split()])

@@ -256,7 +256,7 @@ def test_data_that_are_missing_come_before_weights(
         ),
     ],
 )
-def test_check_names_what_does_not_hold(refused: Refused, changes: dict, words: tuple[str, ...]) -> None:
+def test_check_names_what_is_invalid(refused: Refused, changes: dict, words: tuple[str, ...]) -> None:
     message = refused("check", changes=changes)
     for word in words:
         assert word in message
@@ -298,7 +298,7 @@ def test_a_gpu_that_is_not_there(refused: Refused, monkeypatch: pytest.MonkeyPat
     assert "ATTNFD_DEVICE: found 'cuda', but no GPU is visible" in refused("check")
 
 
-def test_a_machine_setting_that_does_not_hold(refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_machine_setting(refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ATTNFD_DEVICE", "tpu")
     assert "ATTNFD_DEVICE: found 'tpu'" in refused("check")
 
@@ -373,7 +373,7 @@ def test_faulty_files_are_listed_and_nothing_is_written(
 
 
 @pytest.mark.parametrize("broken", ["ConnectionResetError(104, 'Connection reset by peer')", "EOFError()"])
-def test_a_broken_connection_to_a_loaders_process_is_told_as_its_death(
+def test_a_broken_connection_to_a_loaders_process_is_reported_as_its_death(
     broken: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     where = str(Path(torch.utils.data.dataloader.__file__))

@@ -125,7 +125,7 @@ BAD = [
 
 
 @pytest.mark.parametrize(("path", "value", "message"), BAD, ids=[f"{bad[0]}={bad[1]}" for bad in BAD])
-def test_what_does_not_hold_is_named_in_one_line(path: str, value: Any, message: str) -> None:
+def test_an_invalid_value_is_named_in_one_line(path: str, value: Any, message: str) -> None:
     with pytest.raises(UserError) as caught:
         Params(changed(path, value))
     assert re.search(message, str(caught.value))
@@ -158,7 +158,7 @@ BAD_METHODS = [
 
 
 @pytest.mark.parametrize(("path", "value", "message"), BAD_METHODS, ids=[bad[0] for bad in BAD_METHODS])
-def test_a_method_that_does_not_hold_is_named_in_one_line(path: str, value: Any, message: str) -> None:
+def test_an_invalid_method_is_named_in_one_line(path: str, value: Any, message: str) -> None:
     with pytest.raises(UserError) as caught:
         Params(changed(path, value)).method("attnfd", "shapes")
     assert re.search(message, str(caught.value))

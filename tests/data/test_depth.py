@@ -87,7 +87,7 @@ def test_the_range_of_an_image_leaves_out_a_hot_pixel() -> None:
     assert used(values._replace(highest=4095), bits(12)) > 250
 
 
-def test_an_image_of_8_bits_uses_what_lies_between_its_ends() -> None:
+def test_an_image_of_8_bits_uses_the_values_between_its_ends() -> None:
     assert used(measure(np.array([[[3, 3, 3], [40, 8, 3]]], dtype=np.uint8)), bits(16)) == 38
 
 

@@ -96,7 +96,7 @@ def test_card_says_what_goes_in_and_comes_out(exported: Path, model: Model) -> N
         assert [output.name for output in graph.graph.output] == [card["output"]["name"]]
 
 
-def test_what_is_there_is_kept_unless_told_otherwise(exported: Path, model: Model, photos: str) -> None:
+def test_an_existing_file_is_kept_without_overwrite(exported: Path, model: Model, photos: str) -> None:
     kind = next(kind for kind, suffix in export.SUFFIX.items() if suffix == exported.suffix)
     before = exported.stat().st_mtime_ns
     with pytest.raises(UserError, match=r"already exists; .*--overwrite"):
@@ -104,7 +104,7 @@ def test_what_is_there_is_kept_unless_told_otherwise(exported: Path, model: Mode
     assert exported.stat().st_mtime_ns == before
 
 
-def test_file_that_answers_otherwise_is_refused_and_not_left(
+def test_file_that_answers_differently_is_refused_and_not_left(
     exported: Path, model: Model, photos: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kind = next(kind for kind, suffix in export.SUFFIX.items() if suffix == exported.suffix)
@@ -126,7 +126,7 @@ def test_file_that_answers_otherwise_is_refused_and_not_left(
         ("onnx", "a.onnx", r"data/tiny: not found; .*--images"),
     ],
 )
-def test_what_does_not_hold_is_refused(
+def test_what_is_invalid_is_refused(
     kind: str, name: str, message: str, model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -143,7 +143,7 @@ def test_own_outputs_are_no_input(colours: Model) -> None:
     assert run(colours, ".") == run(colours, ".", overwrite=True) == 1
 
 
-def test_what_is_there_is_kept_unless_told_otherwise(colours: Model) -> None:
+def test_an_existing_file_is_kept_without_overwrite(colours: Model) -> None:
     run(colours, write("a.png"))
     before = Path("out/classes/a.png").read_bytes()
     write("a.png", PIXELS[::-1].copy())
@@ -161,7 +161,7 @@ def test_a_file_is_no_folder_to_write_to(colours: Model) -> None:
     assert Path("out").read_text() == "mine"
 
 
-def test_unreadable_images_are_told_and_the_others_done(
+def test_unreadable_images_are_named_and_the_others_predicted(
     colours: Model, caplog: pytest.LogCaptureFixture
 ) -> None:
     for name in "ad":
@@ -244,7 +244,7 @@ def test_what_is_there_is_named_where_nothing_can_be_read(colours: Model, folder
         run(colours, "in")
 
 
-def test_several_frames_are_told_and_left_out(colours: Model, caplog: pytest.LogCaptureFixture) -> None:
+def test_several_frames_are_named_and_left_out(colours: Model, caplog: pytest.LogCaptureFixture) -> None:
     write("in/a.png")
     frame = Image.fromarray(PIXELS)
     frame.save("in/b.gif", save_all=True, append_images=[frame.rotate(180)])
@@ -274,7 +274,7 @@ def test_deep_images_are_scaled_as_in_the_training(colours: Model, caplog: pytes
 
 
 @pytest.mark.parametrize(("depth", "why"), [(None, "since it was trained"), (TWELVE, "as in its training")])
-def test_deep_images_that_come_out_dark_are_told(
+def test_deep_images_that_come_out_dark_are_named(
     colours: Model, caplog: pytest.LogCaptureFixture, depth: Depth | None, why: str
 ) -> None:
     write(

@@ -148,7 +148,8 @@ def test_probabilities_of_tiles_that_overlap_by_hand() -> None:
     np.testing.assert_allclose(shares[0, 1, 0].astype(float), expected, atol=1e-3)
 
 
-def test_memory_with_views_and_probabilities_is_bounded_as_it_was_said() -> None:
+@pytest.mark.slow
+def test_memory_with_views_and_probabilities_is_bounded_as_stated() -> None:
     tiles, size = Tiles(size=320, overlap=64), (1300, 1300)
     net = Views(flip=True, scales=(0.75, 1, 1.25)).of(network())
     said = memory(net, 3, tiles, *size, probabilities=True)

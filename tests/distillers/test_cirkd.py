@@ -200,7 +200,7 @@ def memory(**changes: Any) -> Memory:
     return Memory(CIRKD.Config(**(OPTIONS | changes)), in_channels=4, channels=5, classes=CLASSES).double()
 
 
-def test_memory_holds_the_latest_pixels_and_regions_of_every_class() -> None:
+def test_memory_contains_the_latest_pixels_and_regions_of_every_class() -> None:
     remembered = memory(pixels_per_image=20)
     pixels, regions = ([deque[np.ndarray](maxlen=size) for _ in range(CLASSES)] for size in (40, 10))
     for seed in range(8):

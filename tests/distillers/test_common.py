@@ -233,7 +233,7 @@ def test_continues_from_its_state(name: str) -> None:
 
 
 @every_method
-def test_holds_nothing_of_the_networks(name: str) -> None:
+def test_contains_nothing_of_the_networks(name: str) -> None:
     cell = Cell(name)
     keys = set(cell.student.state_dict())
     cell.train(1)

@@ -171,7 +171,7 @@ def test_attention_replaces_the_feature():
     torch.testing.assert_close(net(a, [encoder]).taps[encoder], net(b, [encoder]).taps[encoder])
 
 
-def test_attention_without_weights_stands_beside_the_path():
+def test_attention_without_weights_is_beside_the_path():
     net = network("resnet18", attention=ATTENTION.model_copy(update={"learned": False})).eval()
     plain = network("resnet18").eval()
     plain.load_state_dict(net.state_dict())

@@ -385,7 +385,13 @@ def test_an_imported_teacher_computes_what_it_computed(name: str, images: Tensor
         check_teacher(other, CLASSES)
 
 
-@pytest.mark.parametrize("name", [name for name in NETWORKS if name != "upernet"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("deeplab", "timm", "smp deeplab", "torchvision"),
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("segformer", "fpn", "hugging face")),
+    ],
+)
 def test_exported_answers_as_the_network(name: str, images: Tensor, tmp_path: Path) -> None:
     """Other sizes than at the export; their sides are not multiples of the stride."""
     pytest.importorskip("onnxruntime")

@@ -66,7 +66,7 @@ def test_splits_are_listed_and_classes_come_from_the_card(root: Path) -> None:
     assert found.card.splits["val"].pixels == {"ground": 0, "cat": 48, "dog": 48}
 
 
-def test_classes_may_stand_in_the_params(root: Path) -> None:
+def test_classes_may_be_in_the_params(root: Path) -> None:
     (root / "classes.yaml").unlink()
     (root / "val.txt").write_text("3\n4\n5\n")
     (root / "train.txt").write_text("0\n1\n2\n")
@@ -378,7 +378,7 @@ def test_a_duplicate_in_both_splits_is_refused(root: Path) -> None:
         ),
     ],
 )
-def test_what_does_not_hold_is_told_in_one_line(root: Path, change: Any, message: str) -> None:
+def test_what_is_invalid_is_named_in_one_line(root: Path, change: Any, message: str) -> None:
     change(root)
     with pytest.raises(UserError, match=message) as raised:
         prepared(root)
@@ -413,7 +413,7 @@ def test_what_does_not_hold_is_told_in_one_line(root: Path, change: Any, message
         ),
     ],
 )
-def test_options_that_do_not_hold_are_named(root: Path, options: dict[str, Any], message: str) -> None:
+def test_invalid_options_are_named(root: Path, options: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message) as raised:
         prepared(root, **options)
     assert "\n" not in str(raised.value)

@@ -51,7 +51,7 @@ def test_every_class_occurs() -> None:
     assert set(np.unique(masks).tolist()) == set(Shapes.labels)
 
 
-def test_void_lies_only_between_classes() -> None:
+def test_void_is_only_between_classes() -> None:
     for seed in range(10):
         _, mask = draw(small(), np.random.default_rng(seed))
         for row, column in np.argwhere(mask == 255):

@@ -49,7 +49,7 @@ def test_the_runner_up_is_the_best_method_beside_attnfd():
     assert runners_up(teacher, ("a", "kd", 0.4), ("a", "at", 0.4)) == {"a": "kd"}  # the first of equal scores
 
 
-def test_every_figure_has_a_caption_and_stands_in_order():
+def test_every_figure_has_a_caption_and_is_in_order():
     drawn = draw(synthetic.params(), synthetic.ONE_SEED)
     assert list(drawn) == [
         "comparison", "sizes", "curves", "per_class", "ablation", "gains", "confusion",

@@ -321,7 +321,7 @@ def test_equals_share_the_first_place():
     assert marked(table, "mIoU", "second") == ["60.00"]
 
 
-def test_the_paper_stands_beside_what_it_has():
+def test_the_paper_is_beside_what_it_has():
     described = describe(synthetic.params(), synthetic.ONE_SEED, reader="voc")
     table = columns(section(described, "Comparison").tables[0])
     assert table["paper's mIoU"] == ["77.85", "67.50", "69.13 ± 0.11", "73.09 ± 0.06"]
@@ -372,7 +372,7 @@ def test_the_data_are_shown_as_prepare_counted_them_and_its_warnings_are_finding
     assert frames["data"]["val_pixels"].tolist() == [874_990, 10, 0, 125_000]
 
 
-def test_pictures_stand_in_their_sections():
+def test_pictures_are_in_their_sections():
     shown = (
         Picture("predictions_resnet18", "seen"),
         Picture("comparison", "compared"),

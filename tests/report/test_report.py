@@ -274,7 +274,7 @@ def arrays(**stored):
         (TRAINED / "history.csv", holding(b"epoch,loss\n1,2\n"), "without ce, miou"),
     ],
 )  # fmt: skip
-def test_damaged_results_are_told_in_a_line_and_nothing_is_written(file, harm, reason):
+def test_damaged_results_are_named_in_a_line_and_nothing_is_written(file, harm, reason):
     synthetic.dataset()
     synthetic.results(synthetic.params(), synthetic.ONE_SEED)
     harm(file)

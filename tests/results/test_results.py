@@ -110,7 +110,7 @@ def test_pictures(prepared):
         assert Image.open(f"out/{name}").format == "PNG"
 
 
-def test_evaluation_at_a_short_side_stands_beside_the_original(prepared):
+def test_evaluation_at_a_short_side_is_beside_the_original(prepared):
     found = evaluate(prepared, "out", resize=3).metrics
     assert found["resized"].keys() == {"short_side", *SCORES}
     assert found["resized"]["short_side"] == 3
@@ -129,7 +129,7 @@ def test_equal_results_give_equal_bytes(prepared):
             assert {file.date_time for file in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
 
 
-def test_tiles_of_an_evaluation_give_the_same_scores_where_pixels_stand_alone(
+def test_tiles_of_an_evaluation_give_the_same_scores_where_pixels_are_independent(
     prepared, capsys: pytest.CaptureFixture[str]
 ):
     whole = evaluate(prepared, "whole").metrics

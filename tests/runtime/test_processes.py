@@ -66,6 +66,7 @@ def test_no_image_is_counted_twice_or_left_out(found: Any) -> None:
         assert torch.equal(process["confusion"], one["confusion"])
 
 
+@pytest.mark.slow
 def test_a_batch_that_cannot_be_shared_is_refused(tmp_path: Path) -> None:
     folder = miniature.clone(tmp_path)
     miniature.change(folder, {"recipes": {"shapes": {"train_teacher": {"batch_size": 3}}}})

@@ -20,7 +20,7 @@ from tests import tasks
 from tests.data.trees import SIZES, camvid_tree, params_of, prepared_tree, save
 
 
-def test_index_and_card_say_what_the_files_hold(tmp_path: Path) -> None:
+def test_index_and_card_say_what_the_files_contain(tmp_path: Path) -> None:
     root = camvid_tree(tmp_path / "tree", {"train": ((2, 3),), "val": ((4, 4),)})
     save(root / "trainannot/0.png", np.array([[0, 0, 3], [11, 3, 3]]))
     prepare(tasks.of(params_of("camvid", root="tree"), "tiny"))
@@ -44,7 +44,7 @@ def test_index_and_card_say_what_the_files_hold(tmp_path: Path) -> None:
     assert sum(val.pixels.values()) + val.void == 16
 
 
-def test_equal_trees_give_equal_bytes_wherever_they_lie(
+def test_equal_trees_give_equal_bytes_wherever_they_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes = {"train": SIZES, "val": SIZES[:2]}

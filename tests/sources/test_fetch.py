@@ -128,7 +128,7 @@ def test_what_is_there_is_not_fetched_again(
     assert len(server.asked) == 1
 
 
-def test_a_broken_download_goes_on_where_it_stopped(
+def test_a_broken_download_resumes_where_it_stopped(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publish(server, monkeypatch, tar(("VOCdevkit/b.bin", BIG)))

@@ -171,7 +171,7 @@ def test_a_cell_that_writes_no_out_has_failed(project: Path) -> None:
     assert set(outcome.skipped) == EVERYTHING - {"first"}
 
 
-def test_goes_on_where_it_was_interrupted(project: Path) -> None:
+def test_resumes_where_it_was_interrupted(project: Path) -> None:
     def interrupted(task: Task) -> str:
         if task.environment["DVC_STAGE"] == "join":
             raise KeyboardInterrupt

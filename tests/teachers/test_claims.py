@@ -66,7 +66,7 @@ def test_the_output_stride_of_ours_is_taken(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("claimed", [0.785, np.float64(0.785), 78.5])
-def test_a_score_far_below_the_claim_is_told(
+def test_a_score_far_below_the_claim_is_reported(
     claimed: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     file = saved(tmp_path / "teacher.pth.tar", best_pred=claimed)
@@ -79,7 +79,7 @@ def test_a_score_far_below_the_claim_is_told(
 
 
 @pytest.mark.parametrize("beside", [{}, {"best_pred": 0.0}, {"best_pred": "high"}, {"miou": -1}])
-def test_without_a_claim_the_score_is_told(
+def test_without_a_claim_the_score_is_reported(
     beside: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     claims.compare(saved(tmp_path / "teacher.pth", **beside), CLASSES, 0.75, 16)

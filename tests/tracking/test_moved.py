@@ -99,6 +99,7 @@ mlflow.MlflowClient().set_registered_model_alias("attnfd-toy", "best", "1")
 """
 
 
+@pytest.mark.slow
 def test_models_of_a_moved_project_predict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     old, new = tmp_path / "old place", tmp_path / "new"
@@ -167,6 +168,7 @@ def register(miou: float) -> str:
     return run
 
 
+@pytest.mark.slow
 def test_two_projects_on_one_server_have_experiments_and_models_of_their_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

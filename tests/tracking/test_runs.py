@@ -381,7 +381,7 @@ class TestStoppedTraining:
             raise StoppedError("stopped", signal.SIGTERM)
         return run.id
 
-    def test_goes_on_in_its_run_without_gap_or_repetition(self, cell: Cell, tmp_path: Path) -> None:
+    def test_resumes_in_its_run_without_gap_or_repetition(self, cell: Cell, tmp_path: Path) -> None:
         checkpoints = Checkpoints(tmp_path / "inputs")
         begun = self.stopped(cell, checkpoints)
         client = mlflow.MlflowClient()
@@ -481,7 +481,7 @@ class TestServerLost:
             monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:{PASSWORD}@127.0.0.1:{self.port}")
             yield running.close
 
-    def test_training_goes_on_and_one_line_says_what_was_lost(
+    def test_training_continues_and_one_line_says_what_was_lost(
         self, server: Callable[[], None], cell: Cell, caplog: pytest.LogCaptureFixture
     ) -> None:
         with runs.open_run(cell, {}, FRESH) as run:

@@ -35,7 +35,7 @@ def test_shown_address_has_no_secrets(uri: str, expected: str) -> None:
         ("http://host", "http://host"),
     ],
 )
-def test_store_lies_at_the_main_root(given: str, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_store_is_at_the_main_root(given: str, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DVC_ROOT", "/main")
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     if given:

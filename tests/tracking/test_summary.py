@@ -180,7 +180,7 @@ class TestCosts:
         table["runs"] = table["seeds"]
         assert costs.gaps(table) == ""
 
-    def test_tell_the_memory_of_a_gpu(self, table: Any) -> None:
+    def test_give_the_memory_of_a_gpu(self, table: Any) -> None:
         table["peak_device_memory_mib"] = 2048.0
         assert "| GPU, MiB |" in costs.markdown(table)
 

@@ -95,7 +95,7 @@ def test_each_has_a_run_and_one_that_fails_fails_alone(cells: list[Cell]) -> Non
     assert [Path("checkpoints", cell.name).exists() for cell in cells] == [False, True, False]
 
 
-def test_a_failure_without_company_is_told_as_it_is(cells: list[Cell]) -> None:
+def test_a_failure_alone_is_reported_as_it_is(cells: list[Cell]) -> None:
     with pytest.raises(UserError, match=r"^epoch 2, step 1: kd is nan$") as raised:
         train(tasks_of(cells[1:2]), learn)
     assert raised.value.status == 2
@@ -103,7 +103,7 @@ def test_a_failure_without_company_is_told_as_it_is(cells: list[Cell]) -> None:
 
 
 @pytest.mark.parametrize(("native", "expected"), [(True, "bf16-mixed"), (False, "32-true")])
-def test_a_run_has_the_precision_that_auto_stands_for(
+def test_a_run_has_the_precision_that_auto_means(
     native: bool, expected: str, cells: list[Cell], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ATTNFD_DEVICE", "cpu")

@@ -79,7 +79,7 @@ def same_weights(one: Objective, other: Objective) -> bool:
 
 # Nine steps in three epochs. CIRKD has queues and draws random samples from them.
 @pytest.mark.parametrize(("method", "step"), [("teacher", 5), ("attnfd", 4), ("cirkd", 8), ("cirkd", 6)])
-def test_a_stopped_training_goes_on_bit_by_bit(
+def test_a_stopped_training_resumes_bit_by_bit(
     method: str, step: int, prepared: Prepared, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = objective(method)
@@ -103,7 +103,7 @@ def test_a_stopped_training_goes_on_bit_by_bit(
     assert list(log.values["epoch/loss"]) == [1, 2, 3]
 
 
-def test_a_killed_training_goes_on_from_its_last_epoch(
+def test_a_killed_training_resumes_from_its_last_epoch(
     prepared: Prepared, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Killed(BaseException):

@@ -113,7 +113,7 @@ def test_every_method_gets_the_bits_that_it_would_get_alone(prepared: Prepared) 
         assert_same(trainee, alone[0])
 
 
-def test_one_that_stands_further_back_catches_up(prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_that_is_further_back_catches_up(prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = [trainees(Teacher(), name) for name in ("attnfd", "cirkd")]
     for one in whole:
         fit(one, prepared)
