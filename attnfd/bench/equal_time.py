@@ -17,7 +17,7 @@ from attnfd.bench.steps import training_step
 from attnfd.bench.ways import OURS
 from attnfd.config.params import PARAMS_FILE, Params, load_params, parse_params
 from attnfd.errors import UserError
-from attnfd.paths import Cell
+from attnfd.paths import CARD, Cell, prepared
 from attnfd.runtime.fabric import chosen_precision
 
 NONE = "none"
@@ -42,10 +42,16 @@ def budgets(params: Params, dataset: str) -> dict[str, list[Budget]]:
     Students that have epochs of their own on the dataset are left out, since `write` made them.
 
     Raises:
-        UserError: there is no such dataset, or no student is left.
+        UserError: there is no such dataset, it is not prepared, or no student is left.
     """
     methods = tuple(dict.fromkeys((NONE, *params.run.methods)))
     params.distill(dataset)
+    card = prepared(dataset) / CARD
+    if not card.exists():
+        raise UserError(
+            f"{card}: not found; the time of a step depends on the number of classes; "
+            f"run `dvc repro prepare@{dataset}`"
+        )
     students = [name for name in params.run.students if dataset not in params.student(name).epochs]
     if not students:
         raise UserError(

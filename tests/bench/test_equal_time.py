@@ -40,6 +40,12 @@ def test_it_is_measured_for_the_methods_that_run(tmp_path: Path, monkeypatch: py
     monkeypatch.setenv("ATTNFD_DEVICE", "cpu")
     monkeypatch.setattr(timing, "WARM_UP", 1)
     monkeypatch.setattr(equal_time, "ROUNDS", 1)
+    with pytest.raises(
+        UserError, match=r"data/shapes/card.json: not found; .* run `dvc repro prepare@shapes`"
+    ):
+        equal_time.budgets(load_params(), "shapes")
+    done = miniature.run(tmp_path, "python", "-m", "attnfd", "prepare", "--dataset", "shapes")
+    assert done.returncode == 0, done.stderr
     found = equal_time.budgets(load_params(), "shapes")
     (student,) = miniature.RUN["students"]
     assert [(one.method, one.epochs) for one in found[student]] == [("none", 2), ("kd", 5), ("attnfd", 2)]
