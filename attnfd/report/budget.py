@@ -56,6 +56,11 @@ def beside(comparison: pd.DataFrame, history: pd.DataFrame, timed: pd.DataFrame)
     return table
 
 
+def in_a_unit(hours: pd.Series) -> tuple[str, pd.Series]:
+    """The unit that suits the longest training, `hours` or `minutes`, and the times in it."""
+    return ("hours", hours) if hours.max() >= 1 else ("minutes", 60 * hours)
+
+
 def split(comparison: pd.DataFrame, params: Params, dataset: str) -> Mapping[str, pd.DataFrame]:
     """The students with epochs of their own as `equal_time`, all others as `comparison`.
 

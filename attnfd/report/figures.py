@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from attnfd.analysis import statistics
 from attnfd.config.schema import LAYERS
 from attnfd.paths import TEACHER
+from attnfd.report.budget import in_a_unit
 from attnfd.report.names import Names
 from attnfd.results.pictures import scale_curves, shade
 from attnfd.results.style import (
@@ -198,19 +199,20 @@ def curves(history: pd.DataFrame, rivals: Mapping[str, str], names: Names) -> Fi
 
 @styled
 def hours(history: pd.DataFrame, names: Names) -> Figure:
-    """Validation mIoU over the hours of a training, mean over the seeds: a panel per student, all methods.
+    """Validation mIoU over the time of a training, mean over the seeds: a panel per student, all methods.
 
     Args:
         history: of `attnfd.report.budget.with_hours`.
     """
-    rows = _students(history)
+    unit, times = in_a_unit(history["hours"])
+    rows = _students(history.assign(time=times))
     methods = _methods(history)
     colour, marker = colours(methods), markers(methods)
     figure = Figure((WIDTH, 0.7 + 2.6 * len(rows)))
     all_axes = figure.subplots(len(rows), 1, sharex=True, squeeze=False)[:, 0]
     for axes, (student, of_student) in zip(all_axes, rows.items(), strict=True):
         for method, of_method in of_student.dropna(subset="miou").groupby("method", sort=False):
-            means = of_method.groupby("hours")["miou"].mean()
+            means = of_method.groupby("time")["miou"].mean()
             look: dict[str, Any] = {
                 "color": colour[str(method)],
                 "marker": marker[str(method)],
@@ -219,7 +221,7 @@ def hours(history: pd.DataFrame, names: Names) -> Figure:
             axes.plot(means.index, 100 * means, linewidth=1.3, label=names.method(str(method)), **look)
         axes.set(title=names.student(student), ylabel="validation mIoU, %")
         axes.set_xlim(left=0)
-    all_axes[-1].set_xlabel("hours of training")
+    all_axes[-1].set_xlabel(f"{unit} of training")
     _legend(figure, all_axes)
     return figure
 

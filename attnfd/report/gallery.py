@@ -84,7 +84,7 @@ def _charts(names: Names, frames: Mapping[str, pd.DataFrame]) -> dict[str, Pictu
     if not frames["hours"].empty:
         drawn["hours"] = Picture(
             figures.hours(frames["hours"], names),
-            "Validation mIoU over the hours of training, a curve for every method"
+            "Validation mIoU over the time of training, a curve for every method"
             f"{', mean over the seeds' * several}. The learning rate falls to 0 at the end of each curve, so "
             "its earlier points are not what a shorter training would reach.",
         )

@@ -8,6 +8,7 @@ from attnfd.analysis.tables import percent, signed, spread
 from attnfd.config.schema import LAYERS
 from attnfd.data.prepared import per_cent
 from attnfd.paths import TEACHER
+from attnfd.report.budget import in_a_unit
 from attnfd.report.findings import doubts, findings, interval
 from attnfd.report.layout import Align, Column, Page, Picture, Section, Table, Value
 from attnfd.report.names import Names
@@ -60,8 +61,8 @@ TIME = (
     "the student without distillation, which is trained in more epochs."
 )
 HOURS = (
-    "Hours are the time of a training's steps, without validations. report.step_ms has the time of a step "
-    "on the machine that measured it."
+    "Hours or minutes are the time of a training's steps, without validations. report.step_ms has the time "
+    "of a step on the machine that measured it."
 )
 IN_USE = (
     "These are the networks after training. The teacher keeps its attention; a student has connectors and "
@@ -173,14 +174,13 @@ def _comparison(frame: pd.DataFrame, names: Names, name: str, caption: str) -> T
 
 
 def _budget(frame: pd.DataFrame) -> Iterator[Column]:
-    """The epochs of a training if they differ, and its hours if its step is measured."""
+    """The epochs of a training if they differ, and its time if its step is measured."""
     students = frame["student"] != TEACHER
     if frame.loc[students, "epochs"].nunique() > 1:
         yield _column("epochs", "right", frame["epochs"].map("{:.0f}".format).where(students, ""))
     if frame["hours"].notna().any():
-        yield _column(
-            "hours", "right", frame["hours"].map(lambda hours: "" if pd.isna(hours) else f"{hours:.2f}")
-        )
+        unit, times = in_a_unit(frame["hours"])
+        yield _column(unit, "right", times.map(lambda time: "" if pd.isna(time) else f"{time:.2f}"))
 
 
 def _public(frame: pd.DataFrame, names: Names) -> Table:

@@ -164,6 +164,17 @@ def test_equal_steps_and_equal_time_are_two_tables():
     assert any("without validations" in note for note in section(described, "Notes").text)
 
 
+@pytest.mark.parametrize(
+    ("longest", "unit", "shown"),
+    [(1.0, "hours", ["", "0.50", "1.00"]), (0.5, "minutes", ["", "15.00", "30.00"])],
+)
+def test_times_below_an_hour_are_minutes(longest, unit, shown):
+    settings = timed()
+    for of_method in settings.report.step_ms[synthetic.card().name].values():
+        of_method.update({method: longest * time for method, time in of_method.items()})
+    assert columns(section(describe(settings, TIMED), "Comparison").tables[0])[unit] == shown
+
+
 @pytest.mark.parametrize(("images", "steps"), [(4, 1), (8, 1), (9, 1), (10, 2), (16, 2)])
 def test_a_last_batch_of_one_image_takes_no_time(images, steps):
     settings = timed()
