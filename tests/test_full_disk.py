@@ -84,9 +84,8 @@ def newest(project: Path, seed: int) -> Run:
 
 
 # No file can be written; results can, but the run cannot; the run can in part.
-@pytest.mark.parametrize(
-    "left", [pytest.param(0, marks=pytest.mark.slow), 16_384, pytest.param(204_800, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("left", [0, 16_384, 204_800])
 def test_an_evaluation_says_so_and_finishes_with_room(left: int, project: Path, filler: Path) -> None:
     fill(filler, left)
     done = miniature.run(project, *EVALUATE.split(), "0")
@@ -105,9 +104,8 @@ def test_an_evaluation_says_so_and_finishes_with_room(left: int, project: Path, 
 
 
 # At the first checkpoint, and at the end when the student is written.
-@pytest.mark.parametrize(
-    ("seed", "seconds", "left"), [pytest.param(1, 0, 2_000_000, marks=pytest.mark.slow), (2, 100, 1_000_000)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("seed", "seconds", "left"), [(1, 0, 2_000_000), (2, 100, 1_000_000)])
 def test_a_training_says_so_and_finishes_with_room(
     seed: int, seconds: int, left: int, project: Path, filler: Path
 ) -> None:

@@ -11,6 +11,8 @@ from ruamel.yaml import YAML
 
 from tests import miniature
 
+pytestmark = pytest.mark.slow
+
 PAGES = {page.stem: page.read_text(encoding="utf-8") for page in miniature.PROJECT.glob("docs/add-a-*.md")}
 
 BACKBONES = "BACKBONES: Mapping[str, Backbone] = {\n"
@@ -74,7 +76,6 @@ def succeed(copy: Path, *command: str) -> str:
     return done.stdout
 
 
-@pytest.mark.slow
 def test_what_the_pages_show_passes_lint_and_types(copy: Path) -> None:
     files = sorted({block.file for page in PAGES.values() for block in blocks(page)} - {"params.yaml"})
     assert len(files) == 5
@@ -115,7 +116,6 @@ def test_masks_in_colours_are_prepared_and_faulty_ones_are_named(tmp_path: Path)
     assert "photos/c.jpg" in done.stderr
 
 
-@pytest.mark.slow
 def test_all_new_parts_run_together(tmp_path: Path) -> None:
     copy = garden(tmp_path)
     small = {"epochs": 2, "batch_size": 2, "crop": [32, 32]}
@@ -129,7 +129,6 @@ def test_all_new_parts_run_together(tmp_path: Path) -> None:
     assert "mse" in (copy / "reports/garden/report.md").read_text()
 
 
-@pytest.mark.slow
 def test_the_tests_of_the_copy_pass(copy: Path) -> None:
     folders = ("config", "distillers", "models", "readers", "runtime", "scan", "training")
     succeed(copy, "pytest", *(f"tests/{folder}" for folder in folders), "tests/test_site.py")

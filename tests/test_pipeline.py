@@ -296,7 +296,7 @@ def test_every_model_is_one_run_that_contains_everything(finished: Path) -> None
 @pytest.mark.slow
 def test_a_temporary_experiment_tracks_into_the_same_store(project: Path) -> None:
     before = {run.info.run_id for run in runs(project)}
-    change = ("--set-param", "methods.attnfd.weight=2")
+    change = ("--set-param", "methods.attnfd.on.shapes.weight=2")
     done = miniature.run(project, "dvc", "exp", "run", "--temp", *change)
     assert done.returncode == 0, done.stderr
     new = [run for run in runs(project) if run.info.run_id not in before]
@@ -305,6 +305,7 @@ def test_a_temporary_experiment_tracks_into_the_same_store(project: Path) -> Non
     assert all("dvc_experiment" in run.data.tags for run in new)
 
 
+@pytest.mark.slow
 def test_two_runs_of_the_pipeline_at_once_leave_it_complete(project: Path) -> None:
     miniature.change(project, {"report": {"title": "Twice"}})
     both = [
@@ -323,6 +324,7 @@ def test_two_runs_of_the_pipeline_at_once_leave_it_complete(project: Path) -> No
     assert (project / "reports/shapes/report.md").read_text().startswith("# Twice: shapes")
 
 
+@pytest.mark.slow
 def test_a_killed_loader_process_is_reported_in_a_line_and_the_training_resumes(project: Path) -> None:
     miniature.change(project, {"recipes": {"shapes": {"distill": {"epochs": 30, "validate_every": 30}}}})
     command = "python -m attnfd distill --dataset shapes --student mobilenetv2 --method attnfd --seed 1"

@@ -13,6 +13,8 @@ from mlflow.entities import Run
 
 from tests import miniature
 
+pytestmark = pytest.mark.slow
+
 EPOCHS = 50
 COMMAND = "python -m attnfd distill --dataset shapes --student mobilenetv2 --method attnfd --seed"
 
@@ -59,7 +61,6 @@ def assert_whole(project: Path, run: Run) -> None:
         assert Counter(steps) == Counter(range(1, count + 1)), key
 
 
-@pytest.mark.slow
 def test_the_second_waits_and_has_a_run_of_its_own(project: Path, tmp_path: Path) -> None:
     first = start(project, tmp_path / "first", 1)
     time.sleep(4)
@@ -79,7 +80,6 @@ def test_the_second_waits_and_has_a_run_of_its_own(project: Path, tmp_path: Path
     assert not list((project / ".attnfd/checkpoints").rglob("*.*"))
 
 
-@pytest.mark.slow
 def test_the_second_resumes_what_was_killed(project: Path, tmp_path: Path) -> None:
     first = start(project, tmp_path / "first", 2)
     checkpoints = project / ".attnfd/checkpoints"

@@ -26,6 +26,7 @@ def rehearsal(tmp_path: Path, *parts: str) -> tuple[dict, str]:
     return json.loads(files["json_file"].read_text()), shown
 
 
+@pytest.mark.slow
 def test_steps_and_shortcuts_are_measured(tmp_path: Path) -> None:
     content, shown = rehearsal(tmp_path, "steps", "shortcuts")
     assert [row["name"] for row in content["steps"]] == list(VARIANTS)

@@ -192,7 +192,9 @@ FORMS = {
 
 
 @pytest.mark.parametrize("kind", sorted(export.SUFFIX))
-@pytest.mark.parametrize("name", FORMS)
+@pytest.mark.parametrize(
+    "name", ["all", *(pytest.param(name, marks=pytest.mark.slow) for name in FORMS if name != "all")]
+)
 def test_forms_of_a_file(name: str, kind: str, model: Model, photos: str, tmp_path: Path) -> None:
     form, file = FORMS[name], tmp_path / f"model{export.SUFFIX[kind]}"
     found = export.export(model, kind, file, images=[photos], form=form)

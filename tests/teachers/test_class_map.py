@@ -208,6 +208,7 @@ def test_without_a_map_nothing_is_asked() -> None:
     assert class_map.numbers(load_params(PARAMS).train_teacher("shapes"), []) is None
 
 
+@pytest.mark.slow
 def test_a_mapped_network_is_exported(tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     torch.manual_seed(0)
