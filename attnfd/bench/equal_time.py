@@ -16,8 +16,9 @@ from attnfd.bench.setting import Setting, make_teacher
 from attnfd.bench.steps import training_step
 from attnfd.bench.ways import OURS
 from attnfd.config.params import PARAMS_FILE, Params, load_params, parse_params
+from attnfd.data.prepared import Card
 from attnfd.errors import UserError
-from attnfd.paths import CARD, Cell, prepared
+from attnfd.paths import Cell, prepared
 from attnfd.runtime.fabric import chosen_precision
 
 NONE = "none"
@@ -46,12 +47,7 @@ def budgets(params: Params, dataset: str) -> dict[str, list[Budget]]:
     """
     methods = tuple(dict.fromkeys((NONE, *params.run.methods)))
     params.distill(dataset)
-    card = prepared(dataset) / CARD
-    if not card.exists():
-        raise UserError(
-            f"{card}: not found; the time of a step depends on the number of classes; "
-            f"run `dvc repro prepare@{dataset}`"
-        )
+    Card.load(prepared(dataset))  # Without it, a step would be measured with another number of classes.
     students = [name for name in params.run.students if dataset not in params.student(name).epochs]
     if not students:
         raise UserError(

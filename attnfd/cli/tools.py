@@ -34,7 +34,8 @@ def check() -> None:
 
 @app.command(
     rich_help_panel="Run",
-    epilog="Example: attnfd plan\n\nWith another value: attnfd plan --set methods.attnfd.on.shapes.weight=3\n\n"
+    epilog="Example: attnfd plan\n\n"
+    "With another value: attnfd plan --set methods.attnfd.on.shapes.weight=3\n\n"
     "Epochs for a comparison in equal time: attnfd plan --equal-time shapes --write",
 )
 def plan(

@@ -19,7 +19,7 @@ OPTION = "--set"
 
 
 def change(text: str, changes: Sequence[str]) -> str:
-    """The text of a params file with other values, each given as `methods.attnfd.weight=3`.
+    """The text of a params file with other values, each given as `training.lr=0.01`.
 
     Raises:
         UserError: a change has no value, or its key is inside a value that has no keys.
@@ -29,7 +29,7 @@ def change(text: str, changes: Sequence[str]) -> str:
     for given in changes:
         key, equals, value = given.partition("=")
         if not (equals and key):
-            raise UserError(f"{OPTION}: found {given!r}; allowed: KEY=VALUE, such as methods.attnfd.weight=3")
+            raise UserError(f"{OPTION}: found {given!r}; allowed: KEY=VALUE, such as training.lr=0.01")
         _put(raw, key, load_yaml(value, f"{OPTION} {key}"))
     changed = io.BytesIO()
     YAML(typ="safe").dump(raw, changed)  # The reader's library: it quotes what the reader would refuse.

@@ -41,7 +41,7 @@ def test_it_is_measured_for_the_methods_that_run(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(timing, "WARM_UP", 1)
     monkeypatch.setattr(equal_time, "ROUNDS", 1)
     with pytest.raises(
-        UserError, match=r"data/shapes/card.json: not found; .* run `dvc repro prepare@shapes`"
+        UserError, match=r"data/shapes/card\.json: not found; prepare the dataset: dvc repro prepare@shapes"
     ):
         equal_time.budgets(load_params(), "shapes")
     done = miniature.run(tmp_path, "python", "-m", "attnfd", "prepare", "--dataset", "shapes")

@@ -193,7 +193,7 @@ FORMS = {
 
 @pytest.mark.parametrize("kind", sorted(export.SUFFIX))
 @pytest.mark.parametrize(
-    "name", ["all", *(pytest.param(name, marks=pytest.mark.slow) for name in FORMS if name != "all")]
+    "name", [pytest.param(name, marks=() if name == "all" else pytest.mark.slow) for name in FORMS]
 )
 def test_forms_of_a_file(name: str, kind: str, model: Model, photos: str, tmp_path: Path) -> None:
     form, file = FORMS[name], tmp_path / f"model{export.SUFFIX[kind]}"

@@ -388,11 +388,9 @@ def test_an_imported_teacher_computes_what_it_computed(name: str, images: Tensor
 @pytest.mark.parametrize(
     "name",
     [
-        *("timm", "torchvision"),
-        *(
-            pytest.param(name, marks=pytest.mark.slow)
-            for name in ("deeplab", "smp deeplab", "segformer", "fpn", "hugging face")
-        ),
+        pytest.param(name, marks=() if name in ("timm", "torchvision") else pytest.mark.slow)
+        for name in NETWORKS
+        if name != "upernet"
     ],
 )
 def test_exported_answers_as_the_network(name: str, images: Tensor, tmp_path: Path) -> None:
